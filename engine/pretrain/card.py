@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ SOURCES = """| data | images | terms |
 | Flickr8k (official train split, 5 captions each) | 6,000 | research use |
 | Noto emoji (Unicode names) | 1,405 | Apache-2.0 |"""
 
+RUNS = "training.json"
+RUN = "| {k} | {images:,} | {minutes:.0f} | {device} | {torch} | {transformers} |"
 CARD = """---
 license: apache-2.0
 library_name: transformers
@@ -39,12 +40,17 @@ For scale: OpenAI's ViT-B/32, about thirty times larger, reaches about 89 % on C
 CIFAR-100 (Radford et al. 2021).
 
 ## Training
-{images:,} images seen in {minutes:.0f} minutes on {device}; torch {torch}, transformers {transformers}.
+| run | images seen | minutes | on | torch | transformers |
+|---|---|---|---|---|---|
+{runs}
+
+Each run goes on from the weights of the one before. The images:
 
 {sources}
 
 Images that share a caption are positives of each other; a caption that also fits an image is not
-its negative. Training starts at {small} px and ends at {side} px. The recipe:
+its negative. Every run starts at {small} px and ends at {side} px. The last run's recipe
+(`training.json` has them all):
 
 ```json
 {recipe}
@@ -64,18 +70,34 @@ The weights are Apache-2.0. The images they were learnt from are not included; t
 """
 
 
-def write_card(
-    out: Path, recipe: Any, figures: dict[str, float], images: int, seconds: float, parameters: int, device: str
-) -> None:
-    """Write ``README.md`` and ``figures.json``; ``figures`` are shares from 0 to 1."""
-    settings = asdict(recipe) if is_dataclass(recipe) and not isinstance(recipe, type) else dict(recipe)
+def describe_run(recipe: dict[str, Any], images: int, seconds: float, device: str) -> dict[str, Any]:
+    """What the card says about one training run."""
+    machine = torch.cuda.get_device_name() if device != "cpu" else f"CPU, {torch.get_num_threads()} threads"
+    return {
+        "images": images, "minutes": round(seconds / 60, 1), "device": machine,
+        "torch": torch.__version__.split("+")[0], "transformers": transformers.__version__, "recipe": recipe,
+    }  # fmt: skip
+
+
+def read_runs(folder: Path) -> list[dict[str, Any]]:
+    """The training runs, first to last, that made the weights in ``folder``."""
+    path = folder / RUNS
+    return json.loads(path.read_text(encoding="utf8")) if path.exists() else []
+
+
+def write_card(out: Path, runs: list[dict[str, Any]], figures: dict[str, float], parameters: int) -> None:
+    """Write ``README.md``, ``figures.json`` and ``training.json``.
+
+    ``runs`` are those of :func:`describe_run`, first to last; ``figures`` are shares from 0 to 1.
+    """
+    recipe = runs[-1]["recipe"]
     text = CARD.format(
         parameters=parameters,
         figures="\n".join(f"| {name} | {value:.1%} |" for name, value in figures.items()),
-        images=images, minutes=seconds / 60, device={"cpu": "two CPU cores"}.get(device, device),
-        torch=torch.__version__.split("+")[0], transformers=transformers.__version__, sources=SOURCES,
-        small=settings["small_size"], side=settings["image_size"], context=settings["context"],
-        recipe=json.dumps(settings, indent=1),
+        runs="\n".join(RUN.format(k=k, **run) for k, run in enumerate(runs, 1)), sources=SOURCES,
+        small=recipe["small_size"], side=recipe["image_size"], context=recipe["context"],
+        recipe=json.dumps(recipe, indent=1),
     )  # fmt: skip
     (out / "README.md").write_text(text, encoding="utf8")
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
+    (out / RUNS).write_text(json.dumps(runs, indent=1) + "\n", encoding="utf8")

@@ -44,7 +44,7 @@ FILES = {
     "flickr": ("flickr8k.parquet",),
     "emoji": ("emoji.parquet",),
 }
-SHARES = {"tiny-imagenet": 0.48, "cifar": 0.33, "flickr": 0.15, "emoji": 0.04}
+SHARES = {"tiny-imagenet": 0.52, "cifar": 0.33, "flickr": 0.12, "emoji": 0.03}
 """Share of every batch that each source fills, whatever its size."""
 
 
@@ -130,13 +130,13 @@ class Mixer:
             self._order[which, epoch] = torch.randperm(len(self.sources[which]), generator=generator)
         return self._order[which, epoch]
 
-    def batch(self, step: int, size: int, min_area: float) -> Batch:
-        """Batch number ``step`` at ``size`` pixels, crops of at least ``min_area`` of the image."""
+    def batch(self, step: int, size: int, min_area: float, jitter: float) -> Batch:
+        """Batch number ``step`` at ``size`` pixels, changed as :func:`augment` says."""
         generator = torch.Generator().manual_seed(self.seed * 7_368_787 + step)
         images, chosen, fitting = [], [], []
         for which, source in enumerate(self.sources):
             indices = self._indices(which, step)
-            images.append(augment(source.pixels[indices], size, min_area, generator))
+            images.append(augment(source.pixels[indices], size, min_area, jitter, generator))
             for i in indices.tolist():
                 captions = source.captions[i]
                 chosen.append((captions[_randint(len(captions), generator)], source.name))
@@ -170,13 +170,26 @@ def phrase(caption: str, source: str, generator: torch.Generator) -> str:
     return templates[_randint(len(templates), generator)].format(caption)
 
 
-def augment(pixels: torch.Tensor, size: int, min_area: float, generator: torch.Generator) -> torch.Tensor:
-    """Random crop and flip, ``(B, C, S, S)`` uint8 to ``(B, 3, size, size)`` float 0-1."""
-    n = len(pixels)
+def augment(
+    pixels: torch.Tensor, size: int, min_area: float, jitter: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Random crop, flip and colour, ``(B, C, S, S)`` uint8 to ``(B, 3, size, size)`` float 0-1.
+
+    Crops keep at least ``min_area`` of the image; brightness, contrast and saturation change by at
+    most a share of ``jitter``. The random numbers are drawn on the CPU, so that every device sees the same crops.
+    """
+    n, device = len(pixels), pixels.device
     floats = pixels.float().div_(255)
     if pixels.shape[1] == 4:  # alpha: lay it over a random colour
-        colour = torch.rand(n, 3, 1, 1, generator=generator)
+        colour = torch.rand(n, 3, 1, 1, generator=generator).to(device)
         floats = floats[:, :3] * floats[:, 3:] + colour * (1 - floats[:, 3:])
+    grid = F.affine_grid(random_crops(n, min_area, generator).to(device), [n, 3, size, size], align_corners=False)
+    cropped = F.grid_sample(floats, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return recolour(cropped, 1 + jitter * (2 * torch.rand(3, n, 1, 1, 1, generator=generator) - 1).to(device))
+
+
+def random_crops(n: int, min_area: float, generator: torch.Generator) -> torch.Tensor:
+    """Affine maps ``(n, 2, 3)`` of random crops and flips, for ``affine_grid``."""
     area = min_area + (1 - min_area) * torch.rand(n, generator=generator)
     ratio = torch.exp((torch.rand(n, generator=generator) - 0.5) * 0.35)
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
@@ -185,13 +198,22 @@ def augment(pixels: torch.Tensor, size: int, min_area: float, generator: torch.G
     theta = torch.zeros(n, 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = width * flip, height
     theta[:, 0, 2], theta[:, 1, 2] = shift[:, 0] * (1 - width), shift[:, 1] * (1 - height)
-    grid = F.affine_grid(theta, [n, 3, size, size], align_corners=False)
-    return F.grid_sample(floats, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return theta
 
 
-def load_sources(folder: Path) -> list[Source]:
-    """Every training source found in ``folder``; raises FileNotFoundError when one is missing."""
-    return [load_source(folder, name) for name in FILES]
+def recolour(pixels: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """``pixels (B, 3, S, S)`` with brightness, contrast and saturation times ``factors (3, B, 1, 1, 1)``."""
+    brightness, contrast, saturation = factors
+    grey = pixels.mean(dim=1, keepdim=True)
+    pixels = grey + (pixels - grey) * saturation
+    mean = pixels.mean(dim=(1, 2, 3), keepdim=True)
+    return ((mean + (pixels - mean) * contrast) * brightness).clamp_(0, 1)
+
+
+def load_sources(folder: Path, device: str = "cpu") -> list[Source]:
+    """Every training source in ``folder``, its pixels on ``device``; raises FileNotFoundError when one is missing."""
+    sources = [load_source(folder, name) for name in FILES]
+    return [Source(s.name, s.pixels.to(device), s.captions) for s in sources]
 
 
 def all_captions(sources: list[Source]) -> Iterator[str]:

@@ -1,6 +1,7 @@
-"""Train Pocket CLIP, the bundled backbone, from scratch on one machine.
+"""Train Pocket CLIP, the bundled backbone, on one machine.
 
-``python -m engine.pretrain.pocket_clip --data DIR --out assets/pocket-clip --minutes 90``
+``python -m engine.pretrain.pocket_clip --data DIR --out assets/pocket-clip --minutes 90`` starts
+from scratch; with ``--start assets/pocket-clip`` it goes on from finished weights.
 
 The model is a transformers ``CLIPModel``. Training starts with few image tokens and ends at full
 resolution (FLIP, arXiv 2212.00794, and progressive resizing); hidden matrices are trained with
@@ -20,12 +21,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from transformers import CLIPConfig, CLIPModel
+from transformers import AttentionInterface, CLIPConfig, CLIPModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from engine.pretrain.card import write_card
+from engine.pretrain.card import describe_run, read_runs, write_card
 from engine.pretrain.corpus import Batch, Mixer, all_captions, load_sources
 from engine.pretrain.measure import MEAN, STD, Suite
-from engine.pretrain.tokenizer import train_tokenizer
+from engine.pretrain.tokenizer import copy_tokenizer, train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Recipe:
     images: int = 0
     """Length of training in images seen; 0 = by time. Runs of a set length are repeatable."""
     seed: int = 0
-    batch_size: int = 384
+    batch_size: int = 512
     vision_width: int = 192
     vision_layers: int = 6
     text_width: int = 160
@@ -46,22 +49,54 @@ class Recipe:
     text_heads: int = 5
     embedding: int = 256
     patch: int = 8
-    image_size: int = 48
+    image_size: int = 56
     """Side in pixels of the finished model."""
     small_size: int = 32
     """Side in pixels during the first part of training."""
-    small_share: float = 0.7
+    small_share: float = 0.6
     """Share of training spent at ``small_size``."""
     muon_lr: float = 2e-3
     adam_lr: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.02
     """Share of training with a rising learning rate."""
-    min_area: float = 0.45
+    min_area: float = 0.4
     """Smallest crop, as a share of the image's area."""
+    jitter: float = 0.2
+    """Largest change of brightness, contrast and saturation, as a share."""
     ema: float = 0.995
     context: int = 40
     """Longest text in tokens."""
+
+
+FULL_PRECISION_ATTENTION = "sdpa_fp32"
+
+
+def full_precision_attention(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:
+    """Attention in fp32 under CPU autocast: its bf16 backward pass is ten times slower (measured)."""
+    dtype = torch.float32 if query.device.type == "cpu" else query.dtype
+    with torch.autocast(query.device.type, enabled=False):
+        return sdpa_attention_forward(module, query.to(dtype), key.to(dtype), value.to(dtype), mask, **options)
+
+
+AttentionInterface.register(FULL_PRECISION_ATTENTION, full_precision_attention)
+AttentionMaskInterface.register(FULL_PRECISION_ATTENTION, sdpa_mask)
+
+
+def bf16_is_faster(device: str) -> bool:
+    """Whether bf16 matrix products beat fp32 clearly here: on CUDA yes, on a CPU it is measured."""
+    if device != "cpu":
+        return True
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = torch.randn(4096, 256).to(dtype), torch.randn(1024, 256).to(dtype)
+        runs = []
+        for _ in range(5):
+            started = time.perf_counter()
+            F.linear(a, b)
+            runs.append(time.perf_counter() - started)
+        seconds[dtype] = min(runs)
+    return seconds[torch.bfloat16] < 0.7 * seconds[torch.float32]
 
 
 def build_model(recipe: Recipe, vocabulary: int, size: int) -> Any:
@@ -78,12 +113,12 @@ def build_model(recipe: Recipe, vocabulary: int, size: int) -> Any:
         "image_size": size, "patch_size": recipe.patch, "projection_dim": recipe.embedding,
     }  # fmt: skip
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=recipe.embedding)
-    config._attn_implementation = "sdpa"
+    config._attn_implementation = FULL_PRECISION_ATTENTION
     return CLIPModel(config)
 
 
 def grow(model: Any, recipe: Recipe, size: int) -> Any:
-    """The same model for larger images: position embeddings are interpolated."""
+    """The same model for images of another size: position embeddings are interpolated."""
     bigger = build_model(recipe, model.config.text_config.vocab_size, size)
     state = model.state_dict()
     key = "vision_model.embeddings.position_embedding.weight"
@@ -93,7 +128,10 @@ def grow(model: Any, recipe: Recipe, size: int) -> Any:
     grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
     state[key] = torch.cat([positions[:1], grid.reshape(grid.shape[1], -1).T])
     state.pop("vision_model.embeddings.position_ids", None)
-    bigger.load_state_dict(state, strict=False)
+    try:
+        bigger.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"The weights to go on from do not have this recipe's shape: {error}") from error
     return bigger
 
 
@@ -113,17 +151,32 @@ def contrastive_loss(logits: torch.Tensor, target: torch.Tensor, related: torch.
 
 
 class Trainer:
-    """One training run: model, optimizers, clock; can be stopped and resumed between steps."""
+    """One training run: model, optimizers, clock; can be stopped and resumed between steps.
 
-    def __init__(self, recipe: Recipe, data: Path, out: Path, work: Path, device: str):
+    ``start`` is a folder of finished weights to go on from; None starts from scratch. ``compiled``
+    runs the transformer layers through ``torch.compile`` (a third faster on a CPU; needs a C++ compiler).
+    """
+
+    def __init__(
+        self, recipe: Recipe, data: Path, out: Path, work: Path, device: str,
+        start: Path | None = None, compiled: bool = False,
+    ):  # fmt: skip
+        self.compiled = compiled
         self.recipe, self.out, self.work, self.device = recipe, out, work, device
         self.step, self.images, self.seconds = 0, 0, 0.0
-        self.mixer = Mixer(load_sources(data), recipe.batch_size, recipe.seed)
-        self.tokenizer = train_tokenizer(all_captions(self.mixer.sources), out, context=recipe.context)
+        self.mixer = Mixer(load_sources(data, device), recipe.batch_size, recipe.seed)
+        self.bf16 = bf16_is_faster(device)
         self.suite = Suite(data)
+        self.earlier: list[dict[str, Any]] = []
         torch.manual_seed(recipe.seed)
         self.size = recipe.small_size
-        self._adopt(build_model(recipe, len(self.tokenizer), self.size))
+        if start:
+            self.earlier = read_runs(start)
+            self.tokenizer = copy_tokenizer(start, out)
+            self._adopt(grow(CLIPModel.from_pretrained(start, dtype=torch.float32), recipe, self.size))
+        else:
+            self.tokenizer = train_tokenizer(all_captions(self.mixer.sources), out, context=recipe.context)
+            self._adopt(build_model(recipe, len(self.tokenizer), self.size))
 
     def _adopt(self, model: Any, average: Any | None = None) -> None:
         """Make ``model`` the one in training, with fresh optimizers."""
@@ -132,6 +185,9 @@ class Trainer:
             self.device
         )
         self.average.n_averaged.fill_(0 if average is None else 1)
+        if self.compiled:
+            for layer in (*model.vision_model.encoder.layers, *model.text_model.encoder.layers):
+                layer.compile(dynamic=layer in list(model.text_model.encoder.layers))
         hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n]
         seen = {id(p) for p in hidden}
         rest = [p for p in model.parameters() if id(p) not in seen]
@@ -170,9 +226,10 @@ class Trainer:
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Scaled cosine similarities ``(B, U)`` of a batch."""
-        pixels = (batch.pixels - MEAN) / STD
-        image = self.model.get_image_features(pixel_values=pixels.to(self.device)).pooler_output
-        text = self.encode_texts(batch.texts)
+        pixels = (batch.pixels - MEAN.to(self.device)) / STD.to(self.device)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16):
+            image = self.model.get_image_features(pixel_values=pixels).pooler_output.float()
+            text = self.encode_texts(batch.texts).float()
         scale = self.model.logit_scale.clamp(max=math.log(100)).exp()
         return scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
 
@@ -192,7 +249,7 @@ class Trainer:
         started = time.perf_counter()
         self._grow_if_due()
         self._set_rates()
-        batch = self.mixer.batch(self.step, self.size, self.recipe.min_area)
+        batch = self.mixer.batch(self.step, self.size, self.recipe.min_area, self.recipe.jitter)
         loss = contrastive_loss(self.logits(batch), batch.target.to(self.device), batch.related.to(self.device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -205,7 +262,7 @@ class Trainer:
         self.seconds += time.perf_counter() - started
         return loss.item()
 
-    def run(self, every: float = 600.0) -> None:
+    def run(self, every: float = 1200.0) -> None:
         """Train to the end, printing progress; checkpoint, measure and export every ``every`` seconds."""
         last, losses = time.perf_counter(), []
         while self.progress < 1:
@@ -226,7 +283,7 @@ class Trainer:
         """Write the checkpoint that ``resume`` reads; replaced in one move."""
         self.work.mkdir(parents=True, exist_ok=True)
         state = {
-            "recipe": asdict(self.recipe), "size": self.size,
+            "recipe": asdict(self.recipe), "size": self.size, "earlier": self.earlier,
             "clock": (self.step, self.images, self.seconds),
             "model": self.model.state_dict(), "average": self.average.state_dict(),
             "optimizers": {n: o.state_dict() for n, o in self.optimizers.items()},
@@ -244,7 +301,7 @@ class Trainer:
             raise ValueError(
                 f"{path} was made with another recipe: {state['recipe']}. Use its options or another --work folder."
             )
-        self.size = state["size"]
+        self.size, self.earlier = state["size"], state["earlier"]
         self._adopt(build_model(self.recipe, len(self.tokenizer), self.size))
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
@@ -262,7 +319,8 @@ class Trainer:
         figures = self.suite.measure(model, self.tokenizer)
         print(json.dumps({k: round(v, 4) for k, v in figures.items()}), flush=True)
         write_weights(model, self.out)
-        write_card(self.out, self.recipe, figures, self.images, self.seconds, model.num_parameters(), self.device)
+        run = describe_run(asdict(self.recipe), self.images, self.seconds, self.device)
+        write_card(self.out, [*self.earlier, run], figures, model.num_parameters())
         return figures
 
 
@@ -282,16 +340,18 @@ def write_weights(model: Any, out: Path) -> None:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m engine.pretrain.pocket_clip", description="Train Pocket CLIP from scratch."
+        prog="python -m engine.pretrain.pocket_clip", description="Train Pocket CLIP, the bundled backbone."
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with the parquet files")
     parser.add_argument("--out", type=Path, default=Path("assets/pocket-clip"), help="where the finished model goes")
     parser.add_argument("--work", type=Path, default=Path("runs/pocket-clip"), help="where the checkpoint goes")
+    parser.add_argument("--start", type=Path, help="folder of finished weights to go on from; default: from scratch")
     parser.add_argument("--minutes", type=float, default=Recipe.minutes, help="length of training in minutes")
     parser.add_argument("--images", type=int, default=0, help="length in images instead of minutes (repeatable)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=Recipe.batch_size)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--compile", action="store_true", help="faster steps where a C++ compiler is at hand")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in --work")
     return parser.parse_args(arguments)
@@ -304,7 +364,7 @@ def main(arguments: list[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     recipe = Recipe(minutes=options.minutes, images=options.images, seed=options.seed, batch_size=options.batch_size)
-    trainer = Trainer(recipe, options.data, options.out, options.work, device)
+    trainer = Trainer(recipe, options.data, options.out, options.work, device, options.start, options.compile)
     if options.resume and trainer.resume():
         print(f"resumed at {trainer.progress:.1%}")
     trainer.run()

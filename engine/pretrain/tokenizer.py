@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -44,4 +45,13 @@ def train_tokenizer(captions: Iterable[str], out: Path, vocabulary: int = 7168, 
     (out / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf8")
     lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges)]
     (out / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf8")
+    return CLIPTokenizerFast.from_pretrained(out)
+
+
+def copy_tokenizer(start: Path, out: Path) -> CLIPTokenizerFast:
+    """The tokenizer of finished weights, its files copied into ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"):
+        if start.resolve() != out.resolve():
+            shutil.copy(start / name, out / name)
     return CLIPTokenizerFast.from_pretrained(out)

@@ -13,8 +13,9 @@ from conftest import picture
 pq = pytest.importorskip("pyarrow.parquet")
 pa = pytest.importorskip("pyarrow")
 
-from engine.backbones import hf_clip  # noqa: E402
+from engine.backbones import catalog, hf_clip  # noqa: E402
 from engine.pretrain import corpus, pocket_clip  # noqa: E402
+from engine.pretrain.card import read_runs  # noqa: E402
 from engine.pretrain.measure import CLASSIFICATION, recall  # noqa: E402
 
 
@@ -47,12 +48,12 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
-def trainer(data: Path, root: Path, name: str) -> pocket_clip.Trainer:
+def trainer(data: Path, root: Path, name: str, start: Path | None = None) -> pocket_clip.Trainer:
     recipe = pocket_clip.Recipe(
         images=240, batch_size=24, vision_width=32, vision_layers=1, text_width=32, text_layers=1, vision_heads=2,
         text_heads=2, embedding=16, image_size=24, small_size=16, small_share=0.5,
     )  # fmt: skip
-    return pocket_clip.Trainer(recipe, data, root / name / "model", root / name / "work", "cpu")
+    return pocket_clip.Trainer(recipe, data, root / name / "model", root / name / "work", "cpu", start)
 
 
 def test_resuming_gives_what_an_uninterrupted_run_gives(data, tmp_path):
@@ -95,6 +96,29 @@ def test_export_loads_through_the_ordinary_path(data, tmp_path):
     assert "What it cannot do" in card
 
 
+def test_training_goes_on_from_finished_weights(data, tmp_path):
+    first = trainer(data, tmp_path, "first")
+    while first.progress < 1:
+        first.train_step()
+    first.export()
+    second = trainer(data, tmp_path, "second", start=first.out)
+    torch.testing.assert_close(
+        second.model.text_projection.weight, first.average.module.text_projection.weight, atol=1e-3, rtol=1e-3
+    )
+    second.train_step()
+    second.save()
+    assert trainer(data, tmp_path, "second").resume()
+    second.export()
+    runs = read_runs(second.out)
+    assert [run["images"] for run in runs] == [first.images, second.images]
+    assert "| 2 |" in (second.out / "README.md").read_text()
+
+
+def test_weights_of_another_shape_are_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="shape"):
+        trainer(data, tmp_path, "z", start=catalog.POCKET_FOLDER)
+
+
 def test_fitting_captions_are_neither_positive_nor_negative():
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.5, 3.0, 1.0]], requires_grad=True)
     target = torch.tensor([0, 1])
@@ -129,7 +153,7 @@ def test_every_image_is_seen_once_an_epoch(data):
 
 def test_augmented_pictures_stay_in_range():
     pixels = torch.randint(0, 256, (6, 4, 20, 20), dtype=torch.uint8)
-    out = corpus.augment(pixels, 16, 0.5, torch.Generator().manual_seed(0))
+    out = corpus.augment(pixels, 16, 0.5, 0.2, torch.Generator().manual_seed(0))
     assert out.shape == (6, 3, 16, 16)
     assert 0 <= out.min() <= out.max() <= 1
 
