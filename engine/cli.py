@@ -121,8 +121,9 @@ def list_backbones(options: argparse.Namespace) -> tuple[Any, str]:
 
 def read_task(options: argparse.Namespace, work: Path) -> tuple[Any, Any, Any]:
     """(images, labels, backbone) of the options; problems go to stderr."""
-    from engine import episode, uploads
+    from engine import episode, uploads, vocabulary
     from engine.backbones import catalog
+    from engine.errors import MESSAGES
     from engine.types import Label
 
     intake = uploads.collect([options.task], work, uploads_limits())
@@ -133,6 +134,8 @@ def read_task(options: argparse.Namespace, work: Path) -> tuple[Any, Any, Any]:
     else:
         names = dict.fromkeys(image.label for image in intake.images if image.label)
         labels = episode.check_labels([Label(name, name.replace("_", " ")) for name in names])
+    if unseen := vocabulary.unfamiliar(options.backbone, labels):
+        print(MESSAGES["unfamiliar_words"].format(backbone=options.backbone, words=", ".join(unseen)), file=sys.stderr)
     return intake.images, labels, catalog.load(options.backbone, options.device)
 
 
@@ -159,7 +162,7 @@ def build_episode(options: argparse.Namespace, images: Any, labels: Any) -> Any:
 
 def zero_shot(options: argparse.Namespace) -> tuple[Any, str]:
     """Both baselines on every labelled image: nothing is trained, so all of them test."""
-    from engine import evaluate, train
+    from engine import evaluate, train, vocabulary
 
     with tempfile.TemporaryDirectory() as work:
         images, labels, backbone = read_task(options, Path(work))
@@ -173,6 +176,7 @@ def zero_shot(options: argparse.Namespace) -> tuple[Any, str]:
             rows.append([name, f"{share.value:.1%}", f"{share.low:.1%} to {share.high:.1%}"])
     as_json = {
         "backbone": backbone.id, "labels": [label.name for label in labels], "test": len(known),
+        "unfamiliar_words": list(vocabulary.unfamiliar(backbone.id, labels)),
         "accuracy": {name: share.value for name, share in result.items()},
         "interval95": {name: [share.low, share.high] for name, share in result.items()},
     }  # fmt: skip

@@ -13,7 +13,7 @@ from demo import fragments, tasks, tuning
 from demo.page import Page, Visit, W
 from demo.session import Workspace
 from demo.words import Translator
-from engine import episode
+from engine import episode, vocabulary
 from engine.errors import LabError
 from engine.types import Label
 
@@ -79,7 +79,7 @@ class Labels:
             labels = episode.parse_labels(workspace.labels_text)
         except LabError as error:
             return f'<p class="ctl-warning" role="status">{escape(t.error(error))}</p>'
-        return token_line(workspace, labels, t) + unreadable_line(workspace, labels, t)
+        return token_line(workspace, labels, t) + reading_warning(workspace, labels, t)
 
     # ---- handlers
 
@@ -126,9 +126,7 @@ def split_line(workspace: Workspace, t: Translator) -> str:
 
 def token_line(workspace: Workspace, labels: tuple[Label, ...], t: Translator) -> str:
     """How many tokens the longest label takes; nothing while the backbone is being loaded."""
-    catalog = sys.modules.get("engine.backbones.catalog")
-    loaded = catalog and any(id == workspace.backbone for id, _ in list(catalog._loaded))
-    if not loaded:
+    if not loaded(workspace.backbone):
         return f'<p class="ctl-hint">{t("labels.count", count=len(labels))}</p>'
     backbone = tuning.backbone_of(workspace)
     sentence = max(episode.templates(workspace.template_set), key=len)
@@ -139,20 +137,36 @@ def token_line(workspace: Workspace, labels: tuple[Label, ...], t: Translator) -
     return f'<p class="ctl-hint">{t("labels.tokens", **fields)}</p>'
 
 
-def unreadable_line(workspace: Workspace, labels: tuple[Label, ...], t: Translator) -> str:
-    """A warning where an English text tower gets another script."""
+def loaded(backbone: str) -> bool:
+    """Whether a backbone is in memory; never loads anything."""
+    catalog = sys.modules.get("engine.backbones.catalog")
+    return bool(catalog) and any(id == backbone for id, _ in list(catalog._loaded))
+
+
+def reading_warning(workspace: Workspace, labels: tuple[Label, ...], t: Translator) -> str:
+    """A warning where an English text tower gets another script, or words it hardly saw in training."""
     foreign = [label for label in labels if not latin(label.prompt)]
-    if not foreign or not english_only(workspace.backbone):
+    if foreign and english_only(workspace.backbone):
+        text = t("labels.unreadable", label=escape(foreign[0].name), count=len(foreign))
+    elif loaded(workspace.backbone) and (unseen := vocabulary.unfamiliar(workspace.backbone, labels)):
+        entry = entry_of(workspace.backbone)
+        fields = {"backbone": entry.name if entry else workspace.backbone, "words": ", ".join(unseen)}
+        text = escape(t.engine("unfamiliar_words", fields))
+    else:
         return ""
-    name = escape(foreign[0].name)
-    return f'<p class="ctl-warning" role="status">{t("labels.unreadable", label=name, count=len(foreign))}</p>'
+    return f'<p class="ctl-warning" role="status">{text}</p>'
+
+
+def entry_of(backbone: str) -> Any | None:
+    """The catalogue's entry of a backbone, where the catalogue is loaded and has one."""
+    catalog = sys.modules.get("engine.backbones.catalog")
+    return next((entry for entry in catalog.ENTRIES if entry.id == backbone), None) if catalog else None
 
 
 def english_only(backbone: str) -> bool:
     """Whether the catalogue says so; backbones that are not in it are taken for English."""
-    catalog = sys.modules.get("engine.backbones.catalog")
-    entries = catalog.ENTRIES if catalog else ()
-    return next((entry.languages == "en" for entry in entries if entry.id == backbone), True)
+    entry = entry_of(backbone)
+    return entry is None or entry.languages == "en"
 
 
 def latin(text: str) -> bool:

@@ -25,6 +25,7 @@ from transformers import AttentionInterface, CLIPConfig, CLIPModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from engine import vocabulary
 from engine.pretrain.card import describe_run, read_runs, write_card
 from engine.pretrain.corpus import Batch, Mixer, all_captions, load_sources
 from engine.pretrain.measure import MEAN, STD, Suite
@@ -177,6 +178,8 @@ class Trainer:
         else:
             self.tokenizer = train_tokenizer(all_captions(self.mixer.sources), out, context=recipe.context)
             self._adopt(build_model(recipe, len(self.tokenizer), self.size))
+        said = (a + b for source in self.mixer.sources for a, b in zip(source.captions, source.broader, strict=True))
+        vocabulary.write(vocabulary.count(said), out)
 
     def _adopt(self, model: Any, average: Any | None = None) -> None:
         """Make ``model`` the one in training, with fresh optimizers."""

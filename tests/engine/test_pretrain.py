@@ -15,6 +15,7 @@ pa = pytest.importorskip("pyarrow")
 
 from engine.backbones import catalog, hf_clip  # noqa: E402
 from engine.pretrain import corpus, pocket_clip  # noqa: E402
+from engine.pretrain.broader import broader  # noqa: E402
 from engine.pretrain.card import read_runs  # noqa: E402
 from engine.pretrain.measure import CLASSIFICATION, recall  # noqa: E402
 
@@ -141,6 +142,28 @@ def test_images_of_one_class_share_their_sentence():
     assert len(texts) == 2
     assert target.tolist() == [0, 1, 0]
     assert related.tolist() == [[True, False], [True, True], [True, True]]
+
+
+def test_a_broader_word_stands_in_now_and_then():
+    assert broader(["rose"]) == ["flower", "plant"]
+    assert broader(["egyptian cat", "cat"]) == ["animal", "pet"]
+    assert broader(["oboe"]) == []
+    source = corpus.Source("cifar", torch.zeros(1, 3, 4, 4, dtype=torch.uint8), [["rose"]])
+    generator = torch.Generator().manual_seed(0)
+    drawn = [source.draw(0, generator) for _ in range(2000)]
+    assert 0.17 < 1 - drawn.count("rose") / 2000 < 0.23
+    assert set(drawn) == {"rose", "flower", "plant"}
+
+
+def test_a_broader_word_is_no_negative():
+    flower = corpus.Source("cifar", torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [["rose"], ["tulip"]])
+    _, _, related = corpus.sentences(
+        [("flower", "cifar"), ("tulip", "cifar")],
+        [flower.captions[i] + flower.broader[i] for i in range(2)],
+        torch.Generator().manual_seed(0),
+    )
+    assert related[1].tolist() == [True, True]
+    assert related[0].tolist() == [True, False]
 
 
 def test_every_image_is_seen_once_an_epoch(data):
