@@ -18,6 +18,7 @@ from engine.pretrain import corpus, pocket_clip  # noqa: E402
 from engine.pretrain.broader import broader  # noqa: E402
 from engine.pretrain.card import read_runs  # noqa: E402
 from engine.pretrain.measure import CLASSIFICATION, recall  # noqa: E402
+from engine.pretrain.model import Recipe  # noqa: E402
 
 
 def encoded(seed: int, mode: str = "RGB") -> bytes:
@@ -50,7 +51,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def trainer(data: Path, root: Path, name: str, start: Path | None = None) -> pocket_clip.Trainer:
-    recipe = pocket_clip.Recipe(
+    recipe = Recipe(
         images=240, batch_size=24, vision_width=32, vision_layers=1, text_width=32, text_layers=1, vision_heads=2,
         text_heads=2, embedding=16, image_size=24, small_size=16, small_share=0.5,
     )  # fmt: skip
@@ -75,12 +76,18 @@ def test_resuming_gives_what_an_uninterrupted_run_gives(data, tmp_path):
         assert torch.equal(a, b), name
 
 
+def test_a_gpu_gets_stronger_augmentation_and_options_win():
+    cpu, gpu = Recipe.preset("cpu"), Recipe.preset("cuda", batch_size=64)
+    assert cpu == Recipe()
+    assert (gpu.batch_size, gpu.image_size) == (64, cpu.image_size)
+    assert gpu.min_area < cpu.min_area
+    assert gpu.jitter > cpu.jitter
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(data, tmp_path):
     first = trainer(data, tmp_path, "x")
     first.save()
-    other = pocket_clip.Trainer(
-        pocket_clip.Recipe(images=24, batch_size=24), data, tmp_path / "m", tmp_path / "x" / "work", "cpu"
-    )
+    other = pocket_clip.Trainer(Recipe(images=24, batch_size=24), data, tmp_path / "m", tmp_path / "x" / "work", "cpu")
     with pytest.raises(ValueError, match="another recipe"):
         other.resume()
 
