@@ -28,7 +28,7 @@ from PIL import Image
 from engine import episode, registry, uploads
 from engine.account import MemoryMeter
 from engine.backbones import catalog, hf_clip
-from engine.backbones.base import FEATURES, PIXELS, Backbone, fill
+from engine.backbones.base import PIXELS, Backbone, fill
 from engine.features import Cache, FeatureStore
 from engine.images import ImageFile
 from engine.methods.base import Setting, Tuner
