@@ -127,8 +127,7 @@ def split_line(workspace: Workspace, t: Translator) -> str:
 def token_line(workspace: Workspace, labels: tuple[Label, ...], t: Translator) -> str:
     """How many tokens the longest label takes; nothing while the backbone is being loaded."""
     catalog = sys.modules.get("engine.backbones.catalog")
-    loaded = catalog and any(id == workspace.backbone for id, _ in list(catalog._loaded))
-    if not loaded:
+    if not (catalog and catalog.loaded(workspace.backbone)):
         return f'<p class="ctl-hint">{t("labels.count", count=len(labels))}</p>'
     backbone = tuning.backbone_of(workspace)
     sentence = max(episode.templates(workspace.template_set), key=len)
