@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import BadConfig, messages
 
 if TYPE_CHECKING:
-    from engine.backbones.base import Shape
+    from engine.backbones.base import Backbone, Shape
     from engine.methods.base import Config, Tuner
 
 FAMILIES = ("baseline", "head", "text prompt", "visual prompt", "weights")
@@ -24,6 +24,8 @@ messages(
     unknown_preset="{method} has no preset {preset!r}. Choose one of: {known}.",
     unknown_setting="{method} has no setting {name!r}. Its settings are: {known}.",
     bad_setting="{method}: {name} = {value!r} is not allowed; it must be {allowed}.",
+    method_needs="{method} cannot run on {backbone}: it needs {needed}, which this backbone does not have. Choose "
+    "another backbone or another method.",
     setting_conflict="{method}: {first} and {second} contradict each other: {reason}.",
 )
 
@@ -56,6 +58,8 @@ class MethodSpec:
     """What the adapter file holds."""
     starts_at: str | None = None
     """Baseline that the untrained method equals exactly: ``zero_shot``, ``zero_shot_ensemble`` or none."""
+    needs: frozenset[str] = frozenset()
+    """What it needs of a backbone, among ``engine.backbones.base.CAPABILITIES``."""
     presets: Mapping[str, Callable[[int], Config]] = dataclasses.field(default_factory=dict)
     """Preset name -> config for a number of shots. ``budget`` is always there."""
 
@@ -116,6 +120,18 @@ def get(method: str) -> MethodSpec:
     if method not in _METHODS:
         raise BadConfig("unknown_method", method=method, known=", ".join(_METHODS))
     return _METHODS[method]
+
+
+def why_not(spec: MethodSpec, backbone: Backbone, config: Config | None = None) -> BadConfig | None:
+    """Why a method (with these settings, or its usual ones) cannot run on a backbone; None where it can.
+
+    It is returned, not raised: its ``key`` and ``values`` let the page grey a method out and say the
+    sentence in its language; a run raises it.
+    """
+    missing = sorted(spec.needs - backbone.offers)
+    if missing:
+        return BadConfig("method_needs", method=spec.name, backbone=backbone.id, needed=" and ".join(missing))
+    return (config or spec.configure()).obstacle(backbone)
 
 
 def methods() -> Iterator[MethodSpec]:

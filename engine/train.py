@@ -58,6 +58,9 @@ class Run:
         self.spec, self.backbone, self.stop = spec, backbone, stop or threading.Event()
         self.method = registry.get(spec.method)
         self.config = self.method.configure(spec.preset, dict(spec.settings), spec.episode.shots)
+        obstacle = registry.why_not(self.method, backbone, self.config)
+        if obstacle:
+            raise obstacle
         self.store, self.cache = FeatureStore(backbone, images, cache, check=self.check), cache
         self.watch = account.Stopwatch()
         self.curve: list[tuple[int, float, float]] = []

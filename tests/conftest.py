@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from pathlib import Path
 
+import families
 import numpy as np
 import pytest
 import torch
@@ -16,8 +17,10 @@ from PIL import Image
 
 from engine import uploads
 from engine.backbones import catalog, hf_clip
+from engine.backbones.base import Backbone
 from engine.images import ImageFile
 
+FAMILIES = ("siglip", "vit", "siglip_timm", "mobileclip", "resnet")
 COLOURS = {"red": (135, 110, 110), "green": (110, 135, 110), "blue": (110, 110, 135)}
 
 
@@ -49,6 +52,15 @@ def make_tiny(seed: int = 0, **vision) -> hf_clip.HFClip:
 def tiny() -> hf_clip.HFClip:
     """The tiny backbone; no test may change it."""
     return make_tiny()
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """A tiny backbone of every family but the first (:func:`tiny`); no test may change it."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return (
+        families.make_siglip(folder) if request.param == "siglip" else families.make_open_clip(request.param, folder)[0]
+    )
 
 
 @pytest.fixture(scope="session")

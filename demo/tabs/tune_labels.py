@@ -140,7 +140,7 @@ def token_line(workspace: Workspace, labels: tuple[Label, ...], t: Translator) -
 def loaded(backbone: str) -> bool:
     """Whether a backbone is in memory; never loads anything."""
     catalog = sys.modules.get("engine.backbones.catalog")
-    return bool(catalog) and any(id == backbone for id, _ in list(catalog._loaded))
+    return bool(catalog) and catalog.loaded(backbone)
 
 
 def reading_warning(workspace: Workspace, labels: tuple[Label, ...], t: Translator) -> str:

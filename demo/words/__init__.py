@@ -100,7 +100,16 @@ _PHRASES = (
     (r"true or false", "true 또는 false"),
     (r"text", "글자"),
     (r"it is too large", "너무 큽니다"),
-    (r"the folder has no config\.json", "폴더에 config.json이 없습니다"),
+    (r"there is no model\.safetensors", "model.safetensors가 없습니다"),
+    (r"none were published for this architecture", "이 구조에는 공개된 것이 없습니다"),
+    (r"its contents", "내용"),
+    (r"none", "없음"),
+    (r"the image tower", "이미지 타워"),
+    (r"the text tower", "텍스트 타워"),
+    (r"vision tokens", "이미지 토큰"),
+    (r"text tokens", "텍스트 토큰"),
+    (r"linear layers", "선형 층"),
+    (r"attention projections", "어텐션 투영 층"),
 )
 
 

@@ -8,6 +8,7 @@ first thing that a method changes is the same for every training step and is com
 from __future__ import annotations
 
 import copy
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ FEATURES = 1_000_001
 LINEAR_KINDS = ("q", "k", "v", "out", "fc1", "fc2")
 """Linear layers of a transformer block: attention projections and the two of the MLP."""
 
+VISION_TOKENS, TEXT_TOKENS = "vision tokens", "text tokens"
+ATTENTION, LINEAR = "attention projections", "linear layers"
+CAPABILITIES = (VISION_TOKENS, TEXT_TOKENS, ATTENTION, LINEAR)
+"""What a method may need of a backbone and not every backbone offers: a sequence of tokens in a
+tower, separate attention projections or linear layers in some block."""
+
 Insert = Callable[[int, Tensor], Tensor]
 """``insert(k, hidden)`` returns the tokens that enter block k."""
 
@@ -43,11 +50,11 @@ class Shape:
     text_width: int
     text_layers: int
     patch: int
-    """Side of an image patch in pixels."""
+    """Side of an image patch in pixels; of convolutions the stride of the last stage."""
     image_size: int
     """Side of the square input in pixels."""
     vision_tokens: int
-    """Image tokens with the class token."""
+    """Image tokens with the class token, if there is one; of convolutions the last stage's positions."""
     context: int
     """Longest text in tokens."""
     vocabulary: int
@@ -55,12 +62,26 @@ class Shape:
     text_mlp: int
     parameters: int
     """All of the model's parameters."""
+    vision_linears: tuple[tuple[tuple[str, int, int], ...], ...] | None = None
+    """(kind, inputs, outputs) of each linear layer of each vision block; None: those of a transformer."""
+
+    def linears(self, tower: str, kinds: Sequence[str], first_block: int = 0) -> list[tuple[int, int]]:
+        """(inputs, outputs) of a tower's linear layers from a block on, in the order of
+        :meth:`Backbone.linear_names`."""
+        if tower == "vision" and self.vision_linears is not None:
+            blocks = self.vision_linears[first_block:]
+            return [(i, o) for block in blocks for kind in kinds for name, i, o in block if name == kind]
+        width, mlp, layers = (getattr(self, f"{tower}_{part}") for part in ("width", "mlp", "layers"))
+        sizes = {"fc1": (width, mlp), "fc2": (mlp, width)}
+        return [sizes.get(kind, (width, width)) for _ in range(first_block, layers) for kind in kinds]
 
 
 class Tower(ABC):
     """One encoder as a pipeline of stages."""
 
     blocks: Sequence[nn.Module]
+    has_tokens: bool = True
+    """Whether blocks work on a sequence ``(B, T, D)`` that more tokens can join."""
 
     @property
     @abstractmethod
@@ -85,9 +106,13 @@ class Tower(ABC):
 class VisionTower(Tower):
     """Image encoder."""
 
+    prefix: int = 1
+    """Tokens that stand before the patches (class and register tokens); prompts are put in after them."""
+
     @abstractmethod
     def embed(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels ``(B, 3, S, S)`` to tokens ``(B, T, D)``, class token first."""
+        """Normalised pixels ``(B, 3, S, S)`` to tokens ``(B, T, D)``, class token first; to maps
+        ``(B, C, H, W)`` in towers without tokens."""
 
     @abstractmethod
     def pool(self, hidden: Tensor) -> Tensor:
@@ -118,7 +143,11 @@ class TextTower(Tower):
 
     @abstractmethod
     def pool(self, hidden: Tensor, at: Tensor) -> Tensor:
-        """Tokens after the last block to ``(K, D)``; ``at (K,)`` is the position of each end token."""
+        """Tokens after the last block to ``(K, D)``; ``at (K,)`` is the position that is pooled."""
+
+    def encode_ids(self, ids: Tensor, at: Tensor) -> Tensor:
+        """Ids ``(K, T)`` to normalised features ``(K, P)``."""
+        return self.encode_tokens(self.embed_tokens(ids), at)
 
     def encode_tokens(self, tokens: Tensor, at: Tensor) -> Tensor:
         """Token embeddings ``(K, T, D)`` to normalised features ``(K, P)``."""
@@ -140,6 +169,8 @@ class Backbone(ABC):
     text: TextTower
     model: Any
     """The library's own model (a ``torch.nn.Module``), for PEFT."""
+    start_tokens: int = 1
+    """Tokens that the tokenizer puts before the first word."""
 
     @abstractmethod
     def load_pixels(self, images: Sequence[Image.Image]) -> Tensor:
@@ -152,7 +183,9 @@ class Backbone(ABC):
     @abstractmethod
     def tokenize(self, texts: Sequence[str], reserve: int = 0) -> Tensor:
         """Ids ``(K, T)`` with start and end, cut to the longest text of the call where the tower
-        allows it. Texts longer than the context less ``reserve`` are cut and keep their end token."""
+        allows it (a causal one, where what follows the end changes nothing) and otherwise padded to
+        the context less ``reserve``, so that as many tokens can be put in. Texts longer than that
+        are cut and keep their end token."""
 
     @abstractmethod
     def count_tokens(self, text: str) -> int:
@@ -160,12 +193,36 @@ class Backbone(ABC):
 
     @abstractmethod
     def end_of(self, ids: Tensor) -> Tensor:
-        """Position ``(K,)`` of each row's end token."""
+        """Position ``(K,)`` of each row that is pooled: the end token of most towers, the last
+        position where the tower was trained so."""
+
+    def words_end(self, ids: Tensor) -> Tensor:
+        """Position ``(K,)`` after each row's last word."""
+        return self.end_of(ids)
 
     @abstractmethod
     def linear_names(self, tower: str, kinds: Sequence[str], first_block: int = 0) -> list[str]:
         """Names in :attr:`model` of a tower's linear layers; ``tower`` is ``vision`` or ``text``,
-        kinds are among ``LINEAR_KINDS``."""
+        kinds are among ``LINEAR_KINDS``. Kinds that a block does not have are left out."""
+
+    def peft_targets(self, names: Sequence[str]) -> list[str] | str:
+        """Module names for PEFT's ``target_modules``: a list, or a regular expression where PEFT,
+        which takes a listed name for an ending, would find more modules by it."""
+        endings = tuple(f".{name}" for name in names)
+        if any(name.endswith(endings) for name, _ in self.model.named_modules()):
+            return "|".join(re.escape(name) for name in names)
+        return list(names)
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """Which of ``CAPABILITIES`` this backbone has."""
+        has = {
+            VISION_TOKENS: self.vision.has_tokens,
+            TEXT_TOKENS: self.text.has_tokens,
+            ATTENTION: any(self.linear_names(tower, LINEAR_KINDS[:4]) for tower in ("vision", "text")),
+            LINEAR: any(self.linear_names(tower, LINEAR_KINDS) for tower in ("vision", "text")),
+        }
+        return frozenset(name for name, there in has.items() if there)
 
     @abstractmethod
     def replace_model(self, model: Any) -> Backbone:
@@ -176,21 +233,28 @@ class Backbone(ABC):
     def scale(self) -> Tensor:
         """Factor from cosine similarity to logits, a scalar."""
 
+    @property
+    def bias(self) -> Tensor | None:
+        """What is added to every logit, a scalar; None where the model has no such term."""
+        return None
+
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Normalised pixels ``(B, 3, S, S)`` to normalised features ``(B, P)``."""
         return self.vision.advance(pixels, PIXELS, FEATURES)
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """Ids ``(K, T)`` to normalised features ``(K, P)``."""
-        return self.text.encode_tokens(self.text.embed_tokens(ids), self.end_of(ids))
+        return self.text.encode_ids(ids, self.end_of(ids))
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
         """Normalised ``(B, P)`` and ``(K, P)`` to logits ``(B, K)``."""
-        return self.scale * image @ text.T
+        logits = self.scale * image @ text.T
+        return logits if self.bias is None else logits + self.bias
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Logits ``(B, K)`` to probabilities."""
-        return logits.softmax(dim=-1)
+        """Logits ``(B, K)`` to probabilities: shares of one, or one yes-or-no a label where the
+        model was trained so (sigmoid loss)."""
+        return logits.softmax(dim=-1) if self.bias is None else logits.sigmoid()
 
     def twin(self, share: bool = True) -> Backbone:
         """A copy whose modules can be replaced without touching this one. With ``share`` all

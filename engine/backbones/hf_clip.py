@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.backbones.base import Backbone, Shape, TextTower, VisionTower
-from engine.errors import BackboneUnavailable, messages
-
-messages(
-    backbone_missing="The backbone {id} cannot be loaded: {reason}. Choose another backbone, or give the path of a "
-    "folder with config.json, model.safetensors and the tokenizer's files.",
-    backbone_not_clip="{id} is a {kind} model, not a CLIP model. Choose a CLIP checkpoint.",
-)
+from engine.backbones.loading import hash_weights, load_transformers
 
 
 class ClipVisionTower(VisionTower):
@@ -135,32 +127,10 @@ class HFClip(Backbone):
         return (ids == end).int().argmax(dim=-1)
 
 
-def hash_weights(model: nn.Module) -> str:
-    """First 16 hex digits of SHA-256 over every parameter's name, shape and fp16 bytes."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        digest.update(parameter.detach().half().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def load(source: str | Path, id: str | None = None, device: str = "cpu") -> HFClip:
     """Load a folder or hub name. Raises BackboneUnavailable with the reason."""
-    from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
-    from transformers.utils import logging
+    from transformers import CLIPModel
 
-    logging.disable_progress_bar()
     name = id or str(source)
-    try:
-        config = AutoConfig.from_pretrained(source)
-        if config.model_type != "clip":
-            raise BackboneUnavailable("backbone_not_clip", id=name, kind=config.model_type)
-        model: Any = CLIPModel.from_pretrained(
-            source, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True
-        )
-        tokenizer, processor = AutoTokenizer.from_pretrained(source), AutoImageProcessor.from_pretrained(source)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise BackboneUnavailable("backbone_missing", id=name, reason=reason) from error
-    model.name_or_path = model.config._name_or_path = name  # what PEFT writes down: a name, not this machine's folder
-    return HFClip(model.to(device), tokenizer, processor, name, hash_weights(model))
+    model, tokenizer, processor = load_transformers(CLIPModel, source, name, device)
+    return HFClip(model, tokenizer, processor, name, hash_weights(model))

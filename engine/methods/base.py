@@ -36,6 +36,10 @@ class Config:
         """Field names and values."""
         return dataclasses.asdict(self)
 
+    def obstacle(self, backbone: Backbone) -> BadConfig | None:
+        """Why these settings cannot run on a backbone; None where they can."""
+        return None
+
 
 def check_limits(method: str, field: dataclasses.Field, value: Any) -> None:
     """Raise BadConfig when a value is outside the field's limits or choices."""

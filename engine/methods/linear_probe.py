@@ -34,7 +34,8 @@ class LinearProbe(Tuner):
         if config.init == "noise":
             start = torch.randn(start.shape, generator=setting.generator()).to(start) * 0.01
         self.weight = nn.Parameter(start.clone())  # (K, P)
-        self.bias = nn.Parameter(torch.zeros_like(start[:, 0]))
+        bias = torch.zeros_like(start[:, 0])
+        self.bias = nn.Parameter(bias if self.backbone.bias is None else bias + self.backbone.bias.detach())
 
     def text_features(self) -> Tensor:
         return nn.functional.normalize(self.weight, dim=-1)

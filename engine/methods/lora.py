@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from engine.backbones.base import FEATURES, LINEAR_KINDS, Backbone, fill
-from engine.errors import BadConfig
+from engine.backbones.base import FEATURES, LINEAR, LINEAR_KINDS, Backbone, fill
+from engine.errors import BadConfig, messages
 from engine.methods.base import Setting, TrainConfig, Tuner, setting
 from engine.registry import MethodSpec, register
+
+messages(
+    no_such_layers="{method}: {tower} of {backbone} has no linear layers {targets} in the chosen blocks "
+    "(it has: {there}). Choose other targets, the other tower or more blocks.",
+)
 
 
 @dataclass(frozen=True)
@@ -48,13 +53,30 @@ class LoraConfig(TrainConfig):
         """The targets as a tuple."""
         return tuple(kind.strip() for kind in self.targets.split(",") if kind.strip())
 
+    @property
+    def chosen_towers(self) -> tuple[str, ...]:
+        """``vision``, ``text`` or both."""
+        return ("vision", "text") if self.towers == "both" else (self.towers,)
+
     def names(self, backbone: Backbone) -> list[str]:
         """Modules of the backbone's model that get a low-rank path."""
-        names = []
-        for tower in ("vision", "text") if self.towers == "both" else (self.towers,):
-            layers = len(getattr(backbone, tower).blocks)
-            names += backbone.linear_names(tower, self.kinds, first_block(layers, self.last_blocks))
-        return names
+        return [name for tower in self.chosen_towers for name in self.tower_names(backbone, tower)]
+
+    def tower_names(self, backbone: Backbone, tower: str) -> list[str]:
+        """The modules of one tower."""
+        layers = len(getattr(backbone, tower).blocks)
+        return backbone.linear_names(tower, self.kinds, first_block(layers, self.last_blocks))
+
+    def obstacle(self, backbone: Backbone) -> BadConfig | None:
+        for tower in self.chosen_towers:
+            if not self.tower_names(backbone, tower):
+                there = ", ".join(kind for kind in LINEAR_KINDS if backbone.linear_names(tower, [kind])) or "none"
+                where = "the image tower" if tower == "vision" else "the text tower"
+                return BadConfig(
+                    "no_such_layers", method=self.method, backbone=backbone.id, tower=where, targets=self.targets,
+                    there=there,
+                )  # fmt: skip
+        return None
 
 
 def first_block(layers: int, last_blocks: int) -> int:
@@ -91,6 +113,14 @@ class TowerTuner(Tuner):
     def head(self, image: Tensor, text: Tensor) -> Tensor:
         return self.tuned.logits(image, text)
 
+    def train(self, mode: bool = True) -> TowerTuner:
+        """Batch norms keep the statistics of the pretraining: those of a few images would ruin them."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
 
 class Lora(TowerTuner):
     """PEFT's LoRA on a twin that shares every frozen tensor with the backbone."""
@@ -106,7 +136,7 @@ class Lora(TowerTuner):
             r=config.r,
             lora_alpha=config.alpha,  # type: ignore[arg-type]  # PEFT divides it by r; CLIP-LoRA uses 1.0
             lora_dropout=config.dropout,
-            target_modules=config.names(self.backbone),
+            target_modules=self.backbone.peft_targets(config.names(self.backbone)),
         )
         with warnings.catch_warnings():  # PEFT asks transformers 5 for an attribute by its old name
             warnings.simplefilter("ignore", FutureWarning)
@@ -120,10 +150,9 @@ class Lora(TowerTuner):
 def count(shape: Any, config: LoraConfig, K: int, N: int) -> int:
     """r times (inputs + outputs) of every target."""
     total = 0
-    for tower in ("vision", "text") if config.towers == "both" else (config.towers,):
-        width, mlp, layers = (getattr(shape, f"{tower}_{part}") for part in ("width", "mlp", "layers"))
-        blocks = layers - first_block(layers, config.last_blocks)
-        total += blocks * config.r * sum(width + mlp if kind in ("fc1", "fc2") else 2 * width for kind in config.kinds)
+    for tower in config.chosen_towers:
+        first = first_block(getattr(shape, f"{tower}_layers"), config.last_blocks)
+        total += config.r * sum(i + o for i, o in shape.linears(tower, config.kinds, first))
     return total
 
 
@@ -157,6 +186,7 @@ register(
         failures=("The learning rate decides: too high and other labels are forgotten.",),
         saved="the low-rank matrices; also in PEFT's own format",
         starts_at="zero_shot",
+        needs=frozenset({LINEAR}),
         presets={"budget": lambda shots: LoraConfig(), "paper": clip_lora},
     )
 )

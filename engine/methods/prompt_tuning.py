@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine.backbones.base import TEXT_TOKENS
 from engine.methods.base import Setting, TrainConfig, Tuner, setting
 from engine.registry import MethodSpec, register
 
@@ -41,12 +42,21 @@ class PromptTuning(Tuner):
         with torch.no_grad():
             self.register_buffer("class_tokens", backbone.text.embed_tokens(ids).clone(), persistent=False)  # (K, T, D)
         self.ends: Tensor = backbone.end_of(ids)  # (K,)
+        self.words_end: Tensor = backbone.words_end(ids)  # (K,)
+        self.stop_tokens = min(1, max(0, backbone.count_tokens("x.") - backbone.count_tokens("x")))
         start = start_vectors(config, setting)  # (M, D)
         self.context = nn.Parameter(start.repeat(len(ids), 1, 1) if config.per_class else start)
 
     def text_features(self) -> Tensor:
         shared = self.context.expand(len(self.class_tokens), *self.context.shape[-2:])  # (K, M, D)
-        tokens = place(shared, self.class_tokens, self.ends, self.config.class_token)
+        tokens = place(
+            shared,
+            self.class_tokens,
+            self.words_end,
+            self.config.class_token,
+            self.backbone.start_tokens,
+            self.stop_tokens,
+        )
         return self.backbone.text.encode_tokens(tokens, self.ends + self.context.shape[-2])
 
 
@@ -58,22 +68,26 @@ def start_vectors(config: PromptTuningConfig, setting: Setting) -> Tensor:
     if config.init == "noise":
         return noise
     ids = backbone.tokenize([config.words])
-    words = backbone.text.embed_tokens(ids)[0, 1 : int(backbone.end_of(ids)[0])].detach()
+    words = backbone.text.embed_tokens(ids)[0, backbone.start_tokens : int(backbone.words_end(ids)[0])].detach()
     return torch.cat([words[: config.tokens], noise[len(words) :]])
 
 
-def place(context: Tensor, tokens: Tensor, ends: Tensor, where: str) -> Tensor:
+def place(context: Tensor, tokens: Tensor, ends: Tensor, where: str, start: int = 1, stops: int = 1) -> Tensor:
     """Context ``(K, M, D)`` joined with ``[start] label . [end] padding``, ``(K, T, D)``.
 
     ``end``: before the label; ``front``: between the label and the full stop; ``middle``: half each.
+
+    Args:
+        ends: position after each row's last word or full stop, ``(K,)``.
+        start, stops: tokens before the label, and of the full stop (0 where the tokenizer drops it).
     """
     if where == "end":
-        return torch.cat([tokens[:, :1], context, tokens[:, 1:]], dim=1)
+        return torch.cat([tokens[:, :start], context, tokens[:, start:]], dim=1)
     half = context.shape[1] // 2 if where == "middle" else 0
     rows = []
     for row, vectors, end in zip(tokens, context, ends.tolist(), strict=True):
-        stop = max(1, end - 1)  # position of the full stop
-        rows.append(torch.cat([row[:1], vectors[:half], row[1:stop], vectors[half:], row[stop:]]))
+        stop = max(start, end - stops)  # position of the full stop
+        rows.append(torch.cat([row[:start], vectors[:half], row[start:stop], vectors[half:], row[stop:]]))
     return torch.stack(rows)
 
 
@@ -106,6 +120,7 @@ register(
         ),
         saved="the M vectors",
         starts_at="zero_shot",
+        needs=frozenset({TEXT_TOKENS}),
         presets={"budget": lambda shots: PromptTuningConfig(), "paper": paper},
     )
 )

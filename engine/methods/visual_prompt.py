@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine.backbones.base import FEATURES
+from engine.backbones.base import FEATURES, VISION_TOKENS
 from engine.methods.base import Setting, TrainConfig, Tuner, setting
 from engine.registry import MethodSpec, register
 
@@ -35,7 +35,7 @@ class VisualPromptDeepConfig(VisualPromptConfig):
 
 
 class VisualPrompt(Tuner):
-    """M tokens after the class token, before the first block."""
+    """M tokens before the first block: after the class token, or first where there is none."""
 
     stage = 0
     deep = False
@@ -53,8 +53,9 @@ class VisualPrompt(Tuner):
         if k >= len(self.prompts):
             return hidden
         prompts = self.prompts[k].expand(len(hidden), -1, -1)  # (B, M, D)
-        rest = hidden[:, 1:] if k == 0 else hidden[:, 1 + prompts.shape[1] :]
-        return torch.cat([hidden[:, :1], prompts, rest], dim=1)
+        prefix = self.backbone.vision.prefix
+        rest = hidden[:, prefix:] if k == 0 else hidden[:, prefix + prompts.shape[1] :]
+        return torch.cat([hidden[:, :prefix], prompts, rest], dim=1)
 
     def image_features(self, x: Tensor) -> Tensor:
         return self.backbone.vision.advance(x, 0, FEATURES, self.insert)
@@ -85,6 +86,7 @@ register(
         runs_on="image@0",
         failures=("Learns slowly: gradients pass through the whole tower.", "Often behind heads at few shots."),
         saved="the M tokens",
+        needs=frozenset({VISION_TOKENS}),
         presets={"budget": lambda shots: VisualPromptConfig(), "paper": paper(VisualPromptConfig)},
     )
 )
@@ -102,6 +104,7 @@ register(
         runs_on="image@0",
         failures=("Can overfit at one or two shots.",),
         saved="the M tokens of each layer",
+        needs=frozenset({VISION_TOKENS}),
         presets={"budget": lambda shots: VisualPromptDeepConfig(), "paper": paper(VisualPromptDeepConfig)},
     )
 )

@@ -1,0 +1,169 @@
+"""What loading a backbone has in common: reasons why it fails, and checks of what was loaded."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from engine.errors import BackboneUnavailable, messages
+
+messages(
+    backbone_missing="The backbone {id} cannot be loaded: {reason}. Choose another backbone, or give the path of a "
+    "folder with config.json, model.safetensors and the tokenizer's files.",
+    backbone_not_clip="{id} is a {kind} model, not an image-text model that is known here. Choose a CLIP, SigLIP or "
+    "OpenCLIP checkpoint.",
+    backbone_no_model="The folder {id} holds no model: it has neither config.json nor open_clip_config.json. Choose "
+    "a folder that a model was saved to.",
+    backbone_config="The file {file} of {id} cannot be read: it is no JSON or lacks {field}. Choose another backbone, "
+    "or copy the file again.",
+    backbone_no_weights="{id} has no weights: {reason}. Choose another backbone, or copy or download it again.",
+    backbone_damaged="The weights of {id} are damaged or cut short. Choose another backbone, or delete them and copy "
+    "or download them again.",
+    backbone_not_finite="The weights of {id} hold numbers that are not finite (in {name}). Choose another checkpoint.",
+    backbone_other_weights="The weights of {id} do not fit its configuration (for example {name}). Choose a checkpoint "
+    "whose files belong together.",
+    backbone_no_tokenizer="The tokenizer of {id} is missing or cannot be read. Choose another backbone, or add the "
+    "tokenizer's files (tokenizer.json, tokenizer_config.json) to it.",
+    backbone_no_processor="The file preprocessor_config.json of {id} is missing or cannot be read. Choose another "
+    "backbone, or add the file.",
+    backbone_naflex="{id} is a SigLIP 2 NaFlex checkpoint, whose image tower takes patches of any aspect ratio. Choose "
+    "a SigLIP 2 checkpoint of one fixed size, for example google/siglip2-base-patch16-224.",
+    backbone_unknown="There is no backbone {id}. Choose one of the list, a folder, a hub name such as "
+    "organisation/model, or one of these similar names: {near}.",
+    backbone_file="{id} is a file, which does not say what architecture it belongs to. Choose the folder that it was "
+    "saved in, or write open_clip:NAME@{id} with an architecture of open_clip.",
+    backbone_no_tag="{id} has no weights named {tag}. Choose one of: {known}.",
+    backbone_offline="{id} is not on this machine and cannot be downloaded now (no connection). Choose a backbone that "
+    "is here already, or connect and try again. Known names like it: {near}.",
+    backbone_not_found="The hub has no model {id}, or it is private. Choose another name; similar names: {near}.",
+    backbone_gated="{id} can only be downloaded after its terms were accepted on its hub page. Accept them and log in "
+    "there, or choose another backbone.",
+    backbone_disk="There is no space left on the disk for {id}. Free some, or choose a smaller backbone.",
+)
+
+BUILDING = threading.Lock()
+"""Held while a library builds a model: both transformers and open_clip change global state for that
+moment. Downloads happen outside, so visitors wait for seconds at most."""
+
+
+@contextmanager
+def explained(id: str) -> Iterator[None]:
+    """Turn what libraries raise while a backbone is being loaded into BackboneUnavailable."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
+        raise explain(error, id) from error
+
+
+def explain(error: BaseException, id: str) -> BackboneUnavailable:
+    """The sentence for a library's exception; its own first line where there is no better one."""
+    from huggingface_hub import errors as hub
+
+    from engine.backbones.catalog import similar
+
+    for cause in causes(error):
+        if isinstance(cause, hub.GatedRepoError):
+            return BackboneUnavailable("backbone_gated", id=id)
+        if isinstance(cause, hub.RepositoryNotFoundError):
+            return BackboneUnavailable("backbone_not_found", id=id, near=similar(id))
+        if isinstance(cause, hub.LocalEntryNotFoundError | hub.OfflineModeIsEnabled | ConnectionError):
+            return BackboneUnavailable("backbone_offline", id=id, near=similar(id))
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+            return BackboneUnavailable("backbone_disk", id=id)
+        if isinstance(cause, SafetensorError | EOFError) or "PytorchStreamReader" in str(cause):
+            return BackboneUnavailable("backbone_damaged", id=id)
+    reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+    return BackboneUnavailable("backbone_missing", id=id, reason=reason)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception and what it was raised from."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def check_finite(model: nn.Module, id: str) -> None:
+    """Raise BackboneUnavailable where a weight is NaN or infinite."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        kept = not name.rpartition(".")[2].startswith("attn_mask")  # a causal mask is made of -inf
+        if kept and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise BackboneUnavailable("backbone_not_finite", id=id, name=name)
+
+
+def check_complete(info: Any, id: str) -> None:
+    """Raise BackboneUnavailable where transformers filled weights with random numbers."""
+    missing = sorted(info.get("missing_keys") or ()) or sorted(map(str, info.get("mismatched_keys") or ()))
+    if missing:
+        raise BackboneUnavailable("backbone_other_weights", id=id, name=missing[0])
+
+
+def hash_weights(model: nn.Module) -> str:
+    """First 16 hex digits of SHA-256 over every parameter's name, shape and fp16 bytes, and over
+    the running statistics of batch norms."""
+    digest = hashlib.sha256()
+    statistics = [(name, b) for name, b in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    for name, tensor in sorted([*model.named_parameters(), *statistics], key=lambda row: row[0]):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().half().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def load_tokenizer(source: Any, id: str) -> Any:
+    """The checkpoint's tokenizer, as transformers chooses it. Raises BackboneUnavailable.
+
+    Where its class needs a library that is not installed (sentencepiece), the same tokenizer is
+    read from tokenizer.json.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        try:
+            return AutoTokenizer.from_pretrained(source)
+        except ImportError:
+            return PreTrainedTokenizerFast.from_pretrained(source)
+    except Exception as error:  # a missing vocabulary surfaces as any of a dozen exceptions
+        raise BackboneUnavailable("backbone_no_tokenizer", id=id) from error
+
+
+def load_processor(source: Any, id: str) -> Any:
+    """The checkpoint's image processor. Raises BackboneUnavailable."""
+    from transformers import AutoImageProcessor
+
+    try:
+        return AutoImageProcessor.from_pretrained(source)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BackboneUnavailable("backbone_no_processor", id=id) from error
+
+
+def load_transformers(cls: Any, source: Any, id: str, device: str) -> tuple[Any, Any, Any]:
+    """(model, tokenizer, image processor) of a transformers checkpoint. Raises BackboneUnavailable."""
+    from transformers.utils import logging
+    from transformers.utils.hub import cached_file
+
+    logging.disable_progress_bar()
+    with explained(id):
+        for file in ("model.safetensors", "model.safetensors.index.json"):  # the download, outside the lock
+            found = cached_file(source, file, _raise_exceptions_for_missing_entries=False)
+            if found:
+                break
+        if not found:
+            raise BackboneUnavailable("backbone_no_weights", id=id, reason="there is no model.safetensors")
+        with BUILDING:
+            model, info = cls.from_pretrained(
+                source, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True, output_loading_info=True
+            )
+    check_complete(info, id)
+    check_finite(model, id)
+    tokenizer, processor = load_tokenizer(source, id), load_processor(source, id)
+    model.name_or_path = model.config._name_or_path = id  # what PEFT writes down: a name, not this machine's folder
+    return model.to(device), tokenizer, processor

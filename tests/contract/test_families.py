@@ -1,0 +1,153 @@
+"""Every method on every family of backbones: it keeps the shorter contract, or says why it cannot run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from families import open_clip_model
+from test_contract import LABELS, METHODS, short
+
+from engine import episode, registry, store, train
+from engine.errors import BadConfig
+from engine.features import Cache
+from engine.losses import classification
+from engine.types import RunSpec
+
+REFUSED = {
+    ("mobileclip", "visual_prompt"), ("mobileclip", "visual_prompt_deep"),
+    ("resnet", "visual_prompt"), ("resnet", "visual_prompt_deep"), ("resnet", "lora"),
+}  # fmt: skip
+"""What cannot be: prompts need image tokens, LoRA's usual targets are attention in both towers."""
+
+
+def kind_of(backbone) -> str:
+    return backbone.id.removeprefix("tiny-")
+
+
+@pytest.fixture
+def run(request, family, task_images):
+    """A short run of one method; None where the backbone refuses it."""
+    method = request.getfixturevalue("method")
+    if registry.why_not(registry.get(method), family):
+        assert (kind_of(family), method) in REFUSED
+        return None
+    return make_run(method, family, task_images)
+
+
+def make_run(method: str, backbone, task_images, epochs: int = 15) -> train.Run:
+    """Few epochs at a rate that suits a random tower; a weak cache, which leaves Tip-Adapter-F something to learn."""
+    chosen = episode.build(LABELS, [image.label for image in task_images], 4)
+    cache = {"alpha": 0.1, "beta": 1.0} if method == "tip_adapter_f" else {}
+    settings = short(method, epochs=epochs, **cache)
+    if "epochs" in settings:
+        settings["lr"] = 1e-3 if registry.get(method).family == "weights" else 1e-2
+    spec = RunSpec(backbone.id, method, chosen, settings=tuple(settings.items()))
+    return train.Run(spec, task_images, backbone, cache=Cache())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_starts_learns_and_declares(method, family, run):
+    """Start equals its baseline; loss falls; what is declared is what is counted and what changes."""
+    if run is None:
+        return
+    everything = range(len(run.store))
+    before = {name: tensor.clone() for name, tensor in family.model.state_dict().items()}
+    setting = run._setting(run.spec.episode.final_support)
+    torch.manual_seed(0)
+    tuner = run.method.tuner()(run.config, setting)
+    logits = train.predict(tuner, run.store, everything)
+    assert torch.isfinite(logits).all()
+    baseline = {"zero_shot": setting.single, "zero_shot_ensemble": setting.ensemble}.get(run.method.starts_at)
+    if baseline is not None:
+        torch.testing.assert_close(logits, family.logits(run.store.features(), baseline), atol=1e-4, rtol=1e-4)
+    trained = tuner.trained()
+    declared = run.method.count(family.shape, run.config, len(LABELS), len(setting.targets))
+    assert declared == sum(p.numel() for p in trained.values())
+    if tuner.trains:
+        learns(tuner, run, setting)
+    after = family.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not any(p.requires_grad for p in family.model.parameters())
+
+
+def learns(tuner, run, setting) -> None:
+    """The loss falls and nothing but the declared parameters changes, running statistics included."""
+    inputs = run.store.stage(tuner.stage, run.spec.episode.final_support)
+    parameters = tuner.trained()
+    fixed = {n: t.clone() for n, t in [*tuner.named_parameters(), *tuner.named_buffers()] if n not in parameters}
+    start = {name: p.detach().clone() for name, p in parameters.items()}
+
+    def loss() -> float:
+        with torch.no_grad():
+            return classification(tuner.eval()(inputs), setting.targets).item()
+
+    before = loss()
+    list(train.fit(tuner, inputs[None], setting.targets, run.config, 0))
+    assert loss() < before - 1e-4
+    assert any(not torch.equal(start[name], p) for name, p in parameters.items())
+    for name, tensor in [*tuner.named_parameters(), *tuner.named_buffers()]:
+        assert name not in fixed or torch.equal(fixed[name], tensor), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_saved_and_loaded_gives_equal_logits(method, family, run, tmp_path):
+    if run is None:
+        return
+    *_, outcome = run.go()
+    store.save(outcome, tmp_path)
+    adapter = store.load(tmp_path, family)
+    everything = range(len(run.store))
+    wanted = train.predict(outcome.tuner, run.store, everything)
+    torch.testing.assert_close(train.predict(adapter.tuner, run.store, everything), wanted, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_refusals(method, family, task_images):
+    obstacle = registry.why_not(registry.get(method), family)
+    assert (obstacle is not None) == ((kind_of(family), method) in REFUSED)
+    if obstacle:
+        assert obstacle.key in ("method_needs", "no_such_layers") and "Choose" in str(obstacle)
+        chosen = episode.build(LABELS, [image.label for image in task_images], 4)
+        with pytest.raises(BadConfig, match="Choose"):
+            train.Run(RunSpec(family.id, method, chosen), task_images, family, cache=Cache())
+
+
+def test_lora_takes_layers_of_one_tower_only(family):
+    """PEFT finds modules by the ends of their names; those of a text tower may end a vision tower's."""
+    from engine.methods.lora import LoraConfig
+
+    for tower in ("vision", "text"):
+        config = LoraConfig(targets="q,out,fc1", towers=tower, last_blocks=1, r=2)
+        if config.obstacle(family):
+            assert kind_of(family) == "resnet" and tower == "vision"
+            continue
+        from peft import LoraConfig as PeftConfig
+        from peft import get_peft_model
+
+        names = config.names(family)
+        model = get_peft_model(family.twin().model, PeftConfig(r=2, target_modules=family.peft_targets(names)))
+        modules = [name.split(".lora_A")[0] for name, _ in model.named_parameters() if "lora_A" in name]
+        found = {name.removeprefix("base_model.model.") for name in modules}
+        assert found == set(names)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        assert trained == registry.get("lora").count(family.shape, config, 3, 12)
+
+
+def test_saved_peft_adapter_loads_in_peft_alone(tmp_path, task_images):
+    """The folder that PEFT reads fits the library's own model once its attention is split."""
+    import families
+    from peft import PeftModel
+
+    from engine.backbones.openclip import split_model
+
+    backbone = families.make_open_clip("vit", tmp_path)[0]
+    *_, outcome = make_run("lora", backbone, task_images, epochs=2).go()
+    store.save(outcome, tmp_path / "adapter")
+    own = open_clip_model("vit")
+    split_model(own)
+    loaded = PeftModel.from_pretrained(own, str(tmp_path / "adapter")).eval()
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        wanted = outcome.tuner.tuned.encode_image(pixels)
+        found = loaded.base_model.model.encode_image(pixels, normalize=True)
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
