@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from engine.images import ImageFile, Problem
-from engine.types import Label, Note
+from engine.types import Label, LogitScale, Note
 
 MOST_VISITORS = 200
 """Workspaces at once; the one unused for longest goes first."""
@@ -45,8 +45,7 @@ class Shown:
     images: tuple[ImageFile, ...]
     targets: tuple[int, ...]
     arrays: dict[str, np.ndarray]
-    scale: float
-    """Factor from similarity to logits."""
+    scale: LogitScale
     zero_shot: dict[str, Any] | None
     """``accuracy``, ``interval95`` and ``test`` of both baselines, or None where nothing can be tested."""
     notes: tuple[Note, ...] = ()

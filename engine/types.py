@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Label:
@@ -25,6 +27,27 @@ class Fold:
     """Images that train."""
     test: tuple[int, ...]
     """Images that measure."""
+
+
+@dataclass(frozen=True)
+class LogitScale:
+    """How a backbone's logits, similarities and probabilities belong together."""
+
+    factor: float
+    """Factor from cosine similarity to logits."""
+    bias: float | None = None
+    """Added to every logit; with one, each label has a probability of its own (sigmoid, SigLIP)."""
+
+    def similarity(self, logits: np.ndarray) -> np.ndarray:
+        """Logits ``(..., K)`` to cosine similarities, -1 to 1."""
+        return (logits - (self.bias or 0.0)) / self.factor
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Logits ``(..., K)`` to probabilities: sigmoid where there is a bias, otherwise softmax over the labels."""
+        if self.bias is not None:
+            return 1 / (1 + np.exp(-logits))
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return powers / powers.sum(axis=-1, keepdims=True)
 
 
 @dataclass(frozen=True)
