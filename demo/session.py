@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from demo.loading import Loading
 from engine.images import ImageFile, Problem
 from engine.types import Label, LogitScale, Note
 
@@ -154,6 +155,8 @@ class Workspace:
     """Grows with every change of images, labels or backbone."""
     stop: threading.Event | None = None
     """Stops the run in progress."""
+    loading: Loading | None = None
+    """The backbone that is on its way."""
     touched: float = field(default_factory=time.monotonic)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -266,6 +269,8 @@ class Workspaces:
             found.touched = min(found.touched, time.monotonic() - self.seconds + min(GRACE, self.seconds))
         if found.stop:
             found.stop.set()
+        if found.loading:
+            found.loading.stop.set()
 
     def sweep(self, now: float | None = None) -> None:
         """Delete the workspaces that have expired or are too many."""

@@ -128,6 +128,8 @@ def forecast(workspace: Workspace) -> Forecast:
 
     spec, backbone = registry.get(workspace.method), backbone_of(workspace)
     config = spec.configure(workspace.preset, workspace.settings, workspace.shots)
+    if obstacle := registry.why_not(spec, backbone, config):
+        raise obstacle
     labels, support, images, folds = 5, 5 * workspace.shots, 10 * workspace.shots, 1
     try:
         built = episode_of(workspace)

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from demo import fragments, tasks, tuning
+from demo.loading import entry_of
 from demo.page import Page, Visit, W
 from demo.session import Workspace
 from demo.words import Translator
@@ -155,12 +156,6 @@ def reading_warning(workspace: Workspace, labels: tuple[Label, ...], t: Translat
     else:
         return ""
     return f'<p class="ctl-warning" role="status">{text}</p>'
-
-
-def entry_of(backbone: str) -> Any | None:
-    """The catalogue's entry of a backbone, where the catalogue is loaded and has one."""
-    catalog = sys.modules.get("engine.backbones.catalog")
-    return next((entry for entry in catalog.ENTRIES if entry.id == backbone), None) if catalog else None
 
 
 def english_only(backbone: str) -> bool:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from engine.backbones.loading import explain
 from engine.errors import BackboneUnavailable, messages
 
 Report = Callable[[int, int], None]
@@ -32,16 +33,9 @@ WEIGHTS = (
 """Weight files, most wanted first; .bin files are read as tensors alone, never as code."""
 
 messages(
-    download_offline="{id} is not on this machine, and the Hugging Face hub cannot be reached. Connect and try again, "
-    "or go on with a backbone that is here.",
-    download_unknown="The Hugging Face hub has no model {id}, or it is private. Check the name; set HF_TOKEN for a "
-    "model of your own.",
-    download_gated="{id} is gated: accept its terms on its page at the hub, set HF_TOKEN and try again.",
     download_disk="{id} needs {need} MB, but only {free} MB of disk are free. Make room, or choose a smaller backbone.",
     download_no_weights="{id} has no weights that can be read safely (model.safetensors or pytorch_model.bin).",
     download_stopped="The download of {id} was stopped. Files that are complete are kept.",
-    download_failed="The download of {id} broke off: {reason}. Try again: files that are complete are not "
-    "fetched twice.",
 )
 
 
@@ -78,7 +72,7 @@ def plan(id: str) -> Plan:
     try:
         info = HfApi().model_info(id, files_metadata=True)
     except Exception as error:
-        raise explain(id, error) from error
+        raise explain(error, id) from error
     chosen = choose({file.rfilename: file.size or 0 for file in info.siblings or ()})
     if not chosen:
         raise BackboneUnavailable("download_no_weights", id=id)
@@ -107,7 +101,7 @@ def fetch(id: str, report: Report | None = None, stop: threading.Event | None = 
         except Stop as error:
             raise BackboneUnavailable("download_stopped", id=id) from error
         except Exception as error:
-            raise explain(id, error) from error
+            raise explain(error, id) from error
         done += size
         _tell(report, done, wanted.bytes, 0)
     return path.parent
@@ -139,19 +133,3 @@ def watching(report: Callable[[int], None], stop: threading.Event) -> type:
             return shown
 
     return Watching
-
-
-def explain(id: str, error: Exception) -> BackboneUnavailable:
-    """The hub's error as a sentence."""
-    import httpx
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.GatedRepoError):
-        return BackboneUnavailable("download_gated", id=id)
-    if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError | errors.RevisionNotFoundError):
-        return BackboneUnavailable("download_unknown", id=id)
-    offline = (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, httpx.TransportError, ConnectionError)
-    if isinstance(error, offline):
-        return BackboneUnavailable("download_offline", id=id)
-    reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
-    return BackboneUnavailable("download_failed", id=id, reason=reason)

@@ -7,6 +7,7 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ messages(
     backbone_no_weights="{id} has no weights: {reason}. Choose another backbone, or copy or download it again.",
     backbone_damaged="The weights of {id} are damaged or cut short. Choose another backbone, or delete them and copy "
     "or download them again.",
+    backbone_pickle="The weights of {id} hold more than tensors, or are cut short; such a file may run code and is not "
+    "opened. Choose a checkpoint with model.safetensors.",
     backbone_not_finite="The weights of {id} hold numbers that are not finite (in {name}). Choose another checkpoint.",
     backbone_other_weights="The weights of {id} do not fit its configuration (for example {name}). Choose a checkpoint "
     "whose files belong together.",
@@ -49,6 +52,12 @@ messages(
     backbone_disk="There is no space left on the disk for {id}. Free some, or choose a smaller backbone.",
 )
 
+WEIGHTS = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
+"""transformers' weight files, most wanted first. A .bin is read as tensors alone (``weights_only``), never as code;
+some well-known checkpoints have nothing else."""
+
 BUILDING = threading.Lock()
 """Held while a library builds a model: both transformers and open_clip change global state for that
 moment. Downloads happen outside, so visitors wait for seconds at most."""
@@ -59,22 +68,26 @@ def explained(id: str) -> Iterator[None]:
     """Turn what libraries raise while a backbone is being loaded into BackboneUnavailable."""
     try:
         yield
+    except UnpicklingError as error:
+        raise BackboneUnavailable("backbone_pickle", id=id) from error
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
         raise explain(error, id) from error
 
 
 def explain(error: BaseException, id: str) -> BackboneUnavailable:
     """The sentence for a library's exception; its own first line where there is no better one."""
+    import httpx
     from huggingface_hub import errors as hub
 
     from engine.backbones.catalog import similar
 
+    offline = (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, httpx.TransportError, ConnectionError)
     for cause in causes(error):
         if isinstance(cause, hub.GatedRepoError):
             return BackboneUnavailable("backbone_gated", id=id)
-        if isinstance(cause, hub.RepositoryNotFoundError):
+        if isinstance(cause, hub.RepositoryNotFoundError | hub.RevisionNotFoundError | hub.HFValidationError):
             return BackboneUnavailable("backbone_not_found", id=id, near=similar(id))
-        if isinstance(cause, hub.LocalEntryNotFoundError | hub.OfflineModeIsEnabled | ConnectionError):
+        if isinstance(cause, offline):
             return BackboneUnavailable("backbone_offline", id=id, near=similar(id))
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
             return BackboneUnavailable("backbone_disk", id=id)
@@ -152,16 +165,18 @@ def load_transformers(cls: Any, source: Any, id: str, device: str) -> tuple[Any,
 
     logging.disable_progress_bar()
     with explained(id):
-        for file in ("model.safetensors", "model.safetensors.index.json"):  # the download, outside the lock
+        for file in WEIGHTS:  # the download, outside the lock
             found = cached_file(source, file, _raise_exceptions_for_missing_entries=False)
             if found:
                 break
         if not found:
-            raise BackboneUnavailable("backbone_no_weights", id=id, reason="there is no model.safetensors")
+            reason = f"there is neither {WEIGHTS[0]} nor {WEIGHTS[2]}"
+            raise BackboneUnavailable("backbone_no_weights", id=id, reason=reason)
         with BUILDING:
             model, info = cls.from_pretrained(
-                source, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True, output_loading_info=True
-            )
+                source, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True,
+                use_safetensors="safetensors" in file, weights_only=True,
+            )  # fmt: skip
     check_complete(info, id)
     check_finite(model, id)
     tokenizer, processor = load_tokenizer(source, id), load_processor(source, id)

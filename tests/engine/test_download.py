@@ -113,10 +113,10 @@ def test_stopping_keeps_complete_files(hub):
 
 
 def test_each_refusal_has_its_sentence(hub, monkeypatch):
-    assert refused("me/missing") == "download_unknown"
-    assert refused("me/gated") == "download_gated"
+    assert refused("me/missing") == "backbone_not_found"
+    assert refused("me/gated") == "backbone_gated"
     assert refused("me/empty") == "download_no_weights"
-    assert refused("not a name") == "download_unknown"
+    assert refused("not a name") == "backbone_not_found"
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1_000_000}))
     assert refused("me/clip") == "download_disk"
 
@@ -125,10 +125,10 @@ def test_offline_is_said(monkeypatch, tmp_path):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    assert refused("me/clip") == "download_offline"
+    assert refused("me/clip") == "backbone_offline"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert refused("me/clip") == "download_offline"
+    assert refused("me/clip") == "backbone_offline"
 
 
 @pytest.mark.parametrize(
