@@ -123,10 +123,16 @@ def backbone_choices(t: Translator) -> list[tuple[str, str]]:
     from engine.backbones import catalog
 
     rows = sorted(((not entry.cached(), entry) for entry in catalog.ENTRIES), key=lambda row: row[0])
-    return [
-        (t("header.download", name=entry.name, size=entry.download_mb) if absent else entry.name, entry.id)
-        for absent, entry in rows
-    ]
+    return [(describe_backbone(entry, absent, t), entry.id) for absent, entry in rows]
+
+
+def describe_backbone(entry: Any, absent: bool, t: Translator) -> str:
+    """A backbone's line in the menu: what decides about it, in few words."""
+    parts = [entry.name, f"{entry.parameters:g} M", f"{entry.image_size} px"]
+    parts += [entry.licence] if entry.licence_known else []
+    parts += [t("header.multilingual")] if entry.languages == "many" else []
+    parts += [t("header.download", size=entry.download_mb)] if absent else []
+    return " · ".join(parts)
 
 
 def build_app(workspaces: Workspaces | None = None) -> gr.Blocks:

@@ -46,6 +46,11 @@ class Entry:
     repo: str = ""
     """Hub repository of the weights, where it is not the id."""
 
+    @property
+    def licence_known(self) -> bool:
+        """Whether the licence is stated here."""
+        return self.licence != ASK
+
     def cached(self) -> bool:
         """Whether its weights are on this machine."""
         if self.id == POCKET:
