@@ -9,9 +9,9 @@ Nothing is downloaded.
 from __future__ import annotations
 
 import argparse
+import copy
 import gc
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,10 @@ MIB = 1 << 20
 HEAD = ("backbone", "method", "batch", "forecast MiB", "measured MiB", "error")
 
 
-def on_cuda(backbone: Backbone) -> Backbone:
-    """The backbone on the card, with random weights where it is an outline."""
+def filled(backbone: Backbone, device: str) -> Backbone:
+    """The backbone on a device, with random weights."""
     torch.manual_seed(0)
-    model = backbone.model.to_empty(device="cuda") if backbone.device.type == "meta" else backbone.model.to("cuda")
+    model = copy.deepcopy(backbone.model).to_empty(device=device)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, 0.02)
@@ -50,7 +50,7 @@ def encode(backbone: Backbone, count: int, stage: int) -> torch.Tensor:
     side, rows = backbone.shape.image_size, []
     with torch.no_grad():
         for start in range(0, count, IMAGES):
-            pixels = torch.randn(min(IMAGES, count - start), 3, side, side, device="cuda")
+            pixels = torch.randn(min(IMAGES, count - start), 3, side, side, device=backbone.device)
             rows += [row.clone() for row in backbone.vision.advance(pixels, PIXELS, stage)]
     return torch.stack(rows)
 
@@ -59,11 +59,11 @@ def measured(spec: registry.MethodSpec, config: Any, backbone: Backbone) -> int:
     """Bytes at the peak of a run with three steps: features, inputs, training, scoring."""
     support = LABELS * SHOTS
     labels = tuple(Label(f"class {k}", f"class {k}") for k in range(LABELS))
-    with MemoryMeter("cuda") as meter:
+    with MemoryMeter(backbone.device) as meter:
         features = encode(backbone, 2 * support, FEATURES)
         with torch.no_grad():
             text = backbone.text_features([label.prompt for label in labels], ("a photo of a {}.",))
-        targets = torch.arange(support, device="cuda") % LABELS
+        targets = torch.arange(support, device=backbone.device) % LABELS
         setting = Setting(backbone, labels, ("a photo of a {}.",), text, text, features[:support], targets)
         tuner = spec.tuner()(config, setting)
         kept = [encode(backbone, support, tuner.stage) for _ in range(config.views)]  # as the cache holds them
@@ -84,16 +84,15 @@ def rows(names: list[str], batches: list[int], precision: str) -> Iterator[tuple
     here = torch.cuda.is_available() and precision == "fp32"
     for name in names:
         sizes = outline(name)
-        real = on_cuda(outline(name)) if here else None
+        real = filled(sizes, "cuda") if here else None
         for spec in registry.methods():
             if not spec.tuner().trains:
                 continue
             for batch in batches:
-                config: Any = replace(spec.configure(shots=SHOTS), batch_size=batch)  # type: ignore[call-arg]
-                support = LABELS * SHOTS
-                needed = forecast(
-                    spec, config, sizes, LABELS, support, 2 * support, 1, precision, 0, "cuda"
-                ).total_bytes
+                config = spec.configure(settings={"batch_size": batch}, shots=SHOTS)
+                images = 2 * LABELS * SHOTS
+                expected = forecast(spec, config, sizes, LABELS, images // 2, images, 1, precision, device="cuda")
+                needed = expected.total_bytes
                 cells = [name, spec.id, str(batch), f"{needed / MIB:,.0f}"]
                 if real is not None:
                     gc.collect()
@@ -122,10 +121,9 @@ def main() -> None:
         print(lines[-1], flush=True)
     if options.out:
         where = torch.cuda.get_device_name() if torch.cuda.is_available() else "forecasts only"
-        title = (
-            f"# Memory: forecast and measured\n\n{where}, torch {torch.__version__}, {LABELS} labels x {SHOTS} shots, "
-        )
-        text = title + f"{options.precision}, random weights.\n\n" + "\n".join(lines) + "\n"
+        task = f"{LABELS} labels x {SHOTS} shots, {options.precision}, random weights"
+        text = f"# Memory: forecast and measured\n\n{where}, torch {torch.__version__}, {task}.\n\n"
+        text += "\n".join(lines) + "\n"
         options.out.write_text(text, encoding="utf8")
 
 

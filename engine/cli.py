@@ -76,7 +76,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--shots", type=int, default=8, help="training images a label (default: 8)")
     sub.add_argument("--images", type=int, help="all images (default: twice the training images)")
     sub.add_argument("--preset", default="budget", help="budget or paper")
-    sub.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="default: fp32")
+    sub.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="of the step that is forecast (default: fp32)",
+    )
     sub.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method; repeatable"
     )
@@ -270,8 +275,8 @@ def forecast(options: argparse.Namespace) -> tuple[Any, str]:
     from engine.outline import outline
 
     spec, settings = registry.get(options.method), dict(settings_of(options))
-    for name, low in (("labels", 2), ("shots", 1)):
-        if getattr(options, name) < low:
+    for name, low in (("labels", 2), ("shots", 1), ("images", 1)):
+        if getattr(options, name) is not None and getattr(options, name) < low:
             raise BadConfig("bad_count", name=name, low=low)
     trained = "batch_size" in {field.name for field in fields(spec.config)}
     if options.batch is not None and trained:

@@ -115,8 +115,8 @@ class Meter(TorchDispatchMode):
         out = function(*args, **(kwargs or {}))
         outputs = [t for t in (out if isinstance(out, tuple | list) else (out,)) if isinstance(t, Tensor)]
         fresh = [self._add(t.untyped_storage()) for t in outputs]
-        if outputs and not any(fresh) and not function._schema.is_mutable:
-            return out  # a view
+        if not any(fresh) and not function._schema.is_mutable:
+            return out  # a view or a question
         self.operations += 1
         formula = self._formulas.get(function._overloadpacket)
         if formula is not None:
@@ -161,22 +161,16 @@ class Fakes:
                 return torch.empty(shape)
             return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="cpu")
 
-    def parameter(self, real: nn.Parameter) -> nn.Parameter:
-        """A fake parameter."""
-        return nn.Parameter(self.empty(like=real), requires_grad=real.requires_grad)
-
     def shell(self, backbone: Backbone) -> Backbone:
         """The backbone with fake weights. Single numbers (the scale, a bias) are real: methods may read them."""
         memo: dict[int, object] = {}
         for tensor in [*backbone.model.parameters(), *backbone.model.buffers()]:
             if tensor.numel() > 1:
-                fake = self.parameter(tensor) if isinstance(tensor, nn.Parameter) else self.empty(like=tensor)
-            elif tensor.is_meta:
-                fake = torch.ones_like(tensor, device="cpu")
-                fake = nn.Parameter(fake, requires_grad=False) if isinstance(tensor, nn.Parameter) else fake
+                twin = self.empty(like=tensor)
             else:
-                continue
-            memo[id(tensor)] = fake
+                twin = torch.ones_like(tensor, device="cpu") if tensor.is_meta else tensor.detach().cpu().clone()
+            is_parameter = isinstance(tensor, nn.Parameter)
+            memo[id(tensor)] = nn.Parameter(twin, requires_grad=False) if is_parameter else twin
         return backbone.replace_model(copy.deepcopy(backbone.model, memo))
 
     def replace_parameters(self, module: nn.Module) -> None:
@@ -184,8 +178,11 @@ class Fakes:
         done: dict[int, nn.Parameter] = {}
         for part in module.modules():
             for name, parameter in part._parameters.items():
-                if parameter is not None and not isinstance(parameter, self.kind):
-                    part._parameters[name] = done.setdefault(id(parameter), self.parameter(parameter))
+                if parameter is None or isinstance(parameter, self.kind):
+                    continue
+                if id(parameter) not in done:
+                    done[id(parameter)] = nn.Parameter(self.empty(like=parameter), parameter.requires_grad)
+                part._parameters[name] = done[id(parameter)]
 
 
 _found: OrderedDict[tuple, Any] = OrderedDict()

@@ -132,6 +132,7 @@ def test_forecast_needs_no_weights_of_a_known_backbone(capsys):
         (("--method", "lora", "--backbone", "no/such"), "no/such"),
         (("--method", "lora", "--labels", "1"), "--labels must be at least 2"),
         (("--method", "lora", "--shots", "0"), "--shots must be at least 1"),
+        (("--method", "lora", "--images", "-3"), "--images must be at least 1"),
         (("--method", "lora", "--batch", "0"), "batch_size"),
     ],
 )

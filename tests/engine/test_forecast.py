@@ -77,6 +77,20 @@ def test_activations_equal_the_tensors_that_a_real_step_saves(spec, deep):
     assert 0 <= beside <= step.gradients + 0.25 * kept
 
 
+@pytest.mark.parametrize("spec", TRAINED, ids=lambda spec: spec.id)
+def test_fake_and_real_tensors_live_and_die_alike(spec, tiny):
+    support, config = 32, configured(spec, batch_size=16)
+    tuner = real_tuner(spec, tiny, support, config)
+    x = torch.randn(support if tuner.full_batch else 16, *row_shape(tuner, tiny))
+    known = [*tuner.parameters(), *tuner.buffers(), *tiny.model.parameters()]
+    real, gradients, state = follow.gradient_step(tuner, x, config, known, "cpu", steps=2)
+    fake = followed(spec, tiny, support, batch_size=16)
+    assert fake.train.peak == pytest.approx(real.peak, rel=0.03)
+    assert fake.train.flops == real.flops / 2
+    assert fake.train.operations == pytest.approx(real.operations / 2, rel=0.15)  # the first makes the state, too
+    assert (fake.gradients, fake.optimizer) == (gradients, state)
+
+
 def row_shape(tuner, backbone):
     """Shape of one image's value at the tuner's stage."""
     shape = backbone.shape
