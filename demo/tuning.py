@@ -23,8 +23,8 @@ from engine.images import ImageFile
 from engine.types import Episode, Label, LogitScale, Note, Progress
 
 if TYPE_CHECKING:
-    from engine.account import Forecast
     from engine.backbones.base import Backbone
+    from engine.forecast import Forecast
 
 
 def backbone_of(workspace: Workspace) -> Backbone:
@@ -124,20 +124,23 @@ def numpy_of(tensor: Any) -> np.ndarray:
 
 def forecast(workspace: Workspace) -> Forecast:
     """What the chosen run will need; where images or labels are missing, for five labels. Raises LabError."""
-    from engine import account, registry
+    from engine import features, registry
+    from engine.forecast import forecast as expected
 
     spec, backbone = registry.get(workspace.method), backbone_of(workspace)
     config = spec.configure(workspace.preset, workspace.settings, workspace.shots)
     if obstacle := registry.why_not(spec, backbone, config):
         raise obstacle
-    labels, support, images, folds = 5, 5 * workspace.shots, 10 * workspace.shots, 1
+    labels: int | list[str] = 5
+    support, images, folds, cached = 5 * workspace.shots, 10 * workspace.shots, 1, 0
     try:
         built = episode_of(workspace)
-        labels, support, folds = len(built.labels), len(built.folds[0].support), len(built.folds)
-        images = len(workspace.images)
+        labels, support = [label.prompt for label in built.labels], len(built.folds[0].support)
+        images, folds = len(workspace.images), len(built.folds)
+        cached = features.FeatureStore(backbone, workspace.images).cached()
     except LabError:
         pass
-    return account.forecast(spec, config, backbone, labels, support, images, folds)
+    return expected(spec, config, backbone, labels, support, images, folds, cached_images=cached)
 
 
 def tune(workspace: Workspace, stop: threading.Event) -> Iterator[Progress | RunRecord]:

@@ -190,6 +190,10 @@ class FeatureStore:
         """Normalised features ``(N, P)`` of the images themselves."""
         return self.stage(FEATURES, indices)
 
+    def cached(self) -> int:
+        """Number of images whose features are kept already."""
+        return sum(self.cache.get(self._key(FEATURES, i, 0, Views())) is not None for i in range(len(self.images)))
+
     def stage(
         self, stage: int, indices: Sequence[int] | None = None, view: int = 0, views: Views | None = None
     ) -> Tensor:

@@ -153,9 +153,14 @@ class Cost:
     memory_kind: str
     """``cuda``: allocator peak of the run; ``process``: the process's own sampled peak."""
     forecast_memory_bytes: int
+    """What ``peak_memory_bytes`` was expected to be."""
     seconds: Mapping[str, float]
     """``features``, ``train``, ``evaluate``."""
     adapter_bytes: int = 0
+    forecast_seconds: float = 0.0
+    """What all of ``seconds`` were expected to be."""
+    forecast_parts: Mapping[str, int] = field(default_factory=dict)
+    """Expected bytes by part: weights, gradients, optimizer, activations, features, workspace."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,9 @@ class RunResult:
             "peak_memory_bytes": self.cost.peak_memory_bytes,
             "memory_kind": self.cost.memory_kind,
             "forecast_memory_bytes": self.cost.forecast_memory_bytes,
+            "forecast_parts": dict(self.cost.forecast_parts),
             "seconds": dict(self.cost.seconds),
+            "forecast_seconds": self.cost.forecast_seconds,
             "adapter_bytes": self.cost.adapter_bytes,
             "curve": [list(point) for point in self.curve],
             "versions": dict(self.versions),
