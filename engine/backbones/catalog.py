@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from engine.backbones.base import Backbone
-from engine.backbones.loading import explained
+from engine.backbones.loading import explained, here, hub_file
 from engine.errors import BackboneUnavailable
 
 POCKET = "pocket"
@@ -48,10 +48,7 @@ class Entry:
         """Whether its weights are on this machine."""
         if self.id == POCKET:
             return (POCKET_FOLDER / "model.safetensors").exists()
-        from huggingface_hub import try_to_load_from_cache
-
-        repo = self.repo or self.id
-        return any(isinstance(try_to_load_from_cache(repo, file), str) for file in WEIGHTS)
+        return any(here(self.repo or self.id, file) for file in WEIGHTS)
 
 
 def _apple(id: str, name: str, parameters: float, repo: str, image_size: int = 256) -> Entry:
@@ -136,7 +133,7 @@ def _load(id: str, device: str) -> Backbone:
     if id == POCKET:
         return hf_clip.load(POCKET_FOLDER, POCKET, device)
     folder = Path(id).expanduser()
-    if folder.is_dir():
+    if id.strip() and folder.is_dir():
         return _load_folder(folder, id, device)
     if folder.is_file():
         raise BackboneUnavailable("backbone_file", id=id)
@@ -163,6 +160,8 @@ def _load_folder(folder: Path, id: str, device: str) -> Backbone:
     if other.is_file() and kind not in ("clip", "siglip"):
         if not isinstance(read_json(other, id).get("model_cfg"), dict):
             raise BackboneUnavailable("backbone_config", id=id, file=other.name, field="model_cfg")
+        if not any(file.suffix in (".safetensors", ".bin", ".pth") for file in folder.iterdir()):
+            raise BackboneUnavailable("backbone_no_weights", id=id, reason="there is no model.safetensors")
         return openclip.load(f"local-dir:{folder}", None, id, device)
     return _load_transformers(kind, folder, id, device)
 
@@ -172,33 +171,12 @@ def _load_hub(id: str, device: str) -> Backbone:
     from engine.backbones import openclip
 
     with explained(id):
-        config = hub_file(id, "config.json")
+        other = here(id, "open_clip_config.json")
+        config = here(id, "config.json") if other else hub_file(id, "config.json")
         kind = read_kind(config, id) if config else ""
-        if kind not in ("clip", "siglip") and hub_file(id, "open_clip_config.json"):
+        if kind not in ("clip", "siglip") and (other or hub_file(id, "open_clip_config.json")):
             return openclip.load(f"hf-hub:{id}", None, id, device)
-    if not config:
-        raise BackboneUnavailable("backbone_not_clip", id=id, kind="?")
     return _load_transformers(kind, id, id, device)
-
-
-def hub_file(id: str, name: str) -> Path | None:
-    """A small file of a hub repository, from the cache where it is there; None where the repository
-    has no such file. Raises what huggingface_hub raises."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
-
-    cached = try_to_load_from_cache(id, name)
-    if isinstance(cached, str):
-        return Path(cached)
-    try:
-        return Path(hf_hub_download(id, name))
-    except RemoteEntryNotFoundError:
-        return None
-    except LocalEntryNotFoundError:  # offline: another of the repository's files may be in the cache
-        here = any(isinstance(try_to_load_from_cache(id, file), str) for file in (*WEIGHTS, "open_clip_config.json"))
-        if here:
-            return None
-        raise
 
 
 def _load_transformers(kind: str, source: Any, id: str, device: str) -> Backbone:
@@ -228,10 +206,10 @@ def read_kind(path: Path, id: str) -> str:
 
 
 def similar(id: str) -> str:
-    """Up to three known names like this one, as a list in words; ``none`` where there are none."""
+    """Up to four known names like this one, as a list in words; ``none`` where there are none."""
     import open_clip
 
     names = [*(entry.id for entry in ENTRIES), *open_clip.list_models()]
     by_lower = {name.lower(): name for name in reversed(names)}
-    near = difflib.get_close_matches(id.removeprefix("hf-hub:").lower(), by_lower, n=3, cutoff=0.6)
+    near = difflib.get_close_matches(id.removeprefix("hf-hub:").lower(), by_lower, n=4, cutoff=0.6)
     return ", ".join(by_lower[name] for name in near if by_lower[name] != id) or "none"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,6 +82,8 @@ def explain(error: BaseException, id: str) -> BackboneUnavailable:
             return BackboneUnavailable("backbone_disk", id=id)
         if isinstance(cause, SafetensorError | EOFError) or "PytorchStreamReader" in str(cause):
             return BackboneUnavailable("backbone_damaged", id=id)
+    if found := re.search(r'(?:key\(s\) in state_dict: "|size mismatch for )([\w.]+)', str(error)):
+        return BackboneUnavailable("backbone_other_weights", id=id, name=found[1])
     reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
     return BackboneUnavailable("backbone_missing", id=id, reason=reason)
 
@@ -92,6 +96,33 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         seen = seen.__cause__ or seen.__context__
 
 
+def here(id: str, name: str) -> Path | None:
+    """A file of a hub repository where it is in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(id, name)
+    return Path(found) if isinstance(found, str) else None
+
+
+def hub_file(id: str, name: str) -> Path | None:
+    """A file of a hub repository, downloaded if need be; None where the repository has no such file.
+    Raises what huggingface_hub raises."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    try:
+        return here(id, name) or Path(hf_hub_download(id, name))
+    except RemoteEntryNotFoundError:
+        return None
+
+
+def has_weights(source: str | Path) -> bool:
+    """Whether a folder or hub repository has weights of transformers; those of a repository are
+    downloaded. Raises what huggingface_hub raises."""
+    names = ("model.safetensors", "model.safetensors.index.json")
+    return any((source / n).is_file() if isinstance(source, Path) else hub_file(source, n) for n in names)
+
+
 def check_finite(model: nn.Module, id: str) -> None:
     """Raise BackboneUnavailable where a weight is NaN or infinite."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -102,9 +133,10 @@ def check_finite(model: nn.Module, id: str) -> None:
 
 def check_complete(info: Any, id: str) -> None:
     """Raise BackboneUnavailable where transformers filled weights with random numbers."""
-    missing = sorted(info.get("missing_keys") or ()) or sorted(map(str, info.get("mismatched_keys") or ()))
-    if missing:
-        raise BackboneUnavailable("backbone_other_weights", id=id, name=missing[0])
+    wrong = [*sorted(info.get("missing_keys") or ()), *sorted(info.get("mismatched_keys") or ())]
+    if wrong:
+        name = wrong[0] if isinstance(wrong[0], str) else wrong[0][0]
+        raise BackboneUnavailable("backbone_other_weights", id=id, name=name)
 
 
 def hash_weights(model: nn.Module) -> str:
@@ -145,23 +177,19 @@ def load_processor(source: Any, id: str) -> Any:
         raise BackboneUnavailable("backbone_no_processor", id=id) from error
 
 
-def load_transformers(cls: Any, source: Any, id: str, device: str) -> tuple[Any, Any, Any]:
+def load_transformers(cls: Any, source: str | Path, id: str, device: str) -> tuple[Any, Any, Any]:
     """(model, tokenizer, image processor) of a transformers checkpoint. Raises BackboneUnavailable."""
     from transformers.utils import logging
-    from transformers.utils.hub import cached_file
 
     logging.disable_progress_bar()
     with explained(id):
-        for file in ("model.safetensors", "model.safetensors.index.json"):  # the download, outside the lock
-            found = cached_file(source, file, _raise_exceptions_for_missing_entries=False)
-            if found:
-                break
-        if not found:
+        if not has_weights(source):  # the download, outside the lock
             raise BackboneUnavailable("backbone_no_weights", id=id, reason="there is no model.safetensors")
         with BUILDING:
             model, info = cls.from_pretrained(
-                source, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True, output_loading_info=True
-            )
+                source, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True,
+                output_loading_info=True, ignore_mismatched_sizes=True,
+            )  # fmt: skip
     check_complete(info, id)
     check_finite(model, id)
     tokenizer, processor = load_tokenizer(source, id), load_processor(source, id)
