@@ -213,7 +213,8 @@ def loading_text(id: str, t: Translator) -> str:
     from engine.backbones import catalog
 
     entry = next((entry for entry in catalog.ENTRIES if entry.id == id), None)
-    folder = Path(HF_HUB_CACHE) / f"models--{id.replace('/', '--')}" / "blobs"
+    repo = entry.repo if entry and entry.repo else id
+    folder = Path(HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "blobs"
     size = sum(file.stat().st_size for file in folder.glob("*")) / 1e6 if folder.is_dir() else 0
     if not size or entry is None:
         return t("header.loading", name=entry.name if entry else id)
