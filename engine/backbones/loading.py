@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from engine.errors import BackboneUnavailable, messages
 
@@ -34,6 +34,8 @@ messages(
     "whose files belong together.",
     backbone_no_tokenizer="The tokenizer of {id} is missing or cannot be read. Choose another backbone, or add the "
     "tokenizer's files (tokenizer.json, tokenizer_config.json) to it.",
+    backbone_other_tokenizer="The tokenizer of {id} belongs to another model: it gives token {token}, the text tower "
+    "knows {known}. Choose a checkpoint whose files belong together.",
     backbone_no_processor="The file preprocessor_config.json of {id} is missing or cannot be read. Choose another "
     "backbone, or add the file.",
     backbone_naflex="{id} is a SigLIP 2 NaFlex checkpoint, whose image tower takes patches of any aspect ratio. Choose "
@@ -150,6 +152,12 @@ def hash_weights(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def check_tokens(ids: Tensor, known: int, id: str) -> None:
+    """Raise BackboneUnavailable where ids ``(K, T)`` are outside a vocabulary of ``known`` tokens."""
+    if int(ids.max()) >= known:
+        raise BackboneUnavailable("backbone_other_tokenizer", id=id, token=int(ids.max()), known=known)
+
+
 def load_tokenizer(source: Any, id: str) -> Any:
     """The checkpoint's tokenizer, as transformers chooses it. Raises BackboneUnavailable.
 
@@ -177,6 +185,10 @@ def load_processor(source: Any, id: str) -> Any:
         raise BackboneUnavailable("backbone_no_processor", id=id) from error
 
 
+SAMPLE = "a photo of a cat, 고양이"
+"""A text whose tokens must be in the vocabulary."""
+
+
 def load_transformers(cls: Any, source: str | Path, id: str, device: str) -> tuple[Any, Any, Any]:
     """(model, tokenizer, image processor) of a transformers checkpoint. Raises BackboneUnavailable."""
     from transformers.utils import logging
@@ -193,5 +205,6 @@ def load_transformers(cls: Any, source: str | Path, id: str, device: str) -> tup
     check_complete(info, id)
     check_finite(model, id)
     tokenizer, processor = load_tokenizer(source, id), load_processor(source, id)
+    check_tokens(tokenizer(SAMPLE, return_tensors="pt").input_ids, model.config.text_config.vocab_size, id)
     model.name_or_path = model.config._name_or_path = id  # what PEFT writes down: a name, not this machine's folder
     return model.to(device), tokenizer, processor

@@ -126,6 +126,7 @@ def test_names_of_open_clip(id, saved, hub, built_in):
         ("nan", "backbone_not_finite"),
         ("other weights", "backbone_other_weights"),
         ("no tokenizer", "backbone_no_tokenizer"),
+        ("other tokenizer", "backbone_other_tokenizer"),
         ("file", "backbone_file"),
     ],
 )
@@ -140,6 +141,13 @@ def test_folders_that_cannot_be_used(damage, key, saved, tmp_path):
         weights.unlink()
     if damage == "truncated":
         weights.write_bytes(weights.read_bytes()[:-100])
+    if damage == "other tokenizer":  # the default one knows 49,408 tokens
+        changed = json.loads(config.read_text())
+        changed["model_cfg"]["text_cfg"]["vocab_size"] = 500
+        config.write_text(json.dumps(changed))
+        tensors = load_file(weights)
+        tensors["token_embedding.weight"] = tensors["token_embedding.weight"][:500].clone()
+        save_file(tensors, weights)
     if damage in ("nan", "other weights"):
         tensors = load_file(weights)
         tensors["visual.proj"][0, 0] = float("nan")

@@ -126,7 +126,8 @@ def test_split_attention_equals_multihead_attention(bias):
     assert splittable(joint)
     split = SplitAttention(joint)
     assert sum(p.numel() for p in split.parameters()) == sum(p.numel() for p in joint.parameters())
-    for attn_mask in (None, mask):
+    each = mask + torch.randn(2 * 3, 1, 7)  # a mask for every text and head
+    for attn_mask in (None, mask, each):
         wanted = joint(x, x, x, need_weights=False, attn_mask=attn_mask)[0]
         torch.testing.assert_close(split(x, x, x, attn_mask=attn_mask)[0], wanted, atol=1e-6, rtol=0)
     assert not splittable(nn.MultiheadAttention(24, 3))  # not batch first: left as it is
