@@ -22,7 +22,6 @@ from engine.backbones import catalog, hf_clip
 from engine.backbones.base import Backbone
 from engine.images import ImageFile
 
-FAMILIES = ("siglip", "vit", "siglip_timm", "mobileclip", "resnet")
 COLOURS = {"red": (135, 110, 110), "green": (110, 135, 110), "blue": (110, 110, 135)}
 
 
@@ -56,7 +55,7 @@ def tiny() -> hf_clip.HFClip:
     return make_tiny()
 
 
-@pytest.fixture(scope="session", params=FAMILIES)
+@pytest.fixture(scope="session", params=("siglip", *families.OPEN_CLIP))
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     """A tiny backbone of every family but the first (:func:`tiny`); no test may change it."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from engine.backbones import hf_siglip, openclip
-from engine.backbones.base import Backbone
 from engine.backbones.loading import hash_weights
 
 IMAGE = 32
@@ -119,14 +118,34 @@ def timm_trunk(kind: str, embedding: int) -> nn.Module:
     )  # fmt: skip
 
 
+TEXT = {"context_length": 20, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 3, "mlp_ratio": 2.0}
+VISION = {"layers": 3, "width": 24, "head_width": 12, "patch_size": 8, "image_size": IMAGE, "mlp_ratio": 2.0}
+
+
+def open_clip_config(kind: str) -> dict[str, Any]:
+    """The ``model_cfg`` of the kind ``vit``, as open_clip writes it."""
+    assert kind == "vit"
+    return {"embed_dim": 24, "quick_gelu": True, "vision_cfg": dict(VISION), "text_cfg": dict(TEXT)}
+
+
+def save_open_clip(kind: str, folder: Path) -> Path:
+    """A folder in open_clip's layout, with means and deviations of its own."""
+    from safetensors.torch import save_file
+
+    preprocess = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5], "interpolation": "bilinear", "resize_mode": "squash"}
+    config = {"model_cfg": open_clip_config(kind), "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(open_clip_model(kind).state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
 def open_clip_model(kind: str) -> Any:
     """A random model of one of ``OPEN_CLIP``."""
     from open_clip.model import CLIP, CustomTextCLIP
     from open_clip.timm_model import TimmModel
 
-    text = {"context_length": 20, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 3, "mlp_ratio": 2.0}
-    vision: dict[str, Any] = {"layers": 3, "width": 24, "head_width": 12, "patch_size": 8, "image_size": IMAGE,
-                              "mlp_ratio": 2.0}  # fmt: skip
+    text: dict[str, Any] = dict(TEXT)
+    vision: dict[str, Any] = dict(VISION)
     torch.manual_seed(0)
     if kind == "vit":
         model = CLIP(24, vision, text, quick_gelu=True)
@@ -184,8 +203,3 @@ def make_open_clip(kind: str, folder: Path) -> tuple[openclip.OpenClip, Any]:
     own = copy.deepcopy(model)
     backbone = openclip.OpenClip(model, open_clip_tokenizer(kind, folder), open_clip_transform(), f"tiny-{kind}")
     return backbone, own
-
-
-def library_model(backbone: Backbone) -> Any:
-    """A fresh library model of a tiny open_clip backbone, equal to what the backbone was made of."""
-    return open_clip_model(backbone.id.removeprefix("tiny-")).requires_grad_(False)

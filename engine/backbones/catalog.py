@@ -15,7 +15,7 @@ import torch
 
 from engine.backbones import download, loading
 from engine.backbones.base import Backbone
-from engine.backbones.loading import explained
+from engine.backbones.loading import explained, here, hub_file
 from engine.errors import BackboneUnavailable
 
 POCKET = "pocket"
@@ -146,11 +146,9 @@ def fetch(id: str, report: download.Report | None = None, stop: threading.Event 
         download.fetch(repo, report, stop)
 
 
-def in_cache(repo: str, *others: str) -> bool:
-    """Whether weights of a hub repository, or one of some other files, are on this machine."""
-    from huggingface_hub import try_to_load_from_cache
-
-    return any(isinstance(try_to_load_from_cache(repo, file), str) for file in (*WEIGHTS, *others))
+def in_cache(repo: str) -> bool:
+    """Whether weights of a hub repository are on this machine."""
+    return any(here(repo, file) for file in WEIGHTS)
 
 
 def _load(id: str, device: str) -> Backbone:
@@ -159,7 +157,7 @@ def _load(id: str, device: str) -> Backbone:
     if id == POCKET:
         return hf_clip.load(POCKET_FOLDER, POCKET, device)
     folder = Path(id).expanduser()
-    if folder.is_dir():
+    if id.strip() and folder.is_dir():
         return _load_folder(folder, id, device)
     if folder.is_file():
         raise BackboneUnavailable("backbone_file", id=id)
@@ -186,6 +184,8 @@ def _load_folder(folder: Path, id: str, device: str) -> Backbone:
     if other.is_file() and kind not in ("clip", "siglip"):
         if not isinstance(read_json(other, id).get("model_cfg"), dict):
             raise BackboneUnavailable("backbone_config", id=id, file=other.name, field="model_cfg")
+        if not any(file.suffix in (".safetensors", ".bin", ".pth") for file in folder.iterdir()):
+            raise BackboneUnavailable("backbone_no_weights", id=id, reason="there is no model.safetensors")
         return openclip.load(f"local-dir:{folder}", None, id, device)
     return _load_transformers(kind, folder, id, device)
 
@@ -195,32 +195,12 @@ def _load_hub(id: str, device: str) -> Backbone:
     from engine.backbones import openclip
 
     with explained(id):
-        config = hub_file(id, "config.json")
+        other = here(id, "open_clip_config.json")
+        config = here(id, "config.json") if other else hub_file(id, "config.json")
         kind = read_kind(config, id) if config else ""
-        if kind not in ("clip", "siglip") and hub_file(id, "open_clip_config.json"):
+        if kind not in ("clip", "siglip") and (other or hub_file(id, "open_clip_config.json")):
             return openclip.load(f"hf-hub:{id}", None, id, device)
-    if not config:
-        raise BackboneUnavailable("backbone_not_clip", id=id, kind="?")
     return _load_transformers(kind, id, id, device)
-
-
-def hub_file(id: str, name: str) -> Path | None:
-    """A small file of a hub repository, from the cache where it is there; None where the repository
-    has no such file. Raises what huggingface_hub raises."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
-
-    cached = try_to_load_from_cache(id, name)
-    if isinstance(cached, str):
-        return Path(cached)
-    try:
-        return Path(hf_hub_download(id, name))
-    except RemoteEntryNotFoundError:
-        return None
-    except LocalEntryNotFoundError:  # offline: another of the repository's files may be in the cache
-        if in_cache(id, "open_clip_config.json"):
-            return None
-        raise
 
 
 def _load_transformers(kind: str, source: Any, id: str, device: str) -> Backbone:
@@ -250,10 +230,10 @@ def read_kind(path: Path, id: str) -> str:
 
 
 def similar(id: str) -> str:
-    """Up to three known names like this one, as a list in words; ``none`` where there are none."""
+    """Up to four known names like this one, as a list in words; ``none`` where there are none."""
     import open_clip
 
     names = [*(entry.id for entry in ENTRIES), *open_clip.list_models()]
     by_lower = {name.lower(): name for name in reversed(names)}
-    near = difflib.get_close_matches(id.removeprefix("hf-hub:").lower(), by_lower, n=3, cutoff=0.6)
+    near = difflib.get_close_matches(id.removeprefix("hf-hub:").lower(), by_lower, n=4, cutoff=0.6)
     return ", ".join(by_lower[name] for name in near if by_lower[name] != id) or "none"

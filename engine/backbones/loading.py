@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from engine.errors import BackboneUnavailable, messages
 
@@ -35,6 +37,8 @@ messages(
     "whose files belong together.",
     backbone_no_tokenizer="The tokenizer of {id} is missing or cannot be read. Choose another backbone, or add the "
     "tokenizer's files (tokenizer.json, tokenizer_config.json) to it.",
+    backbone_other_tokenizer="The tokenizer of {id} belongs to another model: it gives token {token}, the text tower "
+    "knows {known}. Choose a checkpoint whose files belong together.",
     backbone_no_processor="The file preprocessor_config.json of {id} is missing or cannot be read. Choose another "
     "backbone, or add the file.",
     backbone_naflex="{id} is a SigLIP 2 NaFlex checkpoint, whose image tower takes patches of any aspect ratio. Choose "
@@ -93,6 +97,8 @@ def explain(error: BaseException, id: str) -> BackboneUnavailable:
             return BackboneUnavailable("backbone_disk", id=id)
         if isinstance(cause, SafetensorError | EOFError) or "PytorchStreamReader" in str(cause):
             return BackboneUnavailable("backbone_damaged", id=id)
+    if found := re.search(r'(?:key\(s\) in state_dict: "|size mismatch for )([\w.]+)', str(error)):
+        return BackboneUnavailable("backbone_other_weights", id=id, name=found[1])
     reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
     return BackboneUnavailable("backbone_missing", id=id, reason=reason)
 
@@ -105,6 +111,35 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         seen = seen.__cause__ or seen.__context__
 
 
+def here(id: str, name: str) -> Path | None:
+    """A file of a hub repository where it is in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(id, name)
+    return Path(found) if isinstance(found, str) else None
+
+
+def hub_file(id: str, name: str) -> Path | None:
+    """A file of a hub repository, downloaded if need be; None where the repository has no such file.
+    Raises what huggingface_hub raises."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    try:
+        return here(id, name) or Path(hf_hub_download(id, name))
+    except RemoteEntryNotFoundError:
+        return None
+
+
+def find_weights(source: str | Path) -> str | None:
+    """Name of the weights' file in a folder or hub repository, downloaded from there if need be; None where it has
+    none. Raises what huggingface_hub raises."""
+    if isinstance(source, Path):
+        return next((name for name in WEIGHTS if (source / name).is_file()), None)
+    local = next((name for name in WEIGHTS if here(source, name)), None)
+    return local or next((name for name in WEIGHTS if hub_file(source, name)), None)
+
+
 def check_finite(model: nn.Module, id: str) -> None:
     """Raise BackboneUnavailable where a weight is NaN or infinite."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -115,9 +150,10 @@ def check_finite(model: nn.Module, id: str) -> None:
 
 def check_complete(info: Any, id: str) -> None:
     """Raise BackboneUnavailable where transformers filled weights with random numbers."""
-    missing = sorted(info.get("missing_keys") or ()) or sorted(map(str, info.get("mismatched_keys") or ()))
-    if missing:
-        raise BackboneUnavailable("backbone_other_weights", id=id, name=missing[0])
+    wrong = [*sorted(info.get("missing_keys") or ()), *sorted(info.get("mismatched_keys") or ())]
+    if wrong:
+        name = wrong[0] if isinstance(wrong[0], str) else wrong[0][0]
+        raise BackboneUnavailable("backbone_other_weights", id=id, name=name)
 
 
 def hash_weights(model: nn.Module) -> str:
@@ -129,6 +165,12 @@ def hash_weights(model: nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().half().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def check_tokens(ids: Tensor, known: int, id: str) -> None:
+    """Raise BackboneUnavailable where ids ``(K, T)`` are outside a vocabulary of ``known`` tokens."""
+    if int(ids.max()) >= known:
+        raise BackboneUnavailable("backbone_other_tokenizer", id=id, token=int(ids.max()), known=known)
 
 
 def load_tokenizer(source: Any, id: str) -> Any:
@@ -158,27 +200,28 @@ def load_processor(source: Any, id: str) -> Any:
         raise BackboneUnavailable("backbone_no_processor", id=id) from error
 
 
-def load_transformers(cls: Any, source: Any, id: str, device: str) -> tuple[Any, Any, Any]:
+SAMPLE = "a photo of a cat, 고양이"
+"""A text whose tokens must be in the vocabulary."""
+
+
+def load_transformers(cls: Any, source: str | Path, id: str, device: str) -> tuple[Any, Any, Any]:
     """(model, tokenizer, image processor) of a transformers checkpoint. Raises BackboneUnavailable."""
     from transformers.utils import logging
-    from transformers.utils.hub import cached_file
 
     logging.disable_progress_bar()
     with explained(id):
-        for file in WEIGHTS:  # the download, outside the lock
-            found = cached_file(source, file, _raise_exceptions_for_missing_entries=False)
-            if found:
-                break
-        if not found:
+        file = find_weights(source)  # the download, outside the lock
+        if not file:
             reason = f"there is neither {WEIGHTS[0]} nor {WEIGHTS[2]}"
             raise BackboneUnavailable("backbone_no_weights", id=id, reason=reason)
         with BUILDING:
             model, info = cls.from_pretrained(
                 source, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True,
-                use_safetensors="safetensors" in file, weights_only=True,
+                use_safetensors="safetensors" in file, weights_only=True, ignore_mismatched_sizes=True,
             )  # fmt: skip
     check_complete(info, id)
     check_finite(model, id)
     tokenizer, processor = load_tokenizer(source, id), load_processor(source, id)
+    check_tokens(tokenizer(SAMPLE, return_tensors="pt").input_ids, model.config.text_config.vocab_size, id)
     model.name_or_path = model.config._name_or_path = id  # what PEFT writes down: a name, not this machine's folder
     return model.to(device), tokenizer, processor

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from engine.backbones.base import Backbone, Shape, TextTower, VisionTower
 from engine.backbones.hf_siglip import first_of
-from engine.backbones.loading import BUILDING, check_finite, explained, hash_weights
+from engine.backbones.loading import BUILDING, SAMPLE, check_finite, check_tokens, explained, hash_weights
 from engine.backbones.openclip_towers import (
     FastVitTower,
     OpenClipText,
@@ -249,7 +249,11 @@ def load(name: str, tag: str | None = None, id: str | None = None, device: str =
             )
     check_finite(model, id)
     transform = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
-    return OpenClip(model.to(device), load_tokenizer(name, id), transform, id)
+    tokenizer = load_tokenizer(name, id)
+    known = getattr(getattr(text_holder(model)[0], "token_embedding", None), "num_embeddings", None)
+    if known:
+        check_tokens(tokenizer([SAMPLE]), known, id)
+    return OpenClip(model.to(device), tokenizer, transform, id)
 
 
 def load_tokenizer(name: str, id: str) -> Any:

@@ -264,9 +264,9 @@ class WholeVision(VisionTower):
 
 
 def out_features(block: nn.Module, name: str) -> int:
-    """Outputs of a linear layer of a block."""
-    layer: Any = block.get_submodule(name)
-    return int(layer.weight.shape[0])
+    """Outputs of a linear layer of a block; 0 where it has no layer of that name (gated MLPs)."""
+    layer: Any = dict(block.named_modules()).get(name)
+    return 0 if layer is None else int(layer.weight.shape[0])
 
 
 def without_prompts(hidden: Tensor, prefix: int, tokens: int) -> Tensor:

@@ -37,11 +37,13 @@ class SplitAttention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
     ) -> tuple[Tensor, None]:
-        """``(B, T, D)`` each to ``(B, T, D)``; ``attn_mask (T, T)`` is added to the scores."""
+        """``(B, T, D)`` each to ``(B, T, D)``; ``attn_mask (T, T)`` or ``(B * H, T, T)`` is added to the scores."""
         q, k, v = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, D / H)
             for layer, x in ((self.q, query), (self.k, key), (self.v, value))
         )
+        if attn_mask is not None and attn_mask.ndim == 3:
+            attn_mask = attn_mask.unflatten(0, (-1, self.heads))  # (B, H, T, T)
         mixed = F.scaled_dot_product_attention(
             q, k, v, attn_mask=attn_mask, dropout_p=self.dropout if self.training else 0.0
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from families import open_clip_model
@@ -40,7 +42,7 @@ def make_run(method: str, backbone, task_images, epochs: int = 15) -> train.Run:
     cache = {"alpha": 0.1, "beta": 1.0} if method == "tip_adapter_f" else {}
     settings = short(method, epochs=epochs, **cache)
     if "epochs" in settings:
-        settings["lr"] = 1e-3 if registry.get(method).family == "weights" else 1e-2
+        settings["lr"] = 2e-4 if registry.get(method).family == "weights" else 1e-2
     spec = RunSpec(backbone.id, method, chosen, settings=tuple(settings.items()))
     return train.Run(spec, task_images, backbone, cache=Cache())
 
@@ -151,3 +153,51 @@ def test_saved_peft_adapter_loads_in_peft_alone(tmp_path, task_images):
         wanted = outcome.tuner.tuned.encode_image(pixels)
         found = loaded.base_model.model.encode_image(pixels, normalize=True)
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def matrix(tiny, tmp_path_factory) -> str:
+    """The table of docs/backbones.md, from what the engine says."""
+    from families import OPEN_CLIP, make_open_clip, make_siglip
+
+    columns = {"clip": tiny, "siglip": make_siglip(tmp_path_factory.mktemp("siglip"))}
+    for kind in OPEN_CLIP:
+        columns[COLUMNS[kind]] = make_open_clip(kind, tmp_path_factory.mktemp(kind))[0]
+    lines = ["| method | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for spec in registry.methods():
+        obstacles = [registry.why_not(spec, backbone) for backbone in columns.values()]
+        cells = ["yes" if o is None else said(o) for o in obstacles]
+        lines.append(f"| `{spec.id}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def said(obstacle: BadConfig) -> str:
+    """An obstacle in a cell."""
+    return f"no {obstacle.values['needed']}" if "needed" in obstacle.values else "text tower only"
+
+
+COLUMNS = {
+    "vit": "open_clip ViT", "custom": "open_clip ViT, averaged", "siglip_timm": "open_clip SigLIP", "eva": "PE-Core",
+    "mobileclip": "MobileCLIP-S", "hybrid": "MobileCLIP-B", "resnet": "ResNet",
+}  # fmt: skip
+
+
+def test_the_matrix_in_the_docs(matrix):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "backbones.md").read_text(encoding="utf8")
+    found = text.split("<!-- matrix -->")[1].strip()
+    assert found == matrix, f"docs/backbones.md should end in:\n{matrix}"
+
+
+def test_wise_ft_mixes_every_family(family, task_images):
+    run = make_run("full", family, task_images)
+    setting = run._setting(run.spec.episode.final_support)
+    tuner = run.method.tuner()(run.config, setting)
+    with torch.no_grad():
+        for p in tuner.model.parameters():
+            p.mul_(1.05)
+    images = range(len(run.store))
+    start = family.logits(run.store.features(), setting.single)
+    torch.testing.assert_close(train.predict(tuner.mixed(0), run.store, images), start, atol=1e-4, rtol=1e-4)
+    moved = train.predict(tuner, run.store, images)
+    torch.testing.assert_close(train.predict(tuner.mixed(1), run.store, images), moved, atol=1e-5, rtol=1e-5)
+    assert (moved - start).abs().max() > 1e-3

@@ -130,6 +130,7 @@ def test_local_folder_loads(saved, tmp_path):
         ("no processor", "backbone_no_processor"),
         ("truncated", "backbone_damaged"),
         ("other weights", "backbone_other_weights"),
+        ("other sizes", "backbone_other_weights"),
         ("nan", "backbone_not_finite"),
     ],
 )
@@ -148,10 +149,12 @@ def test_folders_that_cannot_be_used_have_a_sentence(damage, key, saved, tmp_pat
         (tmp_path / "preprocessor_config.json").unlink()
     if damage == "truncated":
         weights.write_bytes(weights.read_bytes()[:2000])
-    if damage in ("other weights", "nan"):
+    if damage in ("other weights", "other sizes", "nan"):
         tensors = load_file(weights)
         if damage == "nan":
             tensors["text_model.head.weight"][0, 0] = float("nan")
+        elif damage == "other sizes":
+            tensors["text_model.head.weight"] = torch.zeros(5, 5)
         else:
             tensors = {f"bert.{name}": tensor for name, tensor in tensors.items()}
         save_file(tensors, weights, metadata={"format": "pt"})

@@ -18,7 +18,7 @@ from engine.backbones.base import (
     TEXT_TOKENS,
     VISION_TOKENS,
 )
-from engine.backbones.split_attention import SplitAttention, splittable
+from engine.backbones.split_attention import SplitAttention, split_block, splittable
 
 TEXTS = ["a photo of a cat.", "dog", "a very long sentence about nothing " * 20, "Fire   truck!"]
 
@@ -126,7 +126,57 @@ def test_split_attention_equals_multihead_attention(bias):
     assert splittable(joint)
     split = SplitAttention(joint)
     assert sum(p.numel() for p in split.parameters()) == sum(p.numel() for p in joint.parameters())
-    for attn_mask in (None, mask):
+    each = mask + torch.randn(2 * 3, 1, 7)  # a mask for every text and head
+    for attn_mask in (None, mask, each):
         wanted = joint(x, x, x, need_weights=False, attn_mask=attn_mask)[0]
         torch.testing.assert_close(split(x, x, x, attn_mask=attn_mask)[0], wanted, atol=1e-6, rtol=0)
     assert not splittable(nn.MultiheadAttention(24, 3))  # not batch first: left as it is
+
+
+def test_split_projection_equals_eva_attention():
+    from timm.models.eva import EvaAttention
+
+    torch.manual_seed(0)
+    attention = EvaAttention(24, 2, qkv_bias=True, qk_norm=False, scale_norm=False).eval()
+    nn.init.normal_(attention.q_bias)
+    nn.init.normal_(attention.v_bias)
+    x, rope = torch.randn(2, 5, 24), torch.randn(4, 24)
+    wanted = attention(x, rope=rope)
+    split_block(attention)
+    torch.testing.assert_close(attention(x, rope=rope), wanted, atol=1e-6, rtol=0)
+    assert isinstance(attention.qkv.q, nn.Linear)
+
+
+def test_prompts_join_every_tower_with_tokens(pair):
+    """Prompts change the features and get gradients; where patches are averaged they are left out of the mean."""
+    backbone, _ = pair
+    if not backbone.vision.has_tokens:
+        return
+    _, pixels = pictures(backbone)
+    prompts = nn.Parameter(0.5 * torch.randn(2, backbone.shape.vision_width))
+    start = backbone.vision.prefix
+
+    def insert(k, hidden):
+        joined = [hidden[:, :start], prompts.expand(3, -1, -1), hidden[:, start:]]
+        return torch.cat(joined, dim=1) if k == 0 else hidden
+
+    with torch.no_grad():
+        plain = backbone.encode_image(pixels)
+    changed = backbone.vision.advance(pixels, PIXELS, FEATURES, insert)
+    assert (changed - plain).abs().max() > 1e-3
+    changed.sum().backward()
+    assert prompts.grad.abs().min() > 0
+    if getattr(backbone.vision.visual, "pool_type", "") == "avg":
+        hidden = backbone.vision.advance(pixels, PIXELS, len(backbone.vision.blocks))
+        longer = torch.cat([hidden[:, :1], 9 * torch.ones(3, 2, 24), hidden[:, 1:]], dim=1)
+        torch.testing.assert_close(backbone.vision.pool(longer), backbone.vision.pool(hidden))
+
+
+def test_prompts_do_not_turn_in_rotary_attention(tmp_path):
+    from timm.layers import apply_rot_embed_cat
+
+    tower = make_open_clip("eva", tmp_path)[0].vision
+    angles = tower._rotation(2)
+    assert torch.equal(angles[2:], tower._rotation(0))
+    x = torch.randn(1, 1, 2, angles.shape[1] // 2)
+    torch.testing.assert_close(apply_rot_embed_cat(x, angles[:2]), x)
