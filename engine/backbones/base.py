@@ -153,8 +153,11 @@ class TextTower(Tower):
 
     def encode_tokens(self, tokens: Tensor, at: Tensor) -> Tensor:
         """Token embeddings ``(K, T, D)`` to normalised features ``(K, P)``."""
-        hidden = self.run(self.add_positions(tokens))
-        return F.normalize(self.project(self.pool(hidden, at)), dim=-1)
+        return self.finish(self.add_positions(tokens), at)
+
+    def finish(self, hidden: Tensor, at: Tensor, start: int = 0) -> Tensor:
+        """Tokens ``(K, T, D)`` that enter block ``start`` to normalised features ``(K, P)``."""
+        return F.normalize(self.project(self.pool(self.run(hidden, start), at)), dim=-1)
 
 
 class Backbone(ABC):

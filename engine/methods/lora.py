@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from engine.backbones.base import FEATURES, LINEAR, LINEAR_KINDS, Backbone, fill
+from engine.backbones.base import FEATURES, LINEAR, LINEAR_KINDS, TEXT_TOKENS, Backbone, fill
 from engine.errors import BadConfig, messages
 from engine.methods.base import Setting, TrainConfig, Tuner, setting
 from engine.registry import MethodSpec, register
@@ -97,6 +98,10 @@ class TowerTuner(Tuner):
 
     tuned: Backbone
     tunes_text: bool = True
+    text_start: int = 0
+    """First block of the text tower that is tuned; what enters it is computed once."""
+    entering: Tensor
+    """The prompts' tokens ``(K, T, D)`` that enter block ``text_start``, where that is not the first."""
 
     def __init__(self, config: Any, setting: Setting):
         super().__init__(config, setting)
@@ -108,7 +113,20 @@ class TowerTuner(Tuner):
         return self.tuned.vision.advance(x, self.stage, FEATURES)
 
     def text_features(self) -> Tensor:
-        return self.tuned.encode_text(self.ids) if self.tunes_text else self.frozen_text
+        if not self.tunes_text:
+            return self.frozen_text
+        if not self.text_start:
+            return self.tuned.encode_text(self.ids)
+        return self.tuned.text.finish(self.entering, self.backbone.end_of(self.ids), self.text_start)
+
+    @torch.no_grad()
+    def keep_text_prefix(self, start: int) -> None:
+        """Run the prompts through the frozen blocks before ``start`` once and for all."""
+        if start and TEXT_TOKENS in self.backbone.offers:
+            text = self.backbone.text
+            entering = text.run(text.add_positions(text.embed_tokens(self.ids)), 0, start)
+            self.register_buffer("entering", entering, persistent=False)
+            self.text_start = start
 
     def head(self, image: Tensor, text: Tensor) -> Tensor:
         return self.tuned.logits(image, text)
@@ -129,9 +147,10 @@ class Lora(TowerTuner):
         super().__init__(config, setting)
         import peft
 
-        self.tunes_text = config.towers != "vision"
-        blocks = self.backbone.shape.vision_layers
-        self.stage = first_block(blocks, config.last_blocks) if config.towers != "text" else FEATURES
+        self.tunes_text, shape = config.towers != "vision", self.backbone.shape
+        self.stage = first_block(shape.vision_layers, config.last_blocks) if config.towers != "text" else FEATURES
+        if self.tunes_text:
+            self.keep_text_prefix(first_block(shape.text_layers, config.last_blocks))
         adapter = peft.LoraConfig(
             r=config.r,
             lora_alpha=config.alpha,  # type: ignore[arg-type]  # PEFT divides it by r; CLIP-LoRA uses 1.0

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine import episode, registry, store, train
-from engine.backbones.base import PIXELS
+from engine.backbones.base import PIXELS, POOLED
 from engine.episode import templates
 from engine.features import Cache, FeatureStore, Views
 from engine.losses import classification
@@ -117,12 +117,12 @@ def test_cached_inputs_equal_uncached(method, task_images, tiny):
     tuner.eval()
     kept = run.store.stage(tuner.stage, [0, 5, 20])
     pixels = FeatureStore(tiny, task_images, Cache()).stage(PIXELS, [0, 5, 20])
-    torch.testing.assert_close(kept, tiny.vision.advance(pixels, PIXELS, tuner.stage), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(run.store.fresh(tuner.stage, [0, 5, 20]), kept, atol=1e-6, rtol=1e-5)
+    exact = tiny.vision.advance(pixels, PIXELS, tuner.stage)
+    half = 0 <= tuner.stage < POOLED  # tokens are kept in half precision
+    torch.testing.assert_close(run.store.fresh(tuner.stage, [0, 5, 20]), exact, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(kept, exact, atol=1e-3 if half else 1e-6, rtol=1e-3 if half else 1e-5)
     with torch.no_grad():
-        from_cache = tuner(kept)
-        from_pixels = tuner(tiny.vision.advance(pixels, PIXELS, tuner.stage))
-    torch.testing.assert_close(from_cache, from_pixels, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(tuner(kept), tuner(exact), atol=1e-2 if half else 1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -219,3 +219,13 @@ def test_registry_refuses_bad_records():
     for words, change in changes.items():
         with pytest.raises(ValueError, match=words):
             registry.register(replace(good, **change))
+
+
+def test_lora_runs_only_the_tuned_blocks_of_the_text_tower(setting):
+    spec = registry.get("lora")
+    whole, late = (spec.tuner()(spec.configure(settings={"last_blocks": n}), setting).eval() for n in (0, 1))
+    assert (whole.text_start, late.text_start) == (0, setting.backbone.shape.text_layers - 1)
+    torch.testing.assert_close(late.text_features(), whole.text_features(), atol=1e-6, rtol=1e-5)
+    late.text_features().sum().backward()
+    assert any(p.grad is not None for p in late.trained().values())
+    assert not late.entering.requires_grad
