@@ -259,6 +259,7 @@ def method_panel(
     failures: Sequence[str],
     paper: str,
     t: Translate,
+    fits: Mapping[str, bool] | None = None,
 ) -> str:
     """What a method does and what it will need, before the run.
 
@@ -269,6 +270,7 @@ def method_panel(
         reason_unavailable: why it cannot run here, or None.
         failures: known ways to disappoint, folded away.
         paper: authors, year, arXiv id.
+        fits: places to run (graphics cards, Spaces) and whether the run fits there.
     """
     parts = [f'<p><span class="ctl-chip">{escape(family)}</span> {escape(sentence)}</p>']
     if reason_unavailable:
@@ -277,7 +279,7 @@ def method_panel(
             f"{escape(reason_unavailable)}</p>"
         )
     else:
-        parts.append(f"<p>{_needs(parameters, share, memory_bytes, seconds, t)}</p>")
+        parts.append(f"<p>{_needs(parameters, share, memory_bytes, seconds, t)}</p>{_fits(fits or {}, t)}")
     more = "".join(f"<li>{escape(failure)}</li>" for failure in failures)
     source = f"<p>{t('html.paper')} {escape(paper)}</p>" if paper else ""
     if more or source:
@@ -285,6 +287,19 @@ def method_panel(
         heading = t("html.known_failures") if more else t("html.paper").rstrip(":： ")
         parts.append(f"<details><summary>{heading}</summary>{listed}{source}</details>")
     return f'<div class="ctl-method{" ctl-off" if reason_unavailable else ""}">{"".join(parts)}</div>'
+
+
+def _fits(fits: Mapping[str, bool], t: Translate) -> str:
+    """Where a run fits, one mark a place."""
+    if not fits:
+        return ""
+    marks = "".join(
+        f'<li class="{"ctl-fits" if good else "ctl-full"}" title="{t("html.fits_yes" if good else "html.fits_no")}">'
+        f'{escape(place)} <span aria-hidden="true">{"✓" if good else "✕"}</span>'
+        f'<span class="ctl-said">{t("html.fits_yes" if good else "html.fits_no")}</span></li>'
+        for place, good in fits.items()
+    )
+    return f'<div class="ctl-places"><span>{t("html.fits_on")}</span><ul>{marks}</ul></div>'
 
 
 def _needs(parameters: int, share: float, memory: float | None, seconds: float | None, t: Translate) -> str:

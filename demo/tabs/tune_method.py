@@ -109,6 +109,7 @@ class Method:
     def describe(self, workspace: Workspace, t: Translator) -> str:
         """The method's sentence and what it will need."""
         from engine import registry
+        from engine.forecast import fits
 
         spec = registry.get(workspace.method)
         sentence = t.method(f"{spec.id}.sentence", spec.sentence)
@@ -131,6 +132,7 @@ class Method:
             failures,
             spec.paper,
             t,
+            fits(known) if spec.tuner().trains else None,
         )
 
     # ---- handlers
