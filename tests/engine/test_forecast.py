@@ -193,7 +193,7 @@ def test_seconds_grow_with_the_work(spec, tiny):
 
 def test_vit_b32_needs_what_was_measured_on_its_real_sizes():
     backbone, needed = outline("openai/clip-vit-base-patch32"), {}
-    started = time.perf_counter()
+    started = time.process_time()
     for method in ("lora", "full"):
         spec = registry.get(method)
         step = followed(spec, backbone, 80, batch_size=32)
@@ -202,7 +202,7 @@ def test_vit_b32_needs_what_was_measured_on_its_real_sizes():
             needed[method] -= step.backbone / MIB  # the original stays beside the tuned copy; not in that figure
     assert needed["lora"] == pytest.approx(1508, rel=0.1)
     assert needed["full"] == pytest.approx(3175, rel=0.1)
-    assert time.perf_counter() - started < 60  # about 3 s on an idle machine
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
