@@ -11,6 +11,8 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from engine import follow, forecast, registry
+from engine.backbones import catalog
+from engine.errors import BackboneUnavailable
 from engine.methods.base import Setting
 from engine.outline import CONFIGS, outline
 from engine.types import Label
@@ -226,13 +228,17 @@ def test_on_cuda_the_libraries_take_workspace_too(tiny):
 
 
 def test_outlines_have_the_catalogues_sizes():
-    from engine.backbones import catalog
-
     entries = {entry.id: entry for entry in catalog.ENTRIES}
     for id in set(CONFIGS) & set(entries):
         shape = outline(id).shape
         assert round(shape.parameters / 1e6, 1) == entries[id].parameters
         assert shape.image_size == entries[id].image_size
+
+
+def test_an_outline_of_a_folder_reads_its_config(tmp_path):
+    assert outline(str(catalog.POCKET_FOLDER)).shape == catalog.load("pocket", "cpu").shape
+    with pytest.raises(BackboneUnavailable, match=r"no config\.json"):
+        outline(str(tmp_path))
 
 
 def needing(size):
