@@ -13,13 +13,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 import torch
 from PIL import Image
 from torch import nn
+
+if TYPE_CHECKING:
+    from engine.follow import Work
 
 
 class MemoryMeter:
@@ -77,11 +80,13 @@ class Speed:
     """How quick this machine is."""
 
     flops: float
-    """Floating-point operations a second in a matrix product."""
+    """Floating-point operations a second in a transformer block, forward and backward."""
     written: float
     """Bytes a second that elementwise operations write."""
     operation: float
     """Seconds that an operation takes however small it is, Python included."""
+    step: float
+    """Seconds that a training step takes besides its operations: choosing images, schedule, reading the loss."""
     image: float
     """Seconds to decode, resize and normalise a photo."""
 
@@ -92,7 +97,7 @@ class Speed:
 
 @cache
 def speed(device: str) -> Speed:
-    """This machine's speed, measured once (about a second) and kept in :func:`cache_folder` by processor, torch
+    """This machine's speed, measured once (two seconds) and kept in :func:`cache_folder` by processor, torch
     version and number of threads. Delete the file to measure again."""
     file, key = cache_folder() / "speed.json", machine(device)
     try:
@@ -104,7 +109,7 @@ def speed(device: str) -> Speed:
     except (KeyError, TypeError, ValueError):
         measured = measure(device)
     kept = {**(kept if isinstance(kept, dict) else {}), key: asdict(measured)}
-    with suppress(OSError):  # a folder that cannot be written to costs a second at each start
+    with suppress(OSError):  # a folder that cannot be written to costs two seconds at each start
         file.parent.mkdir(parents=True, exist_ok=True)
         fresh = file.with_suffix(f".{os.getpid()}")
         fresh.write_text(json.dumps(kept, indent=1), encoding="utf8")
@@ -135,15 +140,17 @@ def machine(device: str) -> str:
 
 def measure(device: str) -> Speed:
     """Time small pieces of work. The quickest round of each counts: other programs only ever slow one down."""
-    x, w = torch.randn(1024, 256, device=device), torch.randn(256, 1024, device=device)
     y = torch.randn(2048, 1024, device=device)  # 8 MB: more than fits a core's own cache
-    product = quickest(lambda: x @ w, device)
-    elementwise = quickest(lambda: (y + y, y * y, y.sigmoid()), device)
-    step, operations = small_step(device)
-    return Speed(
-        2 * x.numel() * w.shape[1] / product, 3 * y.nbytes / elementwise,
-        quickest(step, device) / operations, quickest(photo_reader(), "cpu"),
-    )  # fmt: skip
+    written = 3 * y.nbytes / quickest(lambda: (y + y, y * y, y.sigmoid()), device)
+    step = small_step(device)
+    operation = quickest(step, device) / counted(step).operations
+    block = block_step(device)
+    work = counted(block)
+    spent = quickest(block, device, 0.5)
+    products = max(spent / 2, spent - work.written / written - work.operations * operation)
+    turn, inner = smallest_training(device)
+    rest = max(0.0, quickest(turn, device) - inner.operations * operation)
+    return Speed(work.flops / products, written, operation, rest, quickest(photo_reader(), "cpu"))
 
 
 def quickest(work: Callable[[], Any], device: str, seconds: float = 0.2) -> float:
@@ -158,10 +165,25 @@ def quickest(work: Callable[[], Any], device: str, seconds: float = 0.2) -> floa
     return best
 
 
-def small_step(device: str) -> tuple[Callable[[], Any], int]:
-    """A training step so small that only the number of its operations counts, and that number."""
+def counted(work: Callable[[], Any]) -> Work:
+    """What some work does, the second time it is done."""
     from engine.follow import Meter
 
+    work()
+    with Meter() as meter:
+        work()
+    return meter.work()
+
+
+def block_step(device: str) -> Callable[[], Any]:
+    """A transformer block on 1,024 tokens, forward and backward: products of the shapes that training has."""
+    block = nn.TransformerEncoderLayer(256, 4, 1024, 0.0, "gelu", batch_first=True, norm_first=True).to(device)
+    x = torch.randn(32, 32, 256, device=device, requires_grad=True)
+    return lambda: block(x).sum().backward()
+
+
+def small_step(device: str) -> Callable[[], Any]:
+    """A training step so small that only the number of its operations counts."""
     layers = [nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8)) for _ in range(4)]
     model = nn.Sequential(*layers).to(device)
     optimizer, x = torch.optim.AdamW(model.parameters()), torch.randn(4, 8, device=device)
@@ -171,10 +193,34 @@ def small_step(device: str) -> tuple[Callable[[], Any], int]:
         model(x).sum().backward()
         optimizer.step()
 
-    step()
-    with Meter() as meter:
-        step()
-    return step, meter.operations
+    return step
+
+
+def smallest_training(device: str) -> tuple[Callable[[], Any], Work]:
+    """One turn of the training loop on a tuner of a single weight, and the work of the step in it."""
+    from engine import train
+    from engine.methods.base import TrainConfig
+
+    class Smallest(nn.Module):
+        full_batch, lr_factor = False, 1.0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(8, 2))
+
+        def trained(self) -> dict[str, nn.Parameter]:
+            return {"weight": self.weight}
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.weight
+
+    tuner: Any = Smallest().to(device)
+    inputs, targets = torch.randn(1, 64, 8, device=device), torch.zeros(64, dtype=torch.long, device=device)
+    optimizer = train.make_optimizer(list(tuner.parameters()), TrainConfig())
+    scheduler = train.make_scheduler(optimizer, TrainConfig(), 1, 2)
+    work = counted(lambda: train.step(tuner, inputs[0], targets, optimizer, scheduler))
+    turns = train.fit(tuner, inputs, targets, TrainConfig(epochs=2000, batch_size=1), 0)
+    return lambda: next(turns), work
 
 
 def photo_reader() -> Callable[[], Any]:

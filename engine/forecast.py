@@ -190,7 +190,8 @@ def seconds(step: Step, plan: Plan, speed: account.Speed) -> dict[str, float]:
     features = (missing + extra) * speed.image + of(step.encode, missing / IMAGES) + of(step.text, 8)
     features += of(step.inputs, distinct / IMAGES)
     evaluate = of(step.evaluate, plan.evaluated / IMAGES) + of(step.inputs, plan.evaluated / IMAGES)
-    return {"features": features, "train": of(step.train, plan.steps), "evaluate": evaluate}
+    train = of(step.train, plan.steps) + plan.steps * speed.step
+    return {"features": features, "train": train, "evaluate": evaluate}
 
 
 def fits(needed: Forecast) -> dict[str, bool]:

@@ -59,11 +59,11 @@ def outline(id: str) -> Backbone:
         from transformers import CLIPConfig
 
         return on_meta(id, CLIPConfig(**CONFIGS[id]), WordCounter())
-    if id == catalog.POCKET:
-        return catalog.load(id, "cpu")
+    folder = Path(id).expanduser()
+    if id == catalog.POCKET or (folder.exists() and not (folder / "config.json").exists()):
+        return catalog.load(id, "cpu")  # which says what the folder lacks
     from transformers import AutoConfig, AutoTokenizer
 
-    folder = Path(id).expanduser()
     source = folder if folder.exists() else id
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=True)

@@ -11,6 +11,8 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from engine import follow, forecast, registry
+from engine.backbones import catalog
+from engine.errors import BackboneUnavailable
 from engine.methods.base import Setting
 from engine.outline import CONFIGS, outline
 from engine.types import Label
@@ -193,7 +195,7 @@ def test_seconds_grow_with_the_work(spec, tiny):
 
 def test_vit_b32_needs_what_was_measured_on_its_real_sizes():
     backbone, needed = outline("openai/clip-vit-base-patch32"), {}
-    started = time.perf_counter()
+    started = time.process_time()
     for method in ("lora", "full"):
         spec = registry.get(method)
         step = followed(spec, backbone, 80, batch_size=32)
@@ -202,7 +204,7 @@ def test_vit_b32_needs_what_was_measured_on_its_real_sizes():
             needed[method] -= step.backbone / MIB  # the original stays beside the tuned copy; not in that figure
     assert needed["lora"] == pytest.approx(1508, rel=0.1)
     assert needed["full"] == pytest.approx(3175, rel=0.1)
-    assert time.perf_counter() - started < 60  # about 3 s on an idle machine
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -226,13 +228,17 @@ def test_on_cuda_the_libraries_take_workspace_too(tiny):
 
 
 def test_outlines_have_the_catalogues_sizes():
-    from engine.backbones import catalog
-
     entries = {entry.id: entry for entry in catalog.ENTRIES}
     for id in set(CONFIGS) & set(entries):
         shape = outline(id).shape
         assert round(shape.parameters / 1e6, 1) == entries[id].parameters
         assert shape.image_size == entries[id].image_size
+
+
+def test_an_outline_of_a_folder_reads_its_config(tmp_path):
+    assert outline(str(catalog.POCKET_FOLDER)).shape == catalog.load("pocket", "cpu").shape
+    with pytest.raises(BackboneUnavailable, match=r"no config\.json"):
+        outline(str(tmp_path))
 
 
 def needing(size):
