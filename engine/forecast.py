@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from engine import account
+from engine.errors import OutOfMemory, messages
 from engine.features import CACHE_BYTES
 from engine.follow import IMAGES, PRECISIONS, Step, Work, follow
 
@@ -192,6 +193,49 @@ def seconds(step: Step, plan: Plan, speed: account.Speed) -> dict[str, float]:
     evaluate = of(step.evaluate, plan.evaluated / IMAGES) + of(step.inputs, plan.evaluated / IMAGES)
     train = of(step.train, plan.steps) + plan.steps * speed.step
     return {"features": features, "train": train, "evaluate": evaluate}
+
+
+messages(
+    too_large_batch="{method} on {backbone} needs about {need} MB more memory, but only {free} MB are free here. Set "
+    "batch_size to {batch}, which fits, and try again.",
+    too_large="{method} on {backbone} needs about {need} MB more memory, but only {free} MB are free here, and a "
+    "smaller batch does not help enough. Choose a method that trains less, or a smaller backbone.",
+)
+
+
+def free_bytes(device: str) -> int:
+    """Memory that a run may still take: of the computer, or of the graphics card."""
+    if device != "cuda":
+        return psutil.virtual_memory().available
+    unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return torch.cuda.mem_get_info()[0] + unused
+
+
+def used_bytes(device: str) -> int:
+    """Memory of this process that the run's meter counts already."""
+    return torch.cuda.memory_allocated() if device == "cuda" else psutil.Process().memory_info().rss
+
+
+def check_room(
+    needed: Forecast, of_batch: Callable[[int], Forecast], batch: int, names: tuple[str, str], device: str
+) -> None:
+    """Raise OutOfMemory where a run does not fit into what is free, with the largest batch that would.
+
+    Args:
+        of_batch: the forecast with another batch size.
+        batch: images a step; 0 where the method has no batches.
+        names: method and backbone.
+    """
+    used, free = used_bytes(device), free_bytes(device)
+    if needed.memory_bytes - used <= free:
+        return
+    most = None
+    if batch > 1:
+        most = largest_that_fits(used + free, batch, needed.memory_bytes, of_batch(1).memory_bytes)
+    sizes = {"need": (needed.memory_bytes - used) >> 20, "free": free >> 20}
+    if most:
+        raise OutOfMemory("too_large_batch", method=names[0], backbone=names[1], batch=most, **sizes)
+    raise OutOfMemory("too_large", method=names[0], backbone=names[1], **sizes)
 
 
 def fits(needed: Forecast) -> dict[str, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from engine import account, evaluate, registry
 from engine.backbones.base import FEATURES, Backbone
 from engine.episode import templates
 from engine.features import SHARED, Cache, FeatureStore, Views, text_features
-from engine.forecast import Forecast, forecast
+from engine.forecast import Forecast, check_room, forecast
 from engine.images import ImageFile
 from engine.losses import classification
 from engine.methods.base import Setting, TrainConfig, Tuner
@@ -75,6 +75,7 @@ class Run:
         """Yield progress at least once a step, then the outcome. Raises Stopped, LabError."""
         episode = self.spec.episode
         expected = self.forecast()
+        self._check_room(expected)
         with account.MemoryMeter(self.backbone.device) as meter:
             with self.watch.part("features"):
                 yield from self._features()
@@ -94,12 +95,21 @@ class Run:
         result, arrays = self._outcome(tuner, setting, tuned, moved, meter, expected)
         yield Outcome(result, arrays, tuner, setting)
 
-    def forecast(self) -> Forecast:
-        """What this run is expected to need."""
+    def _check_room(self, expected: Forecast) -> None:
+        """Raise OutOfMemory where the run does not fit here."""
+        batch = 0
+        if isinstance(self.config, TrainConfig) and not self.method.tuner().full_batch:
+            batch = min(self.config.batch_size, len(self.spec.episode.folds[0].support))
+        names = (self.method.name, self.backbone.id)
+        check_room(expected, lambda size: self.forecast(size), batch, names, self.backbone.device.type)
+
+    def forecast(self, batch_size: int | None = None) -> Forecast:
+        """What this run is expected to need, or would with another batch size."""
+        config = replace(self.config, batch_size=batch_size) if batch_size else self.config  # type: ignore[call-arg]
         episode = self.spec.episode
         prompts = [label.prompt for label in episode.labels]
         return forecast(
-            self.method, self.config, self.backbone, prompts, len(episode.folds[0].support), len(self.store),
+            self.method, config, self.backbone, prompts, len(episode.folds[0].support), len(self.store),
             len(episode.folds), cached_images=self.store.cached(),
         )  # fmt: skip
 

@@ -277,3 +277,28 @@ def test_a_line_between_batch_sizes_is_no_promise_too_much(tiny):
         line = smallest + (batch - 1) / 63 * (largest - smallest)
         assert needed(batch) <= line + 512 * 600  # every storage is rounded up
         assert needed(batch) == pytest.approx(line, rel=0.15)
+
+
+@pytest.mark.parametrize(("share", "key"), [(2.0, None), (0.6, "too_large_batch"), (0.01, "too_large")])
+def test_what_does_not_fit_here_is_refused_with_what_would(share, key, tiny, task_images, monkeypatch):
+    from engine import episode, forecast, train
+    from engine.errors import OutOfMemory
+    from engine.types import Label, RunSpec
+
+    labels = tuple(Label(name, name) for name in ("red", "green", "blue"))
+    chosen = episode.build(labels, [image.label for image in task_images], 8)
+    run = train.Run(RunSpec("tiny", "visual_prompt", chosen), task_images, tiny)
+    monkeypatch.setattr(forecast, "used_bytes", lambda device: 0)
+    monkeypatch.setattr(forecast, "expected", lambda parts, step, backbone, device: sum(parts.values()))
+    smallest, needed = run.forecast(1).memory_bytes, run.forecast().memory_bytes
+    room = needed * share if share > 1 else smallest + share * (needed - smallest) if share > 0.1 else smallest * share
+    monkeypatch.setattr(forecast, "free_bytes", lambda device: int(room))
+    if key is None:
+        run._check_room(run.forecast())
+        return
+    with pytest.raises(OutOfMemory) as caught:
+        next(iter(run.go()))
+    assert caught.value.key == key
+    if key == "too_large_batch":
+        batch = caught.value.values["batch"]
+        assert run.forecast(batch).memory_bytes <= room < needed
