@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -121,8 +122,16 @@ def hub_file(id: str, name: str) -> Path | None:
 def has_weights(source: str | Path) -> bool:
     """Whether a folder or hub repository has weights of transformers; those of a repository are
     downloaded. Raises what huggingface_hub raises."""
-    names = ("model.safetensors", "model.safetensors.index.json")
-    return any((source / n).is_file() if isinstance(source, Path) else hub_file(source, n) for n in names)
+    whole, index = "model.safetensors", "model.safetensors.index.json"
+    if isinstance(source, Path):
+        return (source / whole).is_file() or (source / index).is_file()
+    parts = here(source, index)
+    if not parts and hub_file(source, whole):
+        return True
+    parts = parts or hub_file(source, index)
+    for name in sorted(set(json.loads(parts.read_text())["weight_map"].values())) if parts else ():
+        hub_file(source, name)
+    return parts is not None
 
 
 def check_finite(model: nn.Module, id: str) -> None:
