@@ -13,6 +13,7 @@ from demo import tasks
 from demo.session import Kept, Shown, Workspace
 from demo.tuning import backbone_of, numpy_of
 from engine import episode
+from engine.types import LogitScale
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Scores:
     before: np.ndarray
     after: np.ndarray | None
     """Logits ``(K,)``."""
-    scale: float
+    scale: LogitScale
 
 
 def tuned_model(workspace: Workspace) -> Kept | None:
@@ -65,7 +66,7 @@ def try_image(workspace: Workspace, path: str) -> tuple[Scores, str]:
     before = numpy_of(backbone.logits(store.features(), text))[0]
     shown = workspace.shown
     names = shown.names if shown and len(shown.labels) == len(labels) else [label.name for label in labels]
-    return Scores(names, before, after, float(backbone.scale)), image.name
+    return Scores(names, before, after, backbone.logit_scale), image.name
 
 
 def can_mix(workspace: Workspace) -> bool:
@@ -200,5 +201,5 @@ def load_adapter(workspace: Workspace, path: str) -> None:
         workspace.changed()
         workspace.kept, workspace.stale = Kept(None, adapter.tuner, setting), False
         workspace.shown = Shown(
-            labels, images, targets, arrays, float(setting.backbone.scale), None, (), adapter.recipe, None
+            labels, images, targets, arrays, setting.backbone.logit_scale, None, (), adapter.recipe, None
         )

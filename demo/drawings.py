@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from demo import adapters, tasks, tuning
+from demo import adapters, tasks
 from demo.session import Shown, Workspace
 from demo.words import Translator
 
@@ -15,9 +15,8 @@ from demo.words import Translator
 def values(shown: Shown, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
     """``(N, K)`` before and after, as ``probability`` or ``similarity``."""
     before, after = shown.arrays["before"], shown.arrays.get("after")
-    if kind == "similarity":
-        return before / shown.scale, None if after is None else after / shown.scale
-    return tuning.probabilities(before), None if after is None else tuning.probabilities(after)
+    convert = shown.scale.similarity if kind == "similarity" else shown.scale.probabilities
+    return convert(before), None if after is None else convert(after)
 
 
 def scores(shown: Shown, index: int, kind: str, t: Translator, dark: bool | None) -> Any:
@@ -34,7 +33,7 @@ def bars(found: adapters.Scores, kind: str, t: Translator, dark: bool | None) ->
     from demo import plots
 
     pair = [found.before] + ([] if found.after is None else [found.after])
-    pair = [row / found.scale if kind == "similarity" else tuning.probabilities(row) for row in pair]
+    pair = [found.scale.similarity(row) if kind == "similarity" else found.scale.probabilities(row) for row in pair]
     return plots.scores(found.names, pair[0], pair[1] if len(pair) > 1 else None, None, t, kind, dark)
 
 
@@ -132,7 +131,8 @@ def picture(workspace: Workspace, shown: Shown, index: int, t: Translator) -> st
     lines = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}{signs[c]}</dd>" for a, b, c in rows)
     role = t("scores.test_image") if shown.arrays["tested"][index] else t("scores.training_image") if truth >= 0 else ""
     uri = tasks.thumb_uri(workspace, image, 320)
+    hint = "" if shown.scale.bias is None else f'<p class="ctl-hint">{escape(t("scores.sigmoid"))}</p>'
     return (
         f'<figure class="ctl-picture"><img src="{uri}" alt="{escape(image.name)}"><figcaption><dl>{lines}</dl>'
-        f"<small>{escape(image.name)}{' · ' + role if role else ''}</small></figcaption></figure>"
+        f"<small>{escape(image.name)}{' · ' + role if role else ''}</small></figcaption></figure>" + hint
     )

@@ -297,6 +297,23 @@ def _needs(parameters: int, share: float, memory: float | None, seconds: float |
     return t("html.needs", memory=bytes_text(memory), time=time_text(seconds, t), **known)  # type: ignore[arg-type]
 
 
+def loading(name: str, done: int, total: int, t: Translate) -> str:
+    """A thin bar for a backbone that is being downloaded, or a sentence while it is being loaded."""
+    if not total:
+        return f'<p class="ctl-detail" role="status">{t("header.loading", name=escape(name))}</p>'
+    text = t("header.downloading", name=escape(name), done=f"{done / 1e6:.0f}", size=f"{total / 1e6:.0f}")
+    return _bar(min(1.0, done / total), text)
+
+
+def _bar(share: float, detail: str) -> str:
+    """A thin bar, ``share`` 0 to 1, with words below it."""
+    return (
+        f'<div class="ctl-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{100 * share:.0f}"><div class="ctl-track"><div class="ctl-fill" '
+        f'style="width:{100 * share:.1f}%"></div></div><div class="ctl-detail">{detail}</div></div>'
+    )
+
+
 def progress(stage: str, done: int, total: int, seconds_left: float | None, loss: float | None, t: Translate) -> str:
     """A thin bar with words. ``stage`` is ``features``, ``train`` or ``evaluate``."""
     share = min(1.0, max(0.0, done / total)) if total else 0.0
@@ -307,8 +324,4 @@ def progress(stage: str, done: int, total: int, seconds_left: float | None, loss
         words.append(t("html.progress_loss", value=f"{loss:.3f}"))
     if _known(seconds_left) and share < 1:
         words.append(t("html.progress_left", time=time_text(max(0.0, seconds_left or 0.0), t)))
-    return (
-        f'<div class="ctl-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{100 * share:.0f}"><div class="ctl-track"><div class="ctl-fill" '
-        f'style="width:{100 * share:.1f}%"></div></div><div class="ctl-detail">{" · ".join(words)}</div></div>'
-    )
+    return _bar(share, " · ".join(words))

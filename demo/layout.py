@@ -14,7 +14,8 @@ from typing import Any
 import gradio as gr
 
 from demo import fragments, tasks
-from demo.page import Page, Visit, W, merged
+from demo.loading import Loading, entry_of
+from demo.page import GONE, Page, Visit, W, merged
 from demo.session import Workspaces
 from demo.tabs.runs import Runs
 from demo.tabs.tune import Tune
@@ -72,6 +73,27 @@ class Header:
                 scale=0,
             )
 
+    def build_loading(self) -> None:
+        """Create what is shown while a backbone is on its way."""
+        with gr.Row(elem_id="loading", elem_classes=GONE) as self.row:
+            self.progress = gr.HTML("", padding=False, min_width=200, scale=4, elem_id="loading-progress")
+            self.cancel = self.page.make(
+                gr.Button, value=W("header.cancel"), size="sm", scale=0, min_width=110, elem_id="cancel-download"
+            )
+
+    @property
+    def loading_parts(self) -> list[Any]:
+        """What :meth:`show_loading` updates."""
+        return [self.row, self.progress]
+
+    def show_loading(self, job: Loading | None, t: Translator) -> dict[Any, Any]:
+        """How far a download has come; None when there is none."""
+        if job is None:
+            return {self.row: gr.update(elem_classes=GONE), self.progress: ""}
+        entry = entry_of(job.id)
+        name = entry.name if entry else job.id
+        return {self.row: gr.update(elem_classes=[]), self.progress: fragments.loading(name, job.done, job.total, t)}
+
     def view(self, backbone: str, t: Translator) -> dict[Any, Any]:
         """Show device and backbones; needs torch."""
         return {
@@ -101,10 +123,16 @@ def backbone_choices(t: Translator) -> list[tuple[str, str]]:
     from engine.backbones import catalog
 
     rows = sorted(((not entry.cached(), entry) for entry in catalog.ENTRIES), key=lambda row: row[0])
-    return [
-        (t("header.download", name=entry.name, size=entry.download_mb) if absent else entry.name, entry.id)
-        for absent, entry in rows
-    ]
+    return [(describe_backbone(entry, absent, t), entry.id) for absent, entry in rows]
+
+
+def describe_backbone(entry: Any, absent: bool, t: Translator) -> str:
+    """A backbone's line in the menu: what decides about it, in few words."""
+    parts = [entry.name, f"{entry.parameters:g} M", f"{entry.image_size} px"]
+    parts += [entry.licence] if entry.licence_known else []
+    parts += [t("header.multilingual")] if entry.languages == "many" else []
+    parts += [t("header.download", size=entry.download_mb)] if absent else []
+    return " · ".join(parts)
 
 
 def build_app(workspaces: Workspaces | None = None) -> gr.Blocks:
@@ -117,6 +145,7 @@ def build_app(workspaces: Workspaces | None = None) -> gr.Blocks:
         page = Page(workspaces)
         header, tune, runs = Header(page), Tune(page), Runs(page)
         header.build()
+        header.build_loading()
         page.notice.render()
         with gr.Tabs(elem_id="screens", selected="tune") as screens:
             with page.make(gr.Tab, label=W("screen.tune"), id="tune", elem_id="screen-tune"):
@@ -172,53 +201,32 @@ def _bind_language(page: Page, header: Header, tune: Tune, runs: Runs, results: 
 
 
 def _bind_backbone(page: Page, header: Header, tune: Tune) -> None:
-    status, panel = tune.results.status, tune.method.panel
-
     def change(visit: Visit) -> Iterator[dict[Any, Any]]:
         workspace, t, wanted = visit.workspace, visit.t, str(visit[header.backbone] or "").strip()
         before = workspace.backbone
         if not wanted or wanted == before:
             yield {header.backbone: before}
             return
-        done, problem = threading.Event(), []
-        threading.Thread(target=_load_backbone, args=(wanted, done, problem), daemon=True).start()
-        while not done.wait(0.5):
-            yield {page.notice: f'<p class="ctl-hint" role="status">{loading_text(wanted, t)}</p>'}
-        if problem:
-            yield {header.backbone: before, **page.explain(problem[0], t.language)}
+        job = workspace.loading = Loading(wanted)
+        while not job.finished.wait(0.3):
+            yield header.show_loading(job, t)
+        workspace.loading = None
+        if job.problem:
+            yield {header.backbone: before, **header.show_loading(None, t), **page.explain(job.problem, t.language)}
             return
         workspace.backbone = wanted
         workspace.changed()
-        yield {page.notice: "", **header.view(wanted, t), **tune.show_left(workspace, t), **tune.method.forecast(visit)}
+        shown = {**header.view(wanted, t), **header.show_loading(None, t), page.notice: ""}
+        yield {**shown, **tune.show_left(workspace, t), **tune.method.view(workspace, t)}
 
-    outputs = [header.backbone, header.chip, status, panel, *tune.left]
+    def cancel(visit: Visit) -> dict[Any, Any]:
+        if visit.workspace.loading:
+            visit.workspace.loading.stop.set()
+        return {}
+
+    outputs = [header.backbone, header.chip, *header.loading_parts, *tune.method.outputs, *tune.left]
     page.on(header.backbone.input, change, [header.backbone], outputs, concurrency_id="download", concurrency_limit=4)
-
-
-def _load_backbone(id: str, done: threading.Event, problem: list[Exception]) -> None:
-    from engine.backbones import catalog
-
-    try:
-        catalog.load(id)
-    except Exception as error:
-        problem.append(error)
-    finally:
-        done.set()
-
-
-def loading_text(id: str, t: Translator) -> str:
-    """How far a backbone's download has come."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    from engine.backbones import catalog
-
-    entry = next((entry for entry in catalog.ENTRIES if entry.id == id), None)
-    repo = entry.repo if entry and entry.repo else id
-    folder = Path(HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "blobs"
-    size = sum(file.stat().st_size for file in folder.glob("*")) / 1e6 if folder.is_dir() else 0
-    if not size or entry is None:
-        return t("header.loading", name=entry.name if entry else id)
-    return t("header.downloading", name=entry.name, done=f"{size:.0f}", size=entry.download_mb)
+    page.on(header.cancel.click, cancel)
 
 
 def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from demo.loading import Loading
 from engine.images import ImageFile, Problem
-from engine.types import Label, Note
+from engine.types import Label, LogitScale, Note
 
 MOST_VISITORS = 200
 """Workspaces at once; the one unused for longest goes first."""
@@ -45,8 +46,7 @@ class Shown:
     images: tuple[ImageFile, ...]
     targets: tuple[int, ...]
     arrays: dict[str, np.ndarray]
-    scale: float
-    """Factor from similarity to logits."""
+    scale: LogitScale
     zero_shot: dict[str, Any] | None
     """``accuracy``, ``interval95`` and ``test`` of both baselines, or None where nothing can be tested."""
     notes: tuple[Note, ...] = ()
@@ -155,6 +155,8 @@ class Workspace:
     """Grows with every change of images, labels or backbone."""
     stop: threading.Event | None = None
     """Stops the run in progress."""
+    loading: Loading | None = None
+    """The backbone that is on its way."""
     touched: float = field(default_factory=time.monotonic)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -267,6 +269,8 @@ class Workspaces:
             found.touched = min(found.touched, time.monotonic() - self.seconds + min(GRACE, self.seconds))
         if found.stop:
             found.stop.set()
+        if found.loading:
+            found.loading.stop.set()
 
     def sweep(self, now: float | None = None) -> None:
         """Delete the workspaces that have expired or are too many."""

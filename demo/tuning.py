@@ -20,11 +20,11 @@ from demo.session import INPUTS, Kept, RunRecord, Shown, Workspace
 from engine import episode
 from engine.errors import BadConfig, LabError
 from engine.images import ImageFile
-from engine.types import Episode, Label, Note, Progress
+from engine.types import Episode, Label, LogitScale, Note, Progress
 
 if TYPE_CHECKING:
-    from engine.account import Forecast
     from engine.backbones.base import Backbone
+    from engine.forecast import Forecast
 
 
 def backbone_of(workspace: Workspace) -> Backbone:
@@ -45,12 +45,6 @@ def episode_of(workspace: Workspace, labels: tuple[Label, ...] | None = None) ->
         workspace.template_set,
         [image.name for image in images],
     )
-
-
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Logits ``(..., K)`` to probabilities."""
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)
 
 
 # ---- zero-shot ----------------------------------------------------------------------------------
@@ -83,7 +77,7 @@ def zero_shot(workspace: Workspace) -> Iterator[Progress]:
         "image_before": numpy_of(store.features()),
         "text_before": numpy_of(features.text_features(backbone, prompts, sentences)),
     }
-    shown = _baseline(workspace, images, labels, arrays, float(backbone.scale))
+    shown = _baseline(workspace, images, labels, arrays, backbone.logit_scale)
     with workspace.lock:
         if workspace.version == version and workspace.shown is None:
             workspace.shown = shown
@@ -94,7 +88,7 @@ def _baseline(
     images: tuple[ImageFile, ...],
     labels: tuple[Label, ...],
     arrays: dict[str, np.ndarray],
-    scale: float,
+    scale: LogitScale,
 ) -> Shown:
     from engine import evaluate
 
@@ -130,18 +124,23 @@ def numpy_of(tensor: Any) -> np.ndarray:
 
 def forecast(workspace: Workspace) -> Forecast:
     """What the chosen run will need; where images or labels are missing, for five labels. Raises LabError."""
-    from engine import account, registry
+    from engine import features, registry
+    from engine.forecast import forecast as expected
 
     spec, backbone = registry.get(workspace.method), backbone_of(workspace)
     config = spec.configure(workspace.preset, workspace.settings, workspace.shots)
-    labels, support, images, folds = 5, 5 * workspace.shots, 10 * workspace.shots, 1
+    if obstacle := registry.why_not(spec, backbone, config):
+        raise obstacle
+    labels: int | list[str] = 5
+    support, images, folds, cached = 5 * workspace.shots, 10 * workspace.shots, 1, 0
     try:
         built = episode_of(workspace)
-        labels, support, folds = len(built.labels), len(built.folds[0].support), len(built.folds)
-        images = len(workspace.images)
+        labels, support = [label.prompt for label in built.labels], len(built.folds[0].support)
+        images, folds = len(workspace.images), len(built.folds)
+        cached = features.FeatureStore(backbone, workspace.images).cached()
     except LabError:
         pass
-    return account.forecast(spec, config, backbone, labels, support, images, folds)
+    return expected(spec, config, backbone, labels, support, images, folds, cached_images=cached)
 
 
 def tune(workspace: Workspace, stop: threading.Event) -> Iterator[Progress | RunRecord]:
@@ -184,7 +183,7 @@ def _keep(workspace: Workspace, outcome: Any, inputs: dict[str, Any], task: str)
     folder = workspace.new_folder("runs")
     size = store.save(outcome, folder / "adapter")
     result = replace(outcome.result, cost=replace(outcome.result.cost, adapter_bytes=size)).to_json()
-    arrays = outcome.arrays
+    arrays, scale = outcome.arrays, outcome.setting.backbone.logit_scale
     kept = {
         "before": arrays["ensemble"],
         "single": arrays["zero_shot"],
@@ -194,7 +193,7 @@ def _keep(workspace: Workspace, outcome: Any, inputs: dict[str, Any], task: str)
         "text_before": arrays["text_before"],
         "image_after": arrays["image_after"],
         "text_after": arrays["text_after"],
-        "scale": np.float64(float(outcome.setting.backbone.scale)),
+        "scale": np.asarray([scale.factor, *([] if scale.bias is None else [scale.bias])]),
     }
     np.savez(folder / "arrays.npz", **kept)
     (folder / "run.json").write_text(json.dumps(result, ensure_ascii=False), encoding="utf8")
@@ -205,7 +204,7 @@ def show_record(record: RunRecord) -> Shown:
     """A run as it was."""
     with np.load(record.folder / "arrays.npz") as stored:
         arrays = {name: stored[name] for name in stored.files}
-    scale = float(arrays.pop("scale"))
+    scale = LogitScale(*np.atleast_1d(arrays.pop("scale")).tolist())
     labels = tuple(Label(label["name"], label["prompt"]) for label in record.result["labels"])
     index, images = {label.name: k for k, label in enumerate(labels)}, record.inputs["images"]
     targets = tuple(index.get(image.label or "", -1) for image in images)

@@ -1,26 +1,25 @@
-"""What a run costs: parameters, memory and time, forecast and measured."""
+"""What a run costs, measured: memory, time, and how quick this machine is."""
 
 from __future__ import annotations
 
+import io
+import json
+import os
+import platform
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
-
-from engine.backbones.base import FEATURES, Backbone, Shape
-from engine.methods.base import Config, TrainConfig
-from engine.registry import MethodSpec
-
-SHARE_OF_PEAK = 0.6
-"""What a tower's blocks reach of one product followed by GELU: norms, attention and small batches cost the rest."""
-FLOAT = 4
-"""Bytes of a fp32 number."""
+from PIL import Image
+from torch import nn
 
 
 class MemoryMeter:
@@ -74,122 +73,126 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """What a run is expected to need, before it starts."""
-
-    trainable_parameters: int
-    total_parameters: int
-    memory_bytes: int
-    """Of the whole process on the CPU; of the allocator on CUDA."""
-    seconds: float
-    """Features, training and evaluation."""
-    steps: int
-
-
-def forecast(
-    spec: MethodSpec, config: Config, backbone: Backbone, labels: int, support: int, images: int, folds: int = 1
-) -> Forecast:
-    """Estimate from shapes alone: a count of multiply-adds and of kept activations.
-
-    Args:
-        labels, support: classes and training images of one fold.
-        images: all images.
-        folds: folds that are trained and measured; with more than one the kept adapter is trained too.
-    """
-    shape = backbone.shape
-    trainable = spec.count(shape, config, labels, support)
-    work = _Work.of(spec, config, shape, labels, support)
-    trainings = folds + 1 if folds > 1 else 1
-    vision = _flops(shape.vision_layers, shape.vision_width, shape.vision_mlp, shape.vision_tokens)
-    total = work.flops * work.steps * trainings + vision * images * (1 if work.stage == FEATURES else 2)
-    overhead = 0.0015 * work.steps * trainings + 0.02
-    memory = (
-        process_bytes(backbone) + trainable * FLOAT * 4 + work.activations + _kept(config, shape, support, work.stage)
-    )
-    return Forecast(
-        trainable, shape.parameters, int(memory), total / speed(backbone.device.type) + overhead, work.steps * trainings
-    )
-
-
-@dataclass(frozen=True)
-class _Work:
-    """One training step: floating-point operations, bytes of activations, number of steps."""
+class Speed:
+    """How quick this machine is."""
 
     flops: float
-    activations: float
-    steps: int
-    stage: int
+    """Floating-point operations a second in a matrix product."""
+    written: float
+    """Bytes a second that elementwise operations write."""
+    operation: float
+    """Seconds that an operation takes however small it is, Python included."""
+    image: float
+    """Seconds to decode, resize and normalise a photo."""
 
-    @staticmethod
-    def of(spec: MethodSpec, config: Config, shape: Shape, labels: int, support: int) -> _Work:
-        if not isinstance(config, TrainConfig):
-            return _Work(0, 0, 0, FEATURES)
-        full_batch = spec.id == "linear_probe"
-        batch = support if full_batch else min(config.batch_size, support)
-        steps = config.epochs * (1 if full_batch else max(1, -(-support // config.batch_size)))
-        extra = getattr(config, "tokens", 0)
-        flops = 6.0 * batch * shape.embedding * (labels + 2 * support * ("tip" in spec.id))
-        activations, stage = batch * shape.embedding * FLOAT * 8.0, FEATURES
-        image = "image" in spec.runs_on or "both" in spec.runs_on
-        text = "text" in spec.runs_on or "both" in spec.runs_on
-        towers = getattr(config, "towers", "both")
-        if image and towers != "text":
-            tokens = shape.vision_tokens + (extra if "visual" in spec.id else 0)
-            flops += 3 * batch * _flops(shape.vision_layers, shape.vision_width, shape.vision_mlp, tokens)
-            activations += batch * _kept_bytes(shape.vision_layers, shape.vision_width, shape.vision_mlp, tokens)
-            stage = 0
-        if text and towers != "vision":
-            tokens = min(shape.context, 10 + (extra if spec.id == "prompt_tuning" else 0))
-            flops += 3 * labels * _flops(shape.text_layers, shape.text_width, shape.text_mlp, tokens)
-            activations += labels * _kept_bytes(shape.text_layers, shape.text_width, shape.text_mlp, tokens)
-        return _Work(flops, activations, steps, stage)
-
-
-def _flops(layers: int, width: int, mlp: int, tokens: int) -> float:
-    """Forward operations of one sequence through the blocks."""
-    return layers * tokens * (8 * width**2 + 4 * width * mlp + 4 * tokens * width)
-
-
-def _kept_bytes(layers: int, width: int, mlp: int, tokens: int) -> float:
-    """Activations kept for the backward pass of one sequence: per block eight of the width (norms,
-    q, k, v, attention, residuals) and two of the MLP."""
-    return layers * tokens * (8 * width + 2 * mlp) * FLOAT
-
-
-def _kept(config: Config, shape: Shape, support: int, stage: int) -> float:
-    """Bytes of the cached inputs of training."""
-    views = getattr(config, "views", 1)
-    row = shape.embedding if stage == FEATURES else shape.vision_tokens * shape.vision_width
-    return 2 * views * support * row * FLOAT
-
-
-def process_bytes(backbone: Backbone) -> int:
-    """What is there already: this process's resident set, or the weights on CUDA."""
-    if backbone.device.type == "cuda":
-        return backbone.shape.parameters * FLOAT
-    return psutil.Process().memory_info().rss
+    def seconds(self, flops: float, written: float, operations: float) -> float:
+        """Seconds of some work."""
+        return flops / self.flops + written / self.written + operations * self.operation
 
 
 @cache
-def speed(device: str) -> float:
-    """Operations a second of this machine in transformer-like work, measured once (0.2 s).
+def speed(device: str) -> Speed:
+    """This machine's speed, measured once (about a second) and kept in :func:`cache_folder` by processor, torch
+    version and number of threads. Delete the file to measure again."""
+    file, key = cache_folder() / "speed.json", machine(device)
+    try:
+        kept = json.loads(file.read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        kept = {}
+    try:
+        return Speed(**{f.name: float(kept[key][f.name]) for f in fields(Speed)})
+    except (KeyError, TypeError, ValueError):
+        measured = measure(device)
+    kept = {**(kept if isinstance(kept, dict) else {}), key: asdict(measured)}
+    with suppress(OSError):  # a folder that cannot be written to costs a second at each start
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_suffix(f".{os.getpid()}")
+        fresh.write_text(json.dumps(kept, indent=1), encoding="utf8")
+        fresh.replace(file)
+    return measured
 
-    The quickest of many rounds counts: other programs only ever slow a round down.
-    """
+
+def cache_folder() -> Path:
+    """``CTL_CACHE``, or the user's own cache folder."""
+    chosen = os.environ.get("CTL_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    usual = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
+    return Path(usual) / "clip-tuning-lab"
+
+
+def machine(device: str) -> str:
+    """Names what decides the speed: processor, torch version, threads."""
+    if device == "cuda":
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+
+
+def measure(device: str) -> Speed:
+    """Time small pieces of work. The quickest round of each counts: other programs only ever slow one down."""
     x, w = torch.randn(1024, 256, device=device), torch.randn(256, 1024, device=device)
-    best, started = float("inf"), time.perf_counter()
-    while time.perf_counter() - started < 0.2:
+    y = torch.randn(2048, 1024, device=device)  # 8 MB: more than fits a core's own cache
+    product = quickest(lambda: x @ w, device)
+    elementwise = quickest(lambda: (y + y, y * y, y.sigmoid()), device)
+    step, operations = small_step(device)
+    return Speed(
+        2 * x.numel() * w.shape[1] / product, 3 * y.nbytes / elementwise,
+        quickest(step, device) / operations, quickest(photo_reader(), "cpu"),
+    )  # fmt: skip
+
+
+def quickest(work: Callable[[], Any], device: str, seconds: float = 0.2) -> float:
+    """Seconds of the quickest of the rounds that fit into ``seconds``, at least two."""
+    best, rounds, started = float("inf"), 0, time.perf_counter()
+    while rounds < 2 or time.perf_counter() - started < seconds:
         round_started = time.perf_counter()
-        torch.nn.functional.gelu(x @ w)
+        work()
         if device == "cuda":
             torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - round_started)
-    return SHARE_OF_PEAK * 2 * x.shape[0] * w.numel() / best
+        best, rounds = min(best, time.perf_counter() - round_started), rounds + 1
+    return best
+
+
+def small_step(device: str) -> tuple[Callable[[], Any], int]:
+    """A training step so small that only the number of its operations counts, and that number."""
+    from engine.follow import Meter
+
+    layers = [nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8)) for _ in range(4)]
+    model = nn.Sequential(*layers).to(device)
+    optimizer, x = torch.optim.AdamW(model.parameters()), torch.randn(4, 8, device=device)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(x).sum().backward()
+        optimizer.step()
+
+    step()
+    with Meter() as meter:
+        step()
+    return step, meter.operations
+
+
+def photo_reader() -> Callable[[], Any]:
+    """Reads one JPEG of 500 x 375 pixels as the backbones' preprocessing does."""
+    rng, data = np.random.default_rng(0), io.BytesIO()
+    small = Image.fromarray(rng.integers(0, 256, (47, 63, 3), dtype=np.uint8))
+    small.resize((500, 375), Image.Resampling.BICUBIC).save(data, "JPEG", quality=90)
+
+    def read() -> np.ndarray:
+        with Image.open(io.BytesIO(data.getvalue())) as image:
+            scaled = image.convert("RGB").resize((299, 224), Image.Resampling.BICUBIC)
+        return (np.asarray(scaled, np.float32) / 255 - 0.5) / 0.25
+
+    return read
 
 
 def versions() -> dict[str, str]:
     """Versions that decide the numbers."""
-    import platform
     from importlib.metadata import PackageNotFoundError, version
 
     found: dict[str, Any] = {"python": platform.python_version()}

@@ -7,7 +7,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from engine.errors import BadConfig, LabError, messages
 
 messages(
     bad_set="--set {text!r} is not of the form name=value.",
+    bad_count="--{name} must be at least {low}.",
 )
 
 
@@ -67,6 +68,26 @@ def parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method; repeatable"
     )
     sub.add_argument("--save", type=Path, help="folder for the adapter")
+    sub = command("forecast", forecast, "what a run would need: parameters, memory by part, seconds")
+    sub.add_argument("--method", required=True)
+    sub.add_argument("--backbone", default="pocket", help="catalogue id, folder or hub name (default: pocket)")
+    sub.add_argument("--batch", type=int, help="images a step (default: the preset's)")
+    sub.add_argument("--labels", type=int, default=10, help="number of labels (default: 10)")
+    sub.add_argument("--shots", type=int, default=8, help="training images a label (default: 8)")
+    sub.add_argument("--images", type=int, help="all images (default: twice the training images)")
+    sub.add_argument("--preset", default="budget", help="budget or paper")
+    sub.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="of the step that is forecast (default: fp32)",
+    )
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method; repeatable"
+    )
+    sub.add_argument(
+        "--device", choices=("cpu", "cuda"), help="forecast memory for it (default: cuda where there is one)"
+    )
     sub = command("predict", predict, "label images with a saved adapter")
     sub.add_argument("--adapter", type=Path, required=True, help="folder or zip of a saved adapter")
     sub.add_argument("--device", help="cpu or cuda")
@@ -121,8 +142,9 @@ def list_backbones(options: argparse.Namespace) -> tuple[Any, str]:
 
 def read_task(options: argparse.Namespace, work: Path) -> tuple[Any, Any, Any]:
     """(images, labels, backbone) of the options; problems go to stderr."""
-    from engine import episode, uploads
+    from engine import episode, uploads, vocabulary
     from engine.backbones import catalog
+    from engine.errors import MESSAGES
     from engine.types import Label
 
     intake = uploads.collect([options.task], work, uploads_limits())
@@ -133,6 +155,8 @@ def read_task(options: argparse.Namespace, work: Path) -> tuple[Any, Any, Any]:
     else:
         names = dict.fromkeys(image.label for image in intake.images if image.label)
         labels = episode.check_labels([Label(name, name.replace("_", " ")) for name in names])
+    if unseen := vocabulary.unfamiliar(options.backbone, labels):
+        print(MESSAGES["unfamiliar_words"].format(backbone=options.backbone, words=", ".join(unseen)), file=sys.stderr)
     return intake.images, labels, catalog.load(options.backbone, options.device)
 
 
@@ -159,7 +183,7 @@ def build_episode(options: argparse.Namespace, images: Any, labels: Any) -> Any:
 
 def zero_shot(options: argparse.Namespace) -> tuple[Any, str]:
     """Both baselines on every labelled image: nothing is trained, so all of them test."""
-    from engine import evaluate, train
+    from engine import evaluate, train, vocabulary
 
     with tempfile.TemporaryDirectory() as work:
         images, labels, backbone = read_task(options, Path(work))
@@ -173,6 +197,7 @@ def zero_shot(options: argparse.Namespace) -> tuple[Any, str]:
             rows.append([name, f"{share.value:.1%}", f"{share.low:.1%} to {share.high:.1%}"])
     as_json = {
         "backbone": backbone.id, "labels": [label.name for label in labels], "test": len(known),
+        "unfamiliar_words": list(vocabulary.unfamiliar(backbone.id, labels)),
         "accuracy": {name: share.value for name, share in result.items()},
         "interval95": {name: [share.low, share.high] for name, share in result.items()},
     }  # fmt: skip
@@ -243,6 +268,65 @@ def tune_table(result: dict[str, Any]) -> str:
         f"adapter {result['adapter_bytes'] / 1024:.0f} KB",
     ]
     return "\n".join(lines)
+
+
+def forecast(options: argparse.Namespace) -> tuple[Any, str]:
+    """What a run would need; the backbone's weights need not be here."""
+    from engine import registry
+    from engine.backbones import catalog
+    from engine.forecast import PLACES, fits, largest_that_fits
+    from engine.forecast import forecast as expected
+    from engine.outline import outline
+
+    spec, settings = registry.get(options.method), dict(settings_of(options))
+    for name, low in (("labels", 2), ("shots", 1), ("images", 1)):
+        if getattr(options, name) is not None and getattr(options, name) < low:
+            raise BadConfig("bad_count", name=name, low=low)
+    trained = "batch_size" in {field.name for field in fields(spec.config)}
+    if options.batch is not None and trained:
+        settings["batch_size"] = str(options.batch)
+    config: Any = spec.configure(options.preset, settings, options.shots)
+    device = options.device or catalog.best_device()
+    backbone, support = outline(options.backbone), options.labels * options.shots
+
+    def of(config: Any) -> Any:
+        images = options.images or 2 * support
+        return expected(spec, config, backbone, options.labels, support, images, 1, options.precision, 0, device)
+
+    needed = of(config)
+    room, largest = fits(needed), {}
+    if trained and not all(room.values()):
+        batch = min(config.batch_size, support)
+        smallest = of(replace(config, batch_size=1)).total_bytes
+        for place in (place for place, good in room.items() if not good):
+            largest[place] = largest_that_fits(PLACES[place], batch, needed.total_bytes, smallest)
+    result = {
+        "backbone": backbone.id, "method": spec.id, "preset": options.preset, "config": config.to_dict(),
+        "labels": options.labels, "support": support, "precision": options.precision, "device": device,
+        "trainable_parameters": needed.trainable_parameters, "total_parameters": needed.total_parameters,
+        "memory": dict(needed.parts), "total_bytes": needed.total_bytes, "memory_bytes": needed.memory_bytes,
+        "steps": needed.steps, "seconds": dict(needed.seconds_by_part), "fits": room, "largest_batch": largest,
+    }  # fmt: skip
+    return result, forecast_table(result)
+
+
+def forecast_table(result: dict[str, Any]) -> str:
+    """A forecast for people."""
+    rows = [[part, f"{size / 2**20:,.1f} MB"] for part, size in result["memory"].items()]
+    rows.append(["total", f"{result['total_bytes'] / 2**20:,.1f} MB"])
+    seconds = result["seconds"]
+    places = []
+    for place, good in result["fits"].items():
+        batch = result["largest_batch"].get(place)
+        smaller = f" (batch size {batch} would)" if batch else ""
+        places.append(f"{place}: {'yes' if good else 'no' + smaller}")
+    return "\n".join([
+        table([f"{result['method']} on {result['backbone']}", "memory"], rows),
+        f"trains {result['trainable_parameters']:,} of {result['total_parameters']:,} parameters",
+        f"on this machine: features {seconds['features']:.1f} s, training {seconds['train']:.1f} s "
+        f"({result['steps']} steps), evaluation {seconds['evaluate']:.1f} s",
+        "fits on: " + ", ".join(places),
+    ])  # fmt: skip
 
 
 def predict(options: argparse.Namespace) -> tuple[Any, str]:

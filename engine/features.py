@@ -1,37 +1,49 @@
 """Everything that is computed once and kept: pixels and activations of the frozen prefix.
 
 A result belongs to a picture's bytes and a backbone's weights, not to a visitor or a run: it is
-found again by content hash. Memory is bounded; the least recently used goes first.
+found again by content hash. Memory is bounded; the least recently used goes to disk first, which is
+bounded too. Tokens between the tower's blocks are kept in half precision.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from engine.backbones.base import FEATURES, PIXELS, Backbone
+from engine.backbones.base import FEATURES, PIXELS, POOLED, Backbone
 from engine.images import ImageFile, read_image
 
 CACHE_BYTES = 1 << 30
 """Most memory for kept rows, over all visitors."""
+DISK_BYTES = 4 << 30
+"""Most disk for rows that memory has no room for."""
 
 
 class Cache:
-    """Rows by key, least recently used out first. Safe for threads."""
+    """Rows by key, least recently used out first: from memory to disk, from disk to nowhere. Safe for threads.
 
-    def __init__(self, limit: int = CACHE_BYTES):
+    Args:
+        limit: most bytes in memory.
+        disk_limit: most bytes on disk, in a temporary folder that goes with the process; 0 = no disk.
+    """
+
+    def __init__(self, limit: int = CACHE_BYTES, disk_limit: int = DISK_BYTES):
         self.limit, self.bytes = limit, 0
         self._rows: OrderedDict[tuple, Tensor] = OrderedDict()
         self._lock = threading.Lock()
+        self._disk = DiskRows(disk_limit)
 
     def get(self, key: tuple) -> Tensor | None:
         """The row, or None."""
@@ -39,24 +51,86 @@ class Cache:
             row = self._rows.get(key)
             if row is not None:
                 self._rows.move_to_end(key)
-            return row
+                return row
+        return self._disk.get(key)
 
     def put(self, key: tuple, row: Tensor) -> None:
-        """Keep a row, dropping the oldest ones where the limit asks for it."""
+        """Keep a row; the oldest ones make room."""
+        if row.nbytes > self.limit:
+            self._disk.put(key, row)
+            return
         with self._lock:
-            if key in self._rows or row.nbytes > self.limit:
+            if key in self._rows:
                 return
             self._rows[key] = row
             self.bytes += row.nbytes
+            leaving = []
             while self.bytes > self.limit:
-                _, old = self._rows.popitem(last=False)
-                self.bytes -= old.nbytes
+                leaving.append(self._rows.popitem(last=False))
+                self.bytes -= leaving[-1][1].nbytes
+        for old, tensor in leaving:
+            self._disk.put(old, tensor)
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
             self._rows.clear()
             self.bytes = 0
+        self._disk.clear()
+
+
+class DiskRows:
+    """Rows as files of a temporary folder, within a limit; the oldest go first."""
+
+    def __init__(self, limit: int):
+        self.limit, self.bytes = limit, 0
+        self._files: OrderedDict[tuple, tuple[Path, int]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._folder: tempfile.TemporaryDirectory | None = None
+        self._numbers = itertools.count()
+
+    def get(self, key: tuple) -> Tensor | None:
+        """The row read back, or None."""
+        with self._lock:
+            found = self._files.get(key)
+            if found is None:
+                return None
+            self._files.move_to_end(key)
+            try:
+                return torch.from_numpy(np.load(found[0]))
+            except (OSError, ValueError):  # the folder was emptied from outside
+                self._drop(key)
+                return None
+
+    def put(self, key: tuple, row: Tensor) -> None:
+        """Write a row; a full disk only means that the row will be computed again."""
+        if row.nbytes > self.limit:
+            return
+        with self._lock:
+            if key in self._files:
+                return
+            self._folder = self._folder or tempfile.TemporaryDirectory(prefix="clip-tuning-lab-")
+            path = Path(self._folder.name) / f"{next(self._numbers)}.npy"
+            try:
+                np.save(path, row.detach().cpu().numpy())
+            except OSError:
+                path.unlink(missing_ok=True)
+                return
+            self._files[key] = (path, row.nbytes)
+            self.bytes += row.nbytes
+            while self.bytes > self.limit:
+                self._drop(next(iter(self._files)))
+
+    def _drop(self, key: tuple) -> None:
+        path, size = self._files.pop(key)
+        path.unlink(missing_ok=True)
+        self.bytes -= size
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            for key in list(self._files):
+                self._drop(key)
 
 
 SHARED = Cache()
@@ -116,6 +190,10 @@ class FeatureStore:
         """Normalised features ``(N, P)`` of the images themselves."""
         return self.stage(FEATURES, indices)
 
+    def cached(self) -> int:
+        """Number of images whose features are kept already."""
+        return sum(self.cache.get(self._key(FEATURES, i, 0, Views())) is not None for i in range(len(self.images)))
+
     def stage(
         self, stage: int, indices: Sequence[int] | None = None, view: int = 0, views: Views | None = None
     ) -> Tensor:
@@ -132,7 +210,8 @@ class FeatureStore:
                 rows[i] = row
         for batch, values in self._compute(stage, missing, view, views):
             rows.update(zip(batch, values, strict=True))
-        return torch.stack([rows[i] for i in chosen]).to(self.backbone.device)
+        values = torch.stack([rows[i] for i in chosen]).to(self.backbone.device)
+        return values.float() if values.dtype == torch.float16 else values
 
     def prefetch(
         self, stage: int, indices: Sequence[int], view: int = 0, views: Views | None = None
@@ -163,6 +242,8 @@ class FeatureStore:
                 if number + 1 < len(batches):
                     futures.append(ahead.submit(self._pixels, batches[number + 1], view, views))
                 values = self._advance(pixels, stage)
+                if 0 <= stage < POOLED:  # rounded at once, so that a second run sees what the first one saw
+                    values = values.half()
                 for i, row in zip(batch, values, strict=True):
                     self.cache.put(self._key(stage, i, view, views), row.clone())
                 yield batch, values

@@ -16,6 +16,7 @@ from engine import account, evaluate, registry
 from engine.backbones.base import FEATURES, Backbone
 from engine.episode import templates
 from engine.features import SHARED, Cache, FeatureStore, Views, text_features
+from engine.forecast import Forecast, forecast
 from engine.images import ImageFile
 from engine.losses import classification
 from engine.methods.base import Setting, TrainConfig, Tuner
@@ -73,7 +74,7 @@ class Run:
     def go(self) -> Iterator[Progress | Outcome]:
         """Yield progress at least once a step, then the outcome. Raises Stopped, LabError."""
         episode = self.spec.episode
-        forecast = self.forecast()
+        expected = self.forecast()
         with account.MemoryMeter(self.backbone.device) as meter:
             with self.watch.part("features"):
                 yield from self._features()
@@ -90,22 +91,17 @@ class Run:
             with self.watch.part("evaluate"):
                 logits, moved = describe(tuner, self.store, range(len(self.store)))
             tuned = [rows or [row] for rows, row in zip(out_of_fold, logits, strict=True)]
-        result, arrays = self._outcome(tuner, setting, tuned, moved, meter, forecast)
+        result, arrays = self._outcome(tuner, setting, tuned, moved, meter, expected)
         yield Outcome(result, arrays, tuner, setting)
 
-    def forecast(self) -> account.Forecast:
+    def forecast(self) -> Forecast:
         """What this run is expected to need."""
         episode = self.spec.episode
-        folds = len(episode.folds)
-        return account.forecast(
-            self.method,
-            self.config,
-            self.backbone,
-            len(episode.labels),
-            len(episode.folds[0].support),
-            len(self.store),
-            folds,
-        )
+        prompts = [label.prompt for label in episode.labels]
+        return forecast(
+            self.method, self.config, self.backbone, prompts, len(episode.folds[0].support), len(self.store),
+            len(episode.folds), cached_images=self.store.cached(),
+        )  # fmt: skip
 
     def _features(self) -> Iterator[Progress]:
         for done, total in self.store.prefetch(FEATURES, range(len(self.store))):
@@ -166,7 +162,7 @@ class Run:
         tuned: list[list[Tensor]],
         moved: Tensor,
         meter: account.MemoryMeter,
-        forecast: account.Forecast,
+        expected: Forecast,
     ) -> tuple[RunResult, dict[str, np.ndarray]]:
         episode = self.spec.episode
         with self.watch.part("evaluate"):
@@ -185,8 +181,10 @@ class Run:
             self.backbone.shape.parameters,
             meter.peak,
             meter.kind,
-            forecast.memory_bytes,
+            expected.memory_bytes,
             dict(self.watch.seconds),
+            forecast_seconds=expected.seconds,
+            forecast_parts=dict(expected.parts),
         )
         result = RunResult(
             self.spec, self.config.to_dict(),
@@ -215,20 +213,29 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     tuner.train()
     try:
-        for step in range(steps):
-            if step % per_epoch == 0:
+        for number in range(steps):
+            if number % per_epoch == 0:
                 order = torch.randperm(count, generator=generator)
-            chosen = order[(step % per_epoch) * batch :][:batch]
+            chosen = order[(number % per_epoch) * batch :][:batch]
             views = torch.randint(len(inputs), (len(chosen),), generator=generator)
-            logits = tuner(inputs[views, chosen])
-            loss = classification(logits, targets[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-            yield step + 1, steps, loss.item(), (logits.argmax(1) == targets[chosen]).float().mean().item()
+            loss, right = step(tuner, inputs[views, chosen], targets[chosen], optimizer, scheduler)
+            yield number + 1, steps, loss.item(), right.item()
     finally:
         optimizer.zero_grad()  # a kept or stopped tuner holds no gradients
+
+
+def step(tuner: Tuner, x: Tensor, targets: Tensor, optimizer: Any, scheduler: Any) -> tuple[Tensor, Tensor]:
+    """One gradient step on inputs ``(B, ...)`` and classes ``(B,)``; loss and share right, scalars.
+
+    Old gradients go before the forward pass, so that they are not there beside all the activations.
+    """
+    optimizer.zero_grad()
+    logits = tuner(x)
+    loss = classification(logits, targets)
+    loss.backward()
+    optimizer.step()
+    scheduler.step()
+    return loss.detach(), (logits.argmax(1) == targets).float().mean()
 
 
 def make_optimizer(parameters: list[Any], config: TrainConfig, lr_factor: float = 1.0) -> torch.optim.Optimizer:

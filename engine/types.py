@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Label:
@@ -25,6 +27,27 @@ class Fold:
     """Images that train."""
     test: tuple[int, ...]
     """Images that measure."""
+
+
+@dataclass(frozen=True)
+class LogitScale:
+    """How a backbone's logits, similarities and probabilities belong together."""
+
+    factor: float
+    """Factor from cosine similarity to logits."""
+    bias: float | None = None
+    """Added to every logit; with one, each label has a probability of its own (sigmoid, SigLIP)."""
+
+    def similarity(self, logits: np.ndarray) -> np.ndarray:
+        """Logits ``(..., K)`` to cosine similarities, -1 to 1."""
+        return (logits - (self.bias or 0.0)) / self.factor
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Logits ``(..., K)`` to probabilities: sigmoid where there is a bias, otherwise softmax over the labels."""
+        if self.bias is not None:
+            return 1 / (1 + np.exp(-logits))
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return powers / powers.sum(axis=-1, keepdims=True)
 
 
 @dataclass(frozen=True)
@@ -130,9 +153,14 @@ class Cost:
     memory_kind: str
     """``cuda``: allocator peak of the run; ``process``: the process's own sampled peak."""
     forecast_memory_bytes: int
+    """What ``peak_memory_bytes`` was expected to be."""
     seconds: Mapping[str, float]
     """``features``, ``train``, ``evaluate``."""
     adapter_bytes: int = 0
+    forecast_seconds: float = 0.0
+    """What all of ``seconds`` were expected to be."""
+    forecast_parts: Mapping[str, int] = field(default_factory=dict)
+    """Expected bytes by part: weights, gradients, optimizer, activations, features, workspace."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +207,9 @@ class RunResult:
             "peak_memory_bytes": self.cost.peak_memory_bytes,
             "memory_kind": self.cost.memory_kind,
             "forecast_memory_bytes": self.cost.forecast_memory_bytes,
+            "forecast_parts": dict(self.cost.forecast_parts),
             "seconds": dict(self.cost.seconds),
+            "forecast_seconds": self.cost.forecast_seconds,
             "adapter_bytes": self.cost.adapter_bytes,
             "curve": [list(point) for point in self.curve],
             "versions": dict(self.versions),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("CTL_CACHE", os.path.join(tempfile.gettempdir(), "clip-tuning-lab-tests"))
 
 from pathlib import Path
 

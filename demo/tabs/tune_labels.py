@@ -10,10 +10,11 @@ from typing import Any
 import gradio as gr
 
 from demo import fragments, tasks, tuning
+from demo.loading import entry_of
 from demo.page import Page, Visit, W
 from demo.session import Workspace
 from demo.words import Translator
-from engine import episode
+from engine import episode, vocabulary
 from engine.errors import LabError
 from engine.types import Label
 
@@ -79,7 +80,7 @@ class Labels:
             labels = episode.parse_labels(workspace.labels_text)
         except LabError as error:
             return f'<p class="ctl-warning" role="status">{escape(t.error(error))}</p>'
-        return token_line(workspace, labels, t) + unreadable_line(workspace, labels, t)
+        return token_line(workspace, labels, t) + reading_warning(workspace, labels, t)
 
     # ---- handlers
 
@@ -126,8 +127,7 @@ def split_line(workspace: Workspace, t: Translator) -> str:
 
 def token_line(workspace: Workspace, labels: tuple[Label, ...], t: Translator) -> str:
     """How many tokens the longest label takes; nothing while the backbone is being loaded."""
-    catalog = sys.modules.get("engine.backbones.catalog")
-    if not (catalog and catalog.loaded(workspace.backbone)):
+    if not loaded(workspace.backbone):
         return f'<p class="ctl-hint">{t("labels.count", count=len(labels))}</p>'
     backbone = tuning.backbone_of(workspace)
     sentence = max(episode.templates(workspace.template_set), key=len)
@@ -138,20 +138,30 @@ def token_line(workspace: Workspace, labels: tuple[Label, ...], t: Translator) -
     return f'<p class="ctl-hint">{t("labels.tokens", **fields)}</p>'
 
 
-def unreadable_line(workspace: Workspace, labels: tuple[Label, ...], t: Translator) -> str:
-    """A warning where an English text tower gets another script."""
+def loaded(backbone: str) -> bool:
+    """Whether a backbone is in memory; never loads anything."""
+    catalog = sys.modules.get("engine.backbones.catalog")
+    return bool(catalog) and catalog.loaded(backbone)
+
+
+def reading_warning(workspace: Workspace, labels: tuple[Label, ...], t: Translator) -> str:
+    """A warning where an English text tower gets another script, or words it hardly saw in training."""
     foreign = [label for label in labels if not latin(label.prompt)]
-    if not foreign or not english_only(workspace.backbone):
+    if foreign and english_only(workspace.backbone):
+        text = t("labels.unreadable", label=escape(foreign[0].name), count=len(foreign))
+    elif loaded(workspace.backbone) and (unseen := vocabulary.unfamiliar(workspace.backbone, labels)):
+        entry = entry_of(workspace.backbone)
+        fields = {"backbone": entry.name if entry else workspace.backbone, "words": ", ".join(unseen)}
+        text = escape(t.engine("unfamiliar_words", fields))
+    else:
         return ""
-    name = escape(foreign[0].name)
-    return f'<p class="ctl-warning" role="status">{t("labels.unreadable", label=name, count=len(foreign))}</p>'
+    return f'<p class="ctl-warning" role="status">{text}</p>'
 
 
 def english_only(backbone: str) -> bool:
     """Whether the catalogue says so; backbones that are not in it are taken for English."""
-    catalog = sys.modules.get("engine.backbones.catalog")
-    entries = catalog.ENTRIES if catalog else ()
-    return next((entry.languages == "en" for entry in entries if entry.id == backbone), True)
+    entry = entry_of(backbone)
+    return entry is None or entry.languages == "en"
 
 
 def latin(text: str) -> bool:

@@ -98,7 +98,7 @@ class Method:
         presets = [(t(f"preset.{name}") if name in ("budget", "paper") else name, name) for name in spec.presets]
         sentence = escape(t.method(f"{spec.id}.sentence", spec.sentence))
         return {
-            self.method: gr.update(choices=method_choices(t), value=workspace.method),
+            self.method: gr.update(choices=method_choices(t, workspace.backbone), value=workspace.method),
             self.preset: gr.update(choices=presets, value=workspace.preset, visible=len(presets) > 1),
             self.seed: workspace.seed,
             self.panel: self.describe(workspace, t) if forecast else f'<p class="ctl-hint">{sentence}</p>',
@@ -152,8 +152,14 @@ class Method:
         return {self.panel: self.describe(visit.workspace, visit.t)}
 
 
-def method_choices(t: Translator) -> list[tuple[str, str]]:
-    """Methods for the menu, by family."""
+def method_choices(t: Translator, backbone: str) -> list[tuple[str, str]]:
+    """Methods for the menu, by family; those that the backbone cannot run are marked once it is loaded."""
     from engine import registry
+    from engine.backbones import catalog
 
-    return [(f"{t(f'family.{spec.family}')} · {spec.name}", spec.id) for spec in registry.methods()]
+    model = catalog.load(backbone) if catalog.loaded(backbone) else None
+    rows = []
+    for spec in registry.methods():
+        mark = "⊘ " if model and registry.why_not(spec, model) else ""
+        rows.append((f"{mark}{t(f'family.{spec.family}')} · {spec.name}", spec.id))
+    return rows

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from engine.types import LogitScale
+
 PIXELS = -1
 """Stage of an image before the tower: normalised pixels ``(B, 3, S, S)``."""
 POOLED = 1_000_000
@@ -250,6 +252,11 @@ class Backbone(ABC):
         """Normalised ``(B, P)`` and ``(K, P)`` to logits ``(B, K)``."""
         logits = self.scale * image @ text.T
         return logits if self.bias is None else logits + self.bias
+
+    @property
+    def logit_scale(self) -> LogitScale:
+        """Scale and bias as plain numbers."""
+        return LogitScale(float(self.scale), None if self.bias is None else float(self.bias))
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits ``(B, K)`` to probabilities: shares of one, or one yes-or-no a label where the

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from engine.backbones import download, loading
 from engine.backbones.base import Backbone
 from engine.backbones.loading import explained, here, hub_file
 from engine.errors import BackboneUnavailable
@@ -21,9 +22,10 @@ POCKET = "pocket"
 POCKET_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "pocket-clip"
 KEPT = 2
 """Backbones that stay in memory."""
+HUB_NAME = r"[\w.-]+/[\w.-]+"
 ASK = "see its card"
 """Licence that is not stated here."""
-WEIGHTS = ("model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+WEIGHTS = (*loading.WEIGHTS, "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,16 @@ class Entry:
     repo: str = ""
     """Hub repository of the weights, where it is not the id."""
 
+    @property
+    def licence_known(self) -> bool:
+        """Whether the licence is stated here."""
+        return self.licence != ASK
+
     def cached(self) -> bool:
         """Whether its weights are on this machine."""
         if self.id == POCKET:
             return (POCKET_FOLDER / "model.safetensors").exists()
-        return any(here(self.repo or self.id, file) for file in WEIGHTS)
+        return in_cache(self.repo or self.id)
 
 
 def _apple(id: str, name: str, parameters: float, repo: str, image_size: int = 256) -> Entry:
@@ -127,6 +134,23 @@ def load(id: str = POCKET, device: str | None = None) -> Backbone:
         return found
 
 
+def fetch(id: str, report: download.Report | None = None, stop: threading.Event | None = None) -> None:
+    """Download what :func:`load` needs, where it is on the hub and not on this machine.
+
+    ``report(done, total)`` is called in bytes; setting ``stop`` ends the download. Raises BackboneUnavailable.
+    """
+    entry = next((entry for entry in ENTRIES if entry.id == id), None)
+    repo = (entry and entry.repo) or id.removeprefix("hf-hub:")
+    on_hub = re.fullmatch(HUB_NAME, repo) and not Path(id).expanduser().exists()
+    if on_hub and not in_cache(repo):
+        download.fetch(repo, report, stop)
+
+
+def in_cache(repo: str) -> bool:
+    """Whether weights of a hub repository are on this machine."""
+    return any(here(repo, file) for file in WEIGHTS)
+
+
 def _load(id: str, device: str) -> Backbone:
     from engine.backbones import hf_clip, openclip
 
@@ -137,9 +161,9 @@ def _load(id: str, device: str) -> Backbone:
         return _load_folder(folder, id, device)
     if folder.is_file():
         raise BackboneUnavailable("backbone_file", id=id)
-    if re.fullmatch(r"hf-hub:[\w.-]+/[\w.-]+", id):
+    if re.fullmatch("hf-hub:" + HUB_NAME, id):
         return openclip.load(id, None, id, device)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", id):
+    if re.fullmatch(HUB_NAME, id):
         return _load_hub(id, device)
     import open_clip
 

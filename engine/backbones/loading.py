@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ messages(
     backbone_no_weights="{id} has no weights: {reason}. Choose another backbone, or copy or download it again.",
     backbone_damaged="The weights of {id} are damaged or cut short. Choose another backbone, or delete them and copy "
     "or download them again.",
+    backbone_pickle="The weights of {id} hold more than tensors, or are cut short; such a file may run code and is not "
+    "opened. Choose a checkpoint with model.safetensors.",
     backbone_not_finite="The weights of {id} hold numbers that are not finite (in {name}). Choose another checkpoint.",
     backbone_other_weights="The weights of {id} do not fit its configuration (for example {name}). Choose a checkpoint "
     "whose files belong together.",
@@ -54,6 +57,12 @@ messages(
     backbone_disk="There is no space left on the disk for {id}. Free some, or choose a smaller backbone.",
 )
 
+WEIGHTS = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
+"""transformers' weight files, most wanted first. A .bin is read as tensors alone (``weights_only``), never as code;
+some well-known checkpoints have nothing else."""
+
 BUILDING = threading.Lock()
 """Held while a library builds a model: both transformers and open_clip change global state for that
 moment. Downloads happen outside, so visitors wait for seconds at most."""
@@ -64,22 +73,26 @@ def explained(id: str) -> Iterator[None]:
     """Turn what libraries raise while a backbone is being loaded into BackboneUnavailable."""
     try:
         yield
+    except UnpicklingError as error:
+        raise BackboneUnavailable("backbone_pickle", id=id) from error
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
         raise explain(error, id) from error
 
 
 def explain(error: BaseException, id: str) -> BackboneUnavailable:
     """The sentence for a library's exception; its own first line where there is no better one."""
+    import httpx
     from huggingface_hub import errors as hub
 
     from engine.backbones.catalog import similar
 
+    offline = (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, httpx.TransportError, ConnectionError)
     for cause in causes(error):
         if isinstance(cause, hub.GatedRepoError):
             return BackboneUnavailable("backbone_gated", id=id)
-        if isinstance(cause, hub.RepositoryNotFoundError):
+        if isinstance(cause, hub.RepositoryNotFoundError | hub.RevisionNotFoundError | hub.HFValidationError):
             return BackboneUnavailable("backbone_not_found", id=id, near=similar(id))
-        if isinstance(cause, hub.LocalEntryNotFoundError | hub.OfflineModeIsEnabled | ConnectionError):
+        if isinstance(cause, offline):
             return BackboneUnavailable("backbone_offline", id=id, near=similar(id))
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
             return BackboneUnavailable("backbone_disk", id=id)
@@ -119,19 +132,17 @@ def hub_file(id: str, name: str) -> Path | None:
         return None
 
 
-def has_weights(source: str | Path) -> bool:
-    """Whether a folder or hub repository has weights of transformers; those of a repository are
-    downloaded. Raises what huggingface_hub raises."""
-    whole, index = "model.safetensors", "model.safetensors.index.json"
+def find_weights(source: str | Path) -> str | None:
+    """Name of the weights' file in a folder or hub repository, downloaded from there if need be, in all its parts; None
+    where it has none. Raises what huggingface_hub raises."""
     if isinstance(source, Path):
-        return (source / whole).is_file() or (source / index).is_file()
-    parts = here(source, index)
-    if not parts and hub_file(source, whole):
-        return True
-    parts = parts or hub_file(source, index)
-    for name in sorted(set(json.loads(parts.read_text())["weight_map"].values())) if parts else ():
-        hub_file(source, name)
-    return parts is not None
+        return next((name for name in WEIGHTS if (source / name).is_file()), None)
+    local = next((name for name in WEIGHTS if here(source, name)), None)
+    found = local or next((name for name in WEIGHTS if hub_file(source, name)), None)
+    index = here(source, found) if found and found.endswith(".index.json") else None
+    for part in sorted(set(json.loads(index.read_text())["weight_map"].values())) if index else ():
+        hub_file(source, part)
+    return found
 
 
 def check_finite(model: nn.Module, id: str) -> None:
@@ -204,12 +215,14 @@ def load_transformers(cls: Any, source: str | Path, id: str, device: str) -> tup
 
     logging.disable_progress_bar()
     with explained(id):
-        if not has_weights(source):  # the download, outside the lock
-            raise BackboneUnavailable("backbone_no_weights", id=id, reason="there is no model.safetensors")
+        file = find_weights(source)  # the download, outside the lock
+        if not file:
+            reason = f"there is neither {WEIGHTS[0]} nor {WEIGHTS[2]}"
+            raise BackboneUnavailable("backbone_no_weights", id=id, reason=reason)
         with BUILDING:
             model, info = cls.from_pretrained(
-                source, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True,
-                output_loading_info=True, ignore_mismatched_sizes=True,
+                source, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True,
+                use_safetensors="safetensors" in file, weights_only=True, ignore_mismatched_sizes=True,
             )  # fmt: skip
     check_complete(info, id)
     check_finite(model, id)

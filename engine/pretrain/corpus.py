@@ -9,13 +9,15 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+
+from engine.pretrain.broader import broader
 
 STORED_SIZE = 56
 """Side, in pixels, at which training images are kept in memory."""
@@ -48,6 +50,9 @@ SHARES = {"tiny-imagenet": 0.52, "cifar": 0.33, "flickr": 0.12, "emoji": 0.03}
 """Share of every batch that each source fills, whatever its size."""
 
 
+BROADER_SHARE = 0.2
+
+
 def read_parquet(path: Path) -> list[dict]:
     """Rows of one parquet file as dictionaries."""
     import pyarrow.parquet as pq
@@ -65,14 +70,25 @@ def decode(data: bytes, size: int | None = STORED_SIZE) -> np.ndarray:
 
 @dataclass
 class Source:
-    """One data set: pixels ``(N, C, S, S)`` uint8 and the captions of each image."""
+    """One data set: pixels ``(N, C, S, S)`` uint8 and what is said of each image."""
 
     name: str
     pixels: torch.Tensor
     captions: list[list[str]]
+    broader: list[list[str]] = field(default_factory=list)
+    """Broader words for each image, drawn in place of a caption with probability ``BROADER_SHARE``."""
+
+    def __post_init__(self) -> None:
+        self.broader = [broader(captions) for captions in self.captions]
 
     def __len__(self) -> int:
         return len(self.captions)
+
+    def draw(self, i: int, generator: torch.Generator) -> str:
+        """A random caption of image ``i``, now and then a broader word."""
+        rare = float(torch.rand((), generator=generator)) < BROADER_SHARE
+        words = self.broader[i] if rare and self.broader[i] else self.captions[i]
+        return words[_randint(len(words), generator)]
 
 
 def load_source(folder: Path, name: str) -> Source:
@@ -138,9 +154,8 @@ class Mixer:
             indices = self._indices(which, step)
             images.append(augment(source.pixels[indices], size, min_area, jitter, generator))
             for i in indices.tolist():
-                captions = source.captions[i]
-                chosen.append((captions[_randint(len(captions), generator)], source.name))
-                fitting.append(captions)
+                chosen.append((source.draw(i, generator), source.name))
+                fitting.append(source.captions[i] + source.broader[i])
         return Batch(torch.cat(images), *sentences(chosen, fitting, generator))
 
 

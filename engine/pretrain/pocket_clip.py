@@ -14,125 +14,23 @@ import argparse
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from transformers import AttentionInterface, CLIPConfig, CLIPModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers import CLIPModel
 
+from engine import vocabulary
 from engine.pretrain.card import describe_run, read_runs, write_card
 from engine.pretrain.corpus import Batch, Mixer, all_captions, load_sources
 from engine.pretrain.measure import MEAN, STD, Suite
+from engine.pretrain.model import Recipe, build_model, grow
+from engine.pretrain.precision import bf16_is_faster
 from engine.pretrain.tokenizer import copy_tokenizer, train_tokenizer
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the weights; stored in the checkpoint and in the model card."""
-
-    minutes: float = 90.0
-    """Length of training in minutes; ignored where ``images`` is set."""
-    images: int = 0
-    """Length of training in images seen; 0 = by time. Runs of a set length are repeatable."""
-    seed: int = 0
-    batch_size: int = 512
-    vision_width: int = 192
-    vision_layers: int = 6
-    text_width: int = 160
-    text_layers: int = 3
-    vision_heads: int = 3
-    text_heads: int = 5
-    embedding: int = 256
-    patch: int = 8
-    image_size: int = 56
-    """Side in pixels of the finished model."""
-    small_size: int = 32
-    """Side in pixels during the first part of training."""
-    small_share: float = 0.6
-    """Share of training spent at ``small_size``."""
-    muon_lr: float = 2e-3
-    adam_lr: float = 1e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.02
-    """Share of training with a rising learning rate."""
-    min_area: float = 0.4
-    """Smallest crop, as a share of the image's area."""
-    jitter: float = 0.2
-    """Largest change of brightness, contrast and saturation, as a share."""
-    ema: float = 0.995
-    context: int = 40
-    """Longest text in tokens."""
-
-
-FULL_PRECISION_ATTENTION = "sdpa_fp32"
-
-
-def full_precision_attention(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:
-    """Attention in fp32 under CPU autocast: its bf16 backward pass is ten times slower (measured)."""
-    dtype = torch.float32 if query.device.type == "cpu" else query.dtype
-    with torch.autocast(query.device.type, enabled=False):
-        return sdpa_attention_forward(module, query.to(dtype), key.to(dtype), value.to(dtype), mask, **options)
-
-
-AttentionInterface.register(FULL_PRECISION_ATTENTION, full_precision_attention)
-AttentionMaskInterface.register(FULL_PRECISION_ATTENTION, sdpa_mask)
-
-
-def bf16_is_faster(device: str) -> bool:
-    """Whether bf16 matrix products beat fp32 clearly here: on CUDA yes, on a CPU it is measured."""
-    if device != "cpu":
-        return True
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.randn(4096, 256).to(dtype), torch.randn(1024, 256).to(dtype)
-        runs = []
-        for _ in range(5):
-            started = time.perf_counter()
-            F.linear(a, b)
-            runs.append(time.perf_counter() - started)
-        seconds[dtype] = min(runs)
-    return seconds[torch.bfloat16] < 0.7 * seconds[torch.float32]
-
-
-def build_model(recipe: Recipe, vocabulary: int, size: int) -> Any:
-    """Randomly initialised CLIP of the recipe's shape for images of ``size`` pixels."""
-    text = {
-        "vocab_size": vocabulary, "hidden_size": recipe.text_width, "intermediate_size": 4 * recipe.text_width,
-        "num_hidden_layers": recipe.text_layers, "num_attention_heads": recipe.text_heads, "hidden_act": "gelu",
-        "max_position_embeddings": recipe.context, "projection_dim": recipe.embedding,
-        "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1,
-    }  # fmt: skip
-    vision = {
-        "hidden_size": recipe.vision_width, "intermediate_size": 4 * recipe.vision_width,
-        "num_hidden_layers": recipe.vision_layers, "num_attention_heads": recipe.vision_heads, "hidden_act": "gelu",
-        "image_size": size, "patch_size": recipe.patch, "projection_dim": recipe.embedding,
-    }  # fmt: skip
-    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=recipe.embedding)
-    config._attn_implementation = FULL_PRECISION_ATTENTION
-    return CLIPModel(config)
-
-
-def grow(model: Any, recipe: Recipe, size: int) -> Any:
-    """The same model for images of another size: position embeddings are interpolated."""
-    bigger = build_model(recipe, model.config.text_config.vocab_size, size)
-    state = model.state_dict()
-    key = "vision_model.embeddings.position_embedding.weight"
-    positions = state[key]
-    side, new = math.isqrt(len(positions) - 1), size // recipe.patch
-    grid = positions[1:].T.reshape(1, -1, side, side)
-    grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
-    state[key] = torch.cat([positions[:1], grid.reshape(grid.shape[1], -1).T])
-    state.pop("vision_model.embeddings.position_ids", None)
-    try:
-        bigger.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise ValueError(f"The weights to go on from do not have this recipe's shape: {error}") from error
-    return bigger
 
 
 def contrastive_loss(logits: torch.Tensor, target: torch.Tensor, related: torch.Tensor) -> torch.Tensor:
@@ -168,6 +66,7 @@ class Trainer:
         self.bf16 = bf16_is_faster(device)
         self.suite = Suite(data)
         self.earlier: list[dict[str, Any]] = []
+        self._maker, self._ahead = ThreadPoolExecutor(1), dict[tuple[int, int], Future[Batch]]()
         torch.manual_seed(recipe.seed)
         self.size = recipe.small_size
         if start:
@@ -177,6 +76,8 @@ class Trainer:
         else:
             self.tokenizer = train_tokenizer(all_captions(self.mixer.sources), out, context=recipe.context)
             self._adopt(build_model(recipe, len(self.tokenizer), self.size))
+        said = (a + b for source in self.mixer.sources for a, b in zip(source.captions, source.broader, strict=True))
+        vocabulary.write(vocabulary.count(said), out)
 
     def _adopt(self, model: Any, average: Any | None = None) -> None:
         """Make ``model`` the one in training, with fresh optimizers."""
@@ -244,12 +145,22 @@ class Trainer:
             features.append(self.model.get_text_features(input_ids=padded.to(self.device)).pooler_output)
         return torch.cat(features)[torch.tensor(order).argsort()]
 
+    def _batch(self) -> Batch:
+        """This step's batch; the next one is made meanwhile."""
+        wanted = (self.step, self.size)
+        batch = self._ahead.pop(wanted).result() if wanted in self._ahead else self._make(*wanted)
+        self._ahead = {(self.step + 1, self.size): self._maker.submit(self._make, self.step + 1, self.size)}
+        return batch
+
+    def _make(self, step: int, size: int) -> Batch:
+        return self.mixer.batch(step, size, self.recipe.min_area, self.recipe.jitter)
+
     def train_step(self) -> float:
         """One optimizer step; returns the loss."""
         started = time.perf_counter()
         self._grow_if_due()
         self._set_rates()
-        batch = self.mixer.batch(self.step, self.size, self.recipe.min_area, self.recipe.jitter)
+        batch = self._batch()
         loss = contrastive_loss(self.logits(batch), batch.target.to(self.device), batch.related.to(self.device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -346,10 +257,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("assets/pocket-clip"), help="where the finished model goes")
     parser.add_argument("--work", type=Path, default=Path("runs/pocket-clip"), help="where the checkpoint goes")
     parser.add_argument("--start", type=Path, help="folder of finished weights to go on from; default: from scratch")
-    parser.add_argument("--minutes", type=float, default=Recipe.minutes, help="length of training in minutes")
-    parser.add_argument("--images", type=int, default=0, help="length in images instead of minutes (repeatable)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch-size", type=int, default=Recipe.batch_size)
+    parser.add_argument("--minutes", type=float, help="length of training in minutes (default: 90, on a GPU 25)")
+    parser.add_argument("--images", type=int, help="length in images instead of minutes (repeatable)")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--batch-size", type=int, help="images a step (default: 512, on a GPU 2048)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--compile", action="store_true", help="faster steps where a C++ compiler is at hand")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all")
@@ -363,7 +274,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    recipe = Recipe(minutes=options.minutes, images=options.images, seed=options.seed, batch_size=options.batch_size)
+    given = {name: getattr(options, name) for name in ("minutes", "images", "seed", "batch_size")}
+    recipe = Recipe.preset(device, **{name: value for name, value in given.items() if value is not None})
     trainer = Trainer(recipe, options.data, options.out, options.work, device, options.start, options.compile)
     if options.resume and trainer.resume():
         print(f"resumed at {trainer.progress:.1%}")

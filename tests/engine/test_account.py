@@ -1,11 +1,14 @@
-"""Costs: measured, and forecast from shapes."""
+"""Costs as they are measured, and the machine's speed."""
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+import torch
 
-from engine import account, registry
+from engine import account
 
 
 def test_meter_sees_memory_that_is_given_back():
@@ -31,22 +34,45 @@ def test_stopwatch_adds_parts():
         raise ValueError("x")
 
 
-@pytest.mark.parametrize("spec", list(registry.methods()), ids=lambda spec: spec.id)
-def test_forecast_grows_with_the_work(spec, tiny):
-    config = spec.configure()
-    small = account.forecast(spec, config, tiny, labels=3, support=12, images=30)
-    large = account.forecast(spec, config, tiny, labels=30, support=480, images=600, folds=5)
-    assert large.seconds > small.seconds > 0
-    assert large.trainable_parameters >= small.trainable_parameters
-    assert small.total_parameters == tiny.total_parameters()
-    assert (small.steps > 0) == spec.tuner().trains
+@pytest.fixture
+def fresh_cache(tmp_path, monkeypatch):
+    """An empty cache folder, and no speed in this process's memory."""
+    monkeypatch.setenv("CTL_CACHE", str(tmp_path / "cache"))
+    account.speed.cache_clear()
+    yield tmp_path / "cache" / "speed.json"
+    account.speed.cache_clear()
 
 
-def test_full_fine_tuning_is_forecast_dearest(pocket):
-    costs = {
-        spec.id: account.forecast(spec, spec.configure(), pocket, labels=10, support=80, images=500)
-        for spec in registry.methods()
-    }
-    assert max(costs, key=lambda m: costs[m].trainable_parameters) == "full"
-    assert costs["full"].memory_bytes > costs["linear_probe"].memory_bytes
-    assert costs["lora"].seconds > costs["linear_probe"].seconds
+def test_speed_is_measured_once_and_kept(fresh_cache, monkeypatch):
+    first = account.speed("cpu")
+    assert 1e8 < first.flops < 1e14
+    assert 1e7 < first.written < 1e13
+    assert 1e-8 < first.operation < 1e-2
+    assert 1e-5 < first.image < 1
+    kept = json.loads(fresh_cache.read_text())
+    assert list(kept) == [account.machine("cpu")]
+    assert torch.__version__ in account.machine("cpu")
+    account.speed.cache_clear()
+    monkeypatch.setattr(account, "measure", lambda device: pytest.fail("measured again"))
+    assert account.speed("cpu") == first
+
+
+@pytest.mark.parametrize("damaged", ["", "[]", "{", '{"KEY": {"flops": 1}}', '{"KEY": 3}'])
+def test_a_damaged_speed_file_is_measured_again(fresh_cache, monkeypatch, damaged):
+    speed = account.Speed(1e9, 1e9, 1e-6, 1e-3)
+    monkeypatch.setattr(account, "measure", lambda device: speed)
+    fresh_cache.parent.mkdir()
+    fresh_cache.write_text(damaged.replace("KEY", account.machine("cpu")))
+    assert account.speed("cpu") == speed
+    assert json.loads(fresh_cache.read_text())[account.machine("cpu")]["flops"] == 1e9
+
+
+def test_a_cache_folder_that_cannot_be_made_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CTL_CACHE", str(tmp_path / "file"))
+    speed = account.Speed(1e9, 2e9, 1e-6, 1e-3)
+    monkeypatch.setattr(account, "measure", lambda device: speed)
+    account.speed.cache_clear()
+    assert account.speed("cpu") == speed
+    account.speed.cache_clear()
+    assert speed.seconds(1e9, 2e9, 1e6) == pytest.approx(3)

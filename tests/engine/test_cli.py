@@ -36,7 +36,8 @@ def test_tune_json_holds_everything(result):
     run, folder = result
     for key in ("backbone", "method", "preset", "config", "seed", "labels", "support", "test", "accuracy", "interval95",
                 "verdict", "p_value", "trainable_parameters", "total_parameters", "peak_memory_bytes", "memory_kind",
-                "forecast_memory_bytes", "seconds", "adapter_bytes", "curve"):  # fmt: skip
+                "forecast_memory_bytes", "forecast_parts", "seconds", "forecast_seconds", "adapter_bytes",
+                "curve"):  # fmt: skip
         assert key in run, key
     assert set(run["accuracy"]) == {"zero_shot", "zero_shot_ensemble", "tuned"} == set(run["interval95"])
     assert set(run["seconds"]) == {"features", "train", "evaluate"}
@@ -59,7 +60,7 @@ def test_predict_with_the_saved_adapter(result, task_folder, capsys):
 def test_same_command_twice_same_numbers(task_folder, capsys):
     command = ("tune", "--task", task_folder, "--method", "lora", "--shots", 2, "--set", "epochs=2", "--json")
     first, second = (json.loads(call(capsys, *command)[1]) for _ in range(2))
-    for changing in ("seconds", "peak_memory_bytes", "forecast_memory_bytes"):
+    for changing in ("seconds", "forecast_seconds", "peak_memory_bytes", "forecast_memory_bytes"):
         first.pop(changing), second.pop(changing)
     assert first == second
 
@@ -105,6 +106,40 @@ def test_user_errors_exit_2_with_a_sentence(arguments, words, task_folder, capsy
     assert out == ""
     assert words in err
     assert "Traceback" not in err
+
+
+def test_forecast_needs_no_weights_of_a_known_backbone(capsys):
+    command = ("forecast", "--method", "lora", "--backbone", "openai/clip-vit-base-patch32", "--labels", 4)
+    code, out, err = call(capsys, *command, "--batch", 8, "--shots", 4, "--set", "r=4", "--device", "cpu", "--json")
+    assert (code, err) == (0, "")
+    needed = json.loads(out)
+    assert needed["total_parameters"] == 151_277_313
+    assert needed["trainable_parameters"] == 12 * 2 * 4 * (2 * 768 + 2 * 512)
+    assert needed["config"]["batch_size"] == 8
+    assert needed["support"] == 16
+    assert needed["total_bytes"] == sum(needed["memory"].values()) > 600_000_000
+    assert set(needed["seconds"]) == {"features", "train", "evaluate"}
+    assert needed["fits"]["8 GB"] is True
+    table = call(capsys, "forecast", "--method", "linear_probe", "--device", "cpu")[1]
+    assert "activations" in table
+    assert "80 GB: yes" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--method", "magic"), "no method 'magic'"),
+        (("--method", "lora", "--backbone", "no/such"), "no/such"),
+        (("--method", "lora", "--labels", "1"), "--labels must be at least 2"),
+        (("--method", "lora", "--shots", "0"), "--shots must be at least 1"),
+        (("--method", "lora", "--images", "-3"), "--images must be at least 1"),
+        (("--method", "lora", "--batch", "0"), "batch_size"),
+    ],
+)
+def test_forecast_errors_are_sentences(arguments, words, capsys):
+    code, out, err = call(capsys, "forecast", *arguments)
+    assert (code, out) == (2, "")
+    assert words in err
 
 
 def test_ctrl_c_exits_3(monkeypatch, capsys, task_folder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -32,7 +34,7 @@ def test_rows_do_not_depend_on_the_batch(tiny, task_images):
 
 
 def test_cache_is_bounded_and_forgets_the_oldest():
-    cache = Cache(limit=100)
+    cache = Cache(limit=100, disk_limit=0)
     for k in range(10):
         cache.put((k,), torch.zeros(5))  # 20 bytes each
     assert cache.bytes <= 100
@@ -44,9 +46,47 @@ def test_cache_is_bounded_and_forgets_the_oldest():
     assert cache.bytes == 0
 
 
-def test_a_cache_that_holds_nothing_gives_the_same(tiny, task_images):
-    kept = FeatureStore(tiny, task_images, Cache()).features()
-    assert torch.equal(FeatureStore(tiny, task_images, Cache(limit=0)).features(), kept)
+def test_what_leaves_memory_goes_to_disk_within_its_limit():
+    cache = Cache(limit=100, disk_limit=100)
+    for k in range(12):
+        cache.put((k,), torch.full((5,), float(k)))  # 20 bytes each: 5 in memory, 5 on disk
+    found = [k for k in range(12) if cache.get((k,)) is not None]
+    assert found == list(range(2, 12))
+    for k in found:
+        assert torch.equal(cache.get((k,)), torch.full((5,), float(k)))
+    folder = Path(cache._disk._folder.name)
+    assert len(list(folder.iterdir())) == 5
+    cache.clear()
+    assert list(folder.iterdir()) == []
+    assert cache.get((7,)) is None
+
+
+def test_an_emptied_folder_only_costs_time():
+    cache = Cache(limit=0)
+    cache.put(("a",), torch.ones(5))
+    for file in Path(cache._disk._folder.name).iterdir():
+        file.unlink()
+    assert cache.get(("a",)) is None
+    cache.put(("a",), torch.ones(5))
+    assert torch.equal(cache.get(("a",)), torch.ones(5))
+
+
+@pytest.mark.parametrize("stage", [PIXELS, 0, 2, FEATURES])
+@pytest.mark.parametrize(("memory", "disk"), [(0, 0), (0, 1 << 30), (3000, 1 << 30)])
+def test_rows_are_the_same_from_anywhere(tiny, task_images, stage, memory, disk):
+    kept = FeatureStore(tiny, task_images, Cache())
+    elsewhere = FeatureStore(tiny, task_images, Cache(memory, disk))
+    expected = kept.stage(stage)
+    for store in (elsewhere, elsewhere, kept):  # computed, read back, from memory
+        found = store.stage(stage)
+        assert found.dtype == expected.dtype == torch.float32
+        assert torch.equal(found, expected)
+
+
+def test_half_precision_tokens_lead_to_the_same_features(tiny, task_images):
+    store = FeatureStore(tiny, task_images, Cache())
+    from_tokens = tiny.vision.advance(store.stage(1), 1, FEATURES)
+    torch.testing.assert_close(from_tokens, store.features(), atol=2e-3, rtol=0)
 
 
 def test_other_weights_have_other_rows(tiny, task_images):

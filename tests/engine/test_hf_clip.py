@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,3 +114,26 @@ def test_folders_that_cannot_be_used_have_a_sentence(damage, tiny, tmp_path):
 def test_hub_name_without_network_has_a_sentence():
     with pytest.raises(BackboneUnavailable, match="nobody/no-such-clip"):
         catalog.load("nobody/no-such-clip", "cpu")
+
+
+def save_as_bin(backbone, folder, weights) -> None:
+    for part in (backbone.model, backbone.tokenizer, backbone.processor):
+        part.save_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+
+
+def test_older_checkpoints_without_safetensors_load(tiny, tmp_path):
+    save_as_bin(tiny, tmp_path, tiny.model.state_dict())
+    assert catalog.load(str(tmp_path), "cpu").weight_hash == tiny.weight_hash
+
+
+def test_code_in_a_bin_file_is_never_run(tiny, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "trapped",))
+
+    save_as_bin(tiny, tmp_path, {"logit_scale": Trap()})
+    with pytest.raises(BackboneUnavailable):
+        catalog.load(str(tmp_path), "cpu")
+    assert not (tmp_path / "trapped").exists()

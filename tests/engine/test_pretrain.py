@@ -15,8 +15,10 @@ pa = pytest.importorskip("pyarrow")
 
 from engine.backbones import catalog, hf_clip  # noqa: E402
 from engine.pretrain import corpus, pocket_clip  # noqa: E402
+from engine.pretrain.broader import broader  # noqa: E402
 from engine.pretrain.card import read_runs  # noqa: E402
 from engine.pretrain.measure import CLASSIFICATION, recall  # noqa: E402
+from engine.pretrain.model import Recipe  # noqa: E402
 
 
 def encoded(seed: int, mode: str = "RGB") -> bytes:
@@ -49,7 +51,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def trainer(data: Path, root: Path, name: str, start: Path | None = None) -> pocket_clip.Trainer:
-    recipe = pocket_clip.Recipe(
+    recipe = Recipe(
         images=240, batch_size=24, vision_width=32, vision_layers=1, text_width=32, text_layers=1, vision_heads=2,
         text_heads=2, embedding=16, image_size=24, small_size=16, small_share=0.5,
     )  # fmt: skip
@@ -74,12 +76,18 @@ def test_resuming_gives_what_an_uninterrupted_run_gives(data, tmp_path):
         assert torch.equal(a, b), name
 
 
+def test_a_gpu_gets_stronger_augmentation_and_options_win():
+    cpu, gpu = Recipe.preset("cpu"), Recipe.preset("cuda", batch_size=64)
+    assert cpu == Recipe()
+    assert (gpu.batch_size, gpu.image_size) == (64, cpu.image_size)
+    assert gpu.min_area < cpu.min_area
+    assert gpu.jitter > cpu.jitter
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(data, tmp_path):
     first = trainer(data, tmp_path, "x")
     first.save()
-    other = pocket_clip.Trainer(
-        pocket_clip.Recipe(images=24, batch_size=24), data, tmp_path / "m", tmp_path / "x" / "work", "cpu"
-    )
+    other = pocket_clip.Trainer(Recipe(images=24, batch_size=24), data, tmp_path / "m", tmp_path / "x" / "work", "cpu")
     with pytest.raises(ValueError, match="another recipe"):
         other.resume()
 
@@ -141,6 +149,28 @@ def test_images_of_one_class_share_their_sentence():
     assert len(texts) == 2
     assert target.tolist() == [0, 1, 0]
     assert related.tolist() == [[True, False], [True, True], [True, True]]
+
+
+def test_a_broader_word_stands_in_now_and_then():
+    assert broader(["rose"]) == ["flower", "plant"]
+    assert broader(["egyptian cat", "cat"]) == ["animal", "pet"]
+    assert broader(["oboe"]) == []
+    source = corpus.Source("cifar", torch.zeros(1, 3, 4, 4, dtype=torch.uint8), [["rose"]])
+    generator = torch.Generator().manual_seed(0)
+    drawn = [source.draw(0, generator) for _ in range(2000)]
+    assert 0.17 < 1 - drawn.count("rose") / 2000 < 0.23
+    assert set(drawn) == {"rose", "flower", "plant"}
+
+
+def test_a_broader_word_is_no_negative():
+    flower = corpus.Source("cifar", torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [["rose"], ["tulip"]])
+    _, _, related = corpus.sentences(
+        [("flower", "cifar"), ("tulip", "cifar")],
+        [flower.captions[i] + flower.broader[i] for i in range(2)],
+        torch.Generator().manual_seed(0),
+    )
+    assert related[1].tolist() == [True, True]
+    assert related[0].tolist() == [True, False]
 
 
 def test_every_image_is_seen_once_an_epoch(data):
