@@ -98,7 +98,9 @@ _METHODS: dict[str, MethodSpec] = {}
 
 
 def register(spec: MethodSpec) -> MethodSpec:
-    """Add a method; refuses a duplicate id, a wrong case, an unknown family and missing parts."""
+    """Add a method; refuses a duplicate id, a wrong case, an unknown family or need, and missing parts."""
+    from engine.backbones.base import CAPABILITIES
+
     if not re.fullmatch(r"[a-z][a-z0-9_]*", spec.id):
         raise ValueError(f"method id {spec.id!r} must be lower_snake_case")
     if spec.id in _METHODS:
@@ -107,6 +109,8 @@ def register(spec: MethodSpec) -> MethodSpec:
         raise ValueError(f"method {spec.id!r}: family {spec.family!r} is none of {FAMILIES}")
     if "budget" not in spec.presets:
         raise ValueError(f"method {spec.id!r} has no preset 'budget'")
+    if not spec.needs <= set(CAPABILITIES):
+        raise ValueError(f"method {spec.id!r} needs something that is none of {CAPABILITIES}")
     for name in ("name", "sentence", "paper", "formula", "saved"):
         if not getattr(spec, name).strip():
             raise ValueError(f"method {spec.id!r}: {name} is empty")

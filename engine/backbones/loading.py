@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -132,12 +133,16 @@ def hub_file(id: str, name: str) -> Path | None:
 
 
 def find_weights(source: str | Path) -> str | None:
-    """Name of the weights' file in a folder or hub repository, downloaded from there if need be; None where it has
-    none. Raises what huggingface_hub raises."""
+    """Name of the weights' file in a folder or hub repository, downloaded from there if need be, in all its parts; None
+    where it has none. Raises what huggingface_hub raises."""
     if isinstance(source, Path):
         return next((name for name in WEIGHTS if (source / name).is_file()), None)
     local = next((name for name in WEIGHTS if here(source, name)), None)
-    return local or next((name for name in WEIGHTS if hub_file(source, name)), None)
+    found = local or next((name for name in WEIGHTS if hub_file(source, name)), None)
+    index = here(source, found) if found and found.endswith(".index.json") else None
+    for part in sorted(set(json.loads(index.read_text())["weight_map"].values())) if index else ():
+        hub_file(source, part)
+    return found
 
 
 def check_finite(model: nn.Module, id: str) -> None:

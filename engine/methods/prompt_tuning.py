@@ -8,9 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.backbones.base import TEXT_TOKENS
+from engine.backbones.base import TEXT_TOKENS, Backbone
+from engine.errors import BadConfig
 from engine.methods.base import Setting, TrainConfig, Tuner, setting
 from engine.registry import MethodSpec, register
+
+LABEL_TOKENS = 8
+"""Tokens of the context that are kept free for a label, with start, full stop and end."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,14 @@ class PromptTuningConfig(TrainConfig):
     epochs: int = setting(40, 1, 2000, help="passes over the training images")
     lr: float = setting(5e-3, 1e-8, 10, help="peak learning rate")
     warmup_epochs: int = setting(1, 0, 100, help="epochs at the start with a small learning rate")
+
+    def obstacle(self, backbone: Backbone) -> BadConfig | None:
+        most = backbone.shape.context - LABEL_TOKENS
+        if self.tokens <= most:
+            return None
+        return BadConfig(
+            "bad_setting", method=self.method, name="tokens", value=self.tokens, allowed=f"between 1 and {most}"
+        )
 
 
 class PromptTuning(Tuner):

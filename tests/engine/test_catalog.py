@@ -100,6 +100,26 @@ def test_a_half_downloaded_repository(layout, saved, hub, tmp_path):
     assert caught.value.key == "backbone_offline"
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_weights_in_several_files(missing, hub, tmp_path):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    siglip = make_siglip(folder)
+    (folder / "model.safetensors").unlink()
+    siglip.model.save_pretrained(folder, max_shard_size="50KB")
+    parts = sorted(folder.glob("model-*.safetensors"))
+    assert len(parts) > 1
+    if missing:
+        parts[-1].unlink()
+        hub("org/parts", folder)
+        with pytest.raises(BackboneUnavailable) as caught:
+            catalog.load("org/parts", "cpu")
+        assert caught.value.key == "backbone_offline"
+    else:
+        hub("org/parts", folder)
+        assert catalog.load("org/parts", "cpu").weight_hash == siglip.weight_hash
+
+
 @pytest.fixture
 def built_in(monkeypatch):
     """A tiny architecture under open_clip's own names, with one published tag."""

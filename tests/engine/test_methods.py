@@ -105,6 +105,15 @@ def test_prompt_tuning_takes_long_labels(tiny, setting):
     assert torch.isfinite(tuner.text_features()).all()
 
 
+def test_more_prompts_than_the_context_holds_are_refused(tiny, setting):
+    spec = registry.get("prompt_tuning")
+    most = tiny.shape.context - 8
+    assert registry.why_not(spec, tiny, spec.configure(settings={"tokens": most})) is None
+    assert torch.isfinite(build("prompt_tuning", setting, tokens=most).text_features()).all()
+    refused = registry.why_not(spec, tiny, spec.configure(settings={"tokens": most + 1}))
+    assert refused is not None and f"between 1 and {most}" in str(refused)
+
+
 @pytest.mark.parametrize("method", ["visual_prompt", "visual_prompt_deep"])
 def test_visual_prompt_positions(tiny, setting, method):
     tuner = build(method, setting, tokens=2)
@@ -214,7 +223,7 @@ def test_registry_refuses_bad_records():
     new = {"id": "new"}
     changes = {
         "twice": {}, "snake": {"id": "LoRA"}, "family": new | {"family": "x"}, "budget": new | {"presets": {}},
-        "paper": new | {"paper": " "},
+        "paper": new | {"paper": " "}, "needs": new | {"needs": frozenset({"patience"})},
     }  # fmt: skip
     for words, change in changes.items():
         with pytest.raises(ValueError, match=words):
