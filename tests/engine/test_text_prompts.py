@@ -1,0 +1,131 @@
+"""The text prompt methods' equations against a few independent lines on the library's own modules."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from engine import registry
+from engine.errors import BadConfig
+from engine.methods.base import Setting
+from engine.types import Label
+
+LABELS = (Label("cat", "cat"), Label("fire truck", "fire truck"), Label("x", "x"), Label("dog", "dog"))
+
+
+@pytest.fixture
+def setting(tiny) -> Setting:
+    torch.manual_seed(1)
+    support = normalize(torch.randn(16, 24), dim=-1)
+    prompts = [label.prompt for label in LABELS]
+    sentences = ("a photo of a {}.", "{}")
+    return Setting(
+        tiny, LABELS, sentences, tiny.text_features(prompts, sentences[:1]), tiny.text_features(prompts, sentences),
+        support, torch.arange(4).repeat(4),
+    )  # fmt: skip
+
+
+def build(method: str, setting: Setting, preset: str = "budget", **settings):
+    spec = registry.get(method)
+    torch.manual_seed(0)
+    return spec.tuner()(spec.configure(preset, settings), setting).eval()
+
+
+@torch.no_grad()
+def disturb(tuner) -> None:
+    """Move every trained parameter away from its start."""
+    torch.manual_seed(2)
+    for p in tuner.trained().values():
+        p.add_(0.05 * torch.randn_like(p))
+
+
+def plain_text(tiny, rows: list[torch.Tensor]) -> torch.Tensor:
+    """Features of token embeddings ``(T, D)`` a text, by the library's modules alone; the last token is pooled."""
+    text = tiny.model.text_model
+    features = []
+    for row in rows:
+        hidden = row + text.embeddings.position_embedding.weight[: len(row)]
+        causal = torch.full((len(row), len(row)), float("-inf")).triu(1)[None, None]
+        for block in text.encoder.layers:
+            hidden = block(hidden[None] if hidden.ndim == 2 else hidden, causal)
+        features.append(tiny.model.text_projection(text.final_layer_norm(hidden[0, -1])))
+    return normalize(torch.stack(features), dim=-1)
+
+
+def embedded(tiny, text: str) -> torch.Tensor:
+    """Token embeddings ``(T, D)`` of a text without start and end."""
+    ids = tiny.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[0]
+    return tiny.model.text_model.embeddings.token_embedding(ids)
+
+
+def framed(tiny, *parts: torch.Tensor) -> torch.Tensor:
+    """``[start] parts [end]``."""
+    table, config = tiny.model.text_model.embeddings.token_embedding.weight, tiny.model.config.text_config
+    return torch.cat([table[[config.bos_token_id]], *parts, table[[config.eos_token_id]]])
+
+
+@torch.no_grad()
+def test_conditional_prompt_shifts_every_vector_by_the_image(tiny, setting):
+    tuner = build("conditional_prompt", setting, tokens=3)
+    disturb(tuner)
+    f = normalize(torch.randn(3, 24), dim=-1)
+    down, _, up = tuner.meta_net
+    rows = []
+    for image in f:
+        shift = torch.relu(image @ down.weight.T + down.bias) @ up.weight.T + up.bias
+        texts = [framed(tiny, tuner.context + shift, embedded(tiny, f"{label.prompt}.")) for label in LABELS]
+        rows.append(tiny.model.logit_scale.exp() * plain_text(tiny, texts) @ image)
+    torch.testing.assert_close(tuner(f), torch.stack(rows), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_conditional_prompt_shows_the_mean_shift(tiny, setting):
+    tuner = build("conditional_prompt", setting)
+    disturb(tuner)
+    tuner.finished()
+    shift = tuner.meta_net(setting.support).mean(0)
+    texts = [framed(tiny, tuner.context + shift, embedded(tiny, f"{label.prompt}.")) for label in LABELS]
+    torch.testing.assert_close(tuner.text_features(), plain_text(tiny, texts), atol=1e-5, rtol=1e-4)
+    assert tuner.saved()["mean_shift"].shape == (32,)
+
+
+def test_conditional_prompt_in_pieces_has_the_same_gradient(setting, monkeypatch):
+    f = normalize(torch.randn(6, 24), dim=-1)
+    gradients = []
+    for texts_at_once in (1000, 8):  # the whole batch, and two images with their four texts at a time
+        monkeypatch.setattr("engine.methods.conditional_prompt.TEXTS_AT_ONCE", texts_at_once)
+        tuner = build("conditional_prompt", setting, meta_start="noise")
+        loss, logits = tuner.objective(f, torch.tensor([0, 1, 2, 3, 0, 1]))
+        loss.backward()
+        gradients.append([logits.detach(), *(p.grad for p in tuner.trained().values())])
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-4)
+    assert gradients[0][1].abs().max() > 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("encoder", ["mlp", "lstm"])
+def test_p_tuning_stands_where_it_should_and_its_encoder_can_go(tiny, setting, encoder):
+    tuner = build("p_tuning", setting, encoder=encoder, front=3, back=2, anchor="photo of", hidden=8)
+    disturb(tuner)
+    module = tuner.encoder
+    start = module.embedding.weight[None]
+    vectors = module.mlp_head(module.lstm_head(start)[0] if encoder == "lstm" else start)[0]
+    texts = [
+        framed(tiny, vectors[:3], embedded(tiny, "photo of"), embedded(tiny, label.prompt), vectors[3:],
+               embedded(tiny, "."))
+        for label in LABELS
+    ]  # fmt: skip
+    before = tuner.text_features()
+    torch.testing.assert_close(before, plain_text(tiny, texts), atol=1e-5, rtol=1e-4)
+    kept = tuner.finished()
+    assert torch.equal(kept.text_features(), before)
+    assert {name: p.numel() for name, p in kept.saved().items()} == {"vectors": 5 * 32}
+    assert not any("encoder" in name for name, _ in kept.named_parameters())
+    assert kept.layout("cat") == ["v1", "v2", "v3", "photo", "of", "cat", "v4", "v5", "."]
+
+
+def test_p_tuning_is_not_without_vectors():
+    with pytest.raises(BadConfig) as caught:
+        registry.get("p_tuning").configure("budget", {"front": 0, "back": 0})
+    assert caught.value.key == "setting_conflict"
