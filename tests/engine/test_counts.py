@@ -22,6 +22,7 @@ EXACT = [
     ("conditional_prompt", "budget", 35_360),
     ("conditional_prompt", "paper", 35_360),
     ("p_tuning", "budget", 8 * 512 + 513 * 128 + 129 * 128 + 129 * 512),
+    ("prefix_tuning", "budget", 4 * 512 + 513 * 128 + 129 * 12 * 2 * 512),
     ("visual_prompt", "budget", 3_840),
     ("visual_prompt_deep", "budget", 46_080),
     ("lora", "budget", 491_520),
@@ -29,7 +30,7 @@ EXACT = [
     ("full", "budget", 151_277_313),
 ]
 
-SAVED = [("p_tuning", 8 * 512)]
+SAVED = [("p_tuning", 8 * 512), ("prefix_tuning", 49_152)]
 """Numbers in the adapter file where an encoder is dropped after training."""
 
 

@@ -129,3 +129,76 @@ def test_p_tuning_is_not_without_vectors():
     with pytest.raises(BadConfig) as caught:
         registry.get("p_tuning").configure("budget", {"front": 0, "back": 0})
     assert caught.value.key == "setting_conflict"
+
+
+def attend(block, hidden: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, causal: bool) -> torch.Tensor:
+    """A CLIP block on ``(T, D)``, head by head and token by token, with M more keys and values ``(M, D)``."""
+    attention, x = block.self_attn, block.layer_norm1(hidden)
+    q, k, v = attention.q_proj(x), torch.cat([keys, attention.k_proj(x)]), torch.cat([values, attention.v_proj(x)])
+    size, mixed = attention.head_dim, torch.zeros_like(x)
+    for head in range(attention.num_heads):
+        part = slice(head * size, (head + 1) * size)
+        for t in range(len(x)):
+            seen = len(keys) + (t + 1 if causal else len(x))
+            weights = (k[:seen, part] @ q[t, part] / size**0.5).softmax(0)
+            mixed[t, part] = weights @ v[:seen, part]
+    hidden = hidden + attention.out_proj(mixed)
+    return hidden + block.mlp(block.layer_norm2(hidden))
+
+
+@torch.no_grad()
+def test_prefix_is_keys_and_values_before_the_text_and_its_encoder_can_go(tiny, setting):
+    tuner = build("prefix_tuning", setting, tokens=2, hidden=8)
+    disturb(tuner)
+    module, text = tuner.encoders["text"], tiny.model.text_model
+    hidden = torch.tanh(module.embedding.weight @ module.transform[0].weight.T + module.transform[0].bias)
+    flat = hidden @ module.transform[2].weight.T + module.transform[2].bias  # (2, 2 * 3 * 32)
+    features = []
+    for label in LABELS:
+        row = framed(tiny, embedded(tiny, f"a photo of a {label.prompt}."))
+        row = row + text.embeddings.position_embedding.weight[: len(row)]  # positions do not move
+        for k, block in enumerate(text.encoder.layers):
+            row = attend(block, row, flat[:, 64 * k : 64 * k + 32], flat[:, 64 * k + 32 : 64 * k + 64], causal=True)
+        features.append(tiny.model.text_projection(text.final_layer_norm(row[-1])))
+    before = tuner.text_features()
+    torch.testing.assert_close(before, normalize(torch.stack(features), dim=-1), atol=1e-5, rtol=1e-4)
+    kept = tuner.finished()
+    assert torch.equal(kept.text_features(), before)
+    assert {name: p.numel() for name, p in kept.saved().items()} == {"prefixes.text": 3 * 2 * 2 * 32}
+    assert not list(kept.encoders)
+
+
+@torch.no_grad()
+def test_prefix_in_the_image_tower(tiny, setting):
+    tuner = build("prefix_tuning", setting, tokens=2, towers="vision", encoder=False)
+    disturb(tuner)
+    flat, vision = tuner.encoders["vision"].embedding.weight, tiny.model.vision_model
+    tokens = torch.randn(5, 48)
+    row = tokens
+    for k, block in enumerate(vision.encoder.layers):
+        row = attend(block, row, flat[:, 96 * k : 96 * k + 48], flat[:, 96 * k + 48 : 96 * k + 96], causal=False)
+    wanted = normalize(tiny.model.visual_projection(vision.post_layernorm(row[0])), dim=-1)
+    torch.testing.assert_close(tuner.image_features(tokens[None])[0], wanted, atol=1e-5, rtol=1e-4)
+    assert torch.equal(tuner.text_features(), setting.ensemble)
+
+
+@torch.no_grad()
+def test_prefix_leaves_the_backbone_alone_and_both_towers_are_trained(tiny, setting):
+    tuner = build("prefix_tuning", setting, towers="both")
+    assert tuner.stage == 0
+    assert {name.split(".")[1] for name in tuner.trained()} == {"text", "vision"}
+    assert type(tiny.text.blocks[0].self_attn).__name__ == "CLIPAttention"
+    ours, theirs = tuner.tuned.text.blocks[0].self_attn.attention, tiny.text.blocks[0].self_attn
+    assert ours.q_proj.weight.data_ptr() == theirs.q_proj.weight.data_ptr()
+    declared = registry.get("prefix_tuning").count(tiny.shape, tuner.config, 4, 16)
+    assert declared == sum(p.numel() for p in tuner.trained().values())
+
+
+def test_prefix_names_a_tower_that_cannot_take_it(tiny, setting):
+    other = tiny.twin()
+    for block in other.vision.blocks:
+        block.self_attn = torch.nn.Identity()
+    broken = Setting(**{**vars(setting), "backbone": other})
+    build("prefix_tuning", broken)
+    with pytest.raises(BadConfig, match="vision tower"):
+        build("prefix_tuning", broken, towers="both")
