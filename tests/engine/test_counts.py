@@ -23,6 +23,8 @@ EXACT = [
     ("conditional_prompt", "paper", 35_360),
     ("p_tuning", "budget", 8 * 512 + 513 * 128 + 129 * 128 + 129 * 512),
     ("prefix_tuning", "budget", 4 * 512 + 513 * 128 + 129 * 12 * 2 * 512),
+    ("multitask_prompt", "budget", 4 * 512 + 4 + 512),
+    ("multitask_prompt", "paper", 16 * 512 + 16 + 512),
     ("visual_prompt", "budget", 3_840),
     ("visual_prompt_deep", "budget", 46_080),
     ("lora", "budget", 491_520),

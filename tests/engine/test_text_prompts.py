@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 
 from engine import registry
 from engine.errors import BadConfig
+from engine.methods import multitask_prompt
 from engine.methods.base import Setting
 from engine.types import Label
 
@@ -202,3 +203,61 @@ def test_prefix_names_a_tower_that_cannot_take_it(tiny, setting):
     build("prefix_tuning", broken)
     with pytest.raises(BadConfig, match="vision tower"):
         build("prefix_tuning", broken, towers="both")
+
+
+@torch.no_grad()
+def test_multitask_prompt_is_a_hadamard_product(tiny, setting):
+    tuner = build("multitask_prompt", setting, rank=2)
+    torch.testing.assert_close(tuner.text_features(), setting.single, atol=1e-6, rtol=0)  # factors of ones
+    disturb(tuner)
+    module = tuner.prompt
+    factor = sum(torch.outer(module.prefix_task_cols[0, :, r], module.prefix_task_rows[0, r]) for r in range(2))
+    texts = [framed(tiny, module.embedding.weight * factor, embedded(tiny, f"{label.prompt}.")) for label in LABELS]
+    torch.testing.assert_close(tuner.text_features(), plain_text(tiny, texts), atol=1e-5, rtol=1e-4)
+
+
+def test_multitask_source_stage_distils_one_prompt(tiny, setting):
+    config = registry.get("multitask_prompt").configure("budget", {"groups": "cat, dog | fire truck, x"})
+    tasks = multitask_prompt.task_of_labels(config, setting)
+    assert tasks.tolist() == [0, 1, 1, 0]
+    teachers = multitask_prompt.SourcePrompts(config, setting, tasks)
+    disturb(teachers)
+    shared = multitask_prompt.SharedPrompt(config, setting, tasks, teachers)
+    disturb(shared)
+    f, targets = normalize(torch.randn(6, 24), dim=-1), torch.tensor([0, 1, 2, 3, 0, 2])
+    loss, _ = shared.objective(f, targets)
+    module, wanted = shared.prompt, torch.zeros(())
+    with torch.no_grad():
+        own = [module.embedding.weight * torch.outer(u[:, 0], v[0])
+               for u, v in zip(module.prefix_task_cols, module.prefix_task_rows, strict=True)]  # fmt: skip
+        words = [embedded(tiny, f"{label.prompt}.") for label in LABELS]
+        student = plain_text(tiny, [framed(tiny, own[k], w) for k, w in zip(tasks, words, strict=True)])
+        teacher = plain_text(tiny, [framed(tiny, teachers.own[k], w) for k, w in zip(tasks, words, strict=True)])
+        for image, target in zip(f, targets.tolist(), strict=True):
+            group = [k for k in range(4) if tasks[k] == tasks[target]]
+            p = (tiny.scale * student[group] @ image).softmax(0)
+            q = (tiny.scale * teacher[group] @ image).softmax(0)
+            wanted += (-p[group.index(target)].log() + 0.9 * (q * (q / p).log()).sum()) / 6
+        wanted += 0.9 * ((student - teacher) ** 2).sum(1).mean()
+    torch.testing.assert_close(loss.detach(), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_multitask_target_starts_from_the_source_stage(setting):
+    tuner = build("multitask_prompt", setting, source_epochs=2, batch_size=8)
+    start = tuner.prompt.embedding.weight.detach().clone()
+    assert tuner.tasks.bincount().tolist() == [2, 2]  # four labels make two groups at most
+    moments = list(tuner.prepare(None, range(16)))
+    assert moments == [(k, 8) for k in range(1, 9)]
+    assert not torch.equal(start, tuner.prompt.embedding.weight)
+    assert tuner.prompt.prefix_task_cols.shape == (1, 4, 1)
+    source = build("multitask_prompt", setting).prompt
+    source.prefix_task_rows = torch.nn.Parameter(torch.stack([torch.ones(1, 32), 3 * torch.ones(1, 32)]))
+    tuner.start_from(source)
+    assert torch.equal(tuner.prompt.prefix_task_rows, 2 * torch.ones(1, 1, 32))
+    assert torch.equal(tuner.prompt.embedding.weight, start)
+
+
+@pytest.mark.parametrize("groups", ["cat, mouse", "cat | cat, x"])
+def test_multitask_groups_name_labels_once(setting, groups):
+    with pytest.raises(BadConfig, match="groups"):
+        build("multitask_prompt", setting, groups=groups)
