@@ -34,53 +34,85 @@ class PromptTuningConfig(TrainConfig):
     warmup_epochs: int = setting(1, 0, 100, help="epochs at the start with a small learning rate")
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
-        most = backbone.shape.context - LABEL_TOKENS
-        if self.tokens <= most:
-            return None
-        return BadConfig(
-            "bad_setting", method=self.method, name="tokens", value=self.tokens, allowed=f"between 1 and {most}"
-        )
+        return too_many(self.method, "tokens", self.tokens, backbone)
 
 
-class PromptTuning(Tuner):
-    """``[start] v_1 ... v_M [label] . [end]``, through the frozen text tower."""
+def too_many(method: str, name: str, vectors: int, backbone: Backbone) -> BadConfig | None:
+    """Why so many vectors leave no room for a label; None where they do."""
+    most = backbone.shape.context - LABEL_TOKENS
+    if vectors <= most:
+        return None
+    return BadConfig("bad_setting", method=method, name=name, value=vectors, allowed=f"between 1 and {most}")
+
+
+def word_vectors(backbone: Backbone, text: str) -> Tensor:
+    """Token embeddings ``(n, D)`` of a text's words, without start and end."""
+    ids = backbone.tokenize([text])
+    return backbone.text.embed_tokens(ids)[0, backbone.start_tokens : int(backbone.words_end(ids)[0])].detach()
+
+
+class TextPrompt(Tuner):
+    """Trained vectors among the tokens of ``[start] label . [end]``, through the frozen text tower.
+
+    Args:
+        reserve: number of vectors, so that long labels leave room for them.
+    """
 
     class_tokens: Tensor
 
-    def __init__(self, config: PromptTuningConfig, setting: Setting):
+    def __init__(self, config: Any, setting: Setting, reserve: int):
         super().__init__(config, setting)
         backbone = self.backbone
-        ids = backbone.tokenize([f"{label.prompt}." for label in setting.labels], reserve=config.tokens)
+        ids = backbone.tokenize([f"{label.prompt}." for label in setting.labels], reserve=reserve)
         with torch.no_grad():
             self.register_buffer("class_tokens", backbone.text.embed_tokens(ids).clone(), persistent=False)  # (K, T, D)
         self.ends: Tensor = backbone.end_of(ids)  # (K,)
         self.words_end: Tensor = backbone.words_end(ids)  # (K,)
         self.stop_tokens = min(1, max(0, backbone.count_tokens("x.") - backbone.count_tokens("x")))
+
+    def encode(self, context: Tensor, where: str = "end", after: Tensor | None = None) -> Tensor:
+        """Text features of the labels with vectors around them.
+
+        Args:
+            context: ``(M, D)`` for all labels, ``(K, M, D)``, or ``(B K, M, D)`` for B versions of every label.
+            where: where the label stands, as in :func:`place`.
+            after: more vectors ``(A, D)`` between each label and its full stop.
+
+        Returns:
+            ``(K, P)`` or ``(B K, P)``, normalised.
+        """
+        versions = max(1, len(context) // len(self.class_tokens)) if context.ndim == 3 else 1
+        tokens = self.class_tokens.repeat(versions, 1, 1)
+        pooled, words = self.ends.repeat(versions), self.words_end.repeat(versions)
+        around = (self.backbone.start_tokens, self.stop_tokens)
+        if after is not None:
+            tokens = place(after.expand(len(tokens), *after.shape), tokens, words, "front", *around)
+            pooled, words = pooled + len(after), words + len(after)
+        context = context.expand(len(tokens), *context.shape[-2:])  # (K, M, D)
+        tokens = place(context, tokens, words, where, *around)
+        return self.backbone.text.encode_tokens(tokens, pooled + context.shape[-2])
+
+
+class PromptTuning(TextPrompt):
+    """``[start] v_1 ... v_M [label] . [end]``."""
+
+    def __init__(self, config: PromptTuningConfig, setting: Setting):
+        super().__init__(config, setting, reserve=config.tokens)
         start = start_vectors(config, setting)  # (M, D)
-        self.context = nn.Parameter(start.repeat(len(ids), 1, 1) if config.per_class else start)
+        self.context = nn.Parameter(start.repeat(len(setting.labels), 1, 1) if config.per_class else start)
 
     def text_features(self) -> Tensor:
-        shared = self.context.expand(len(self.class_tokens), *self.context.shape[-2:])  # (K, M, D)
-        tokens = place(
-            shared,
-            self.class_tokens,
-            self.words_end,
-            self.config.class_token,
-            self.backbone.start_tokens,
-            self.stop_tokens,
-        )
-        return self.backbone.text.encode_tokens(tokens, self.ends + self.context.shape[-2])
+        return self.encode(self.context, self.config.class_token)
 
 
-def start_vectors(config: PromptTuningConfig, setting: Setting) -> Tensor:
-    """Initial context ``(M, D)``: embeddings of the words, then noise."""
+def start_vectors(config: Any, setting: Setting) -> Tensor:
+    """Initial context ``(M, D)``: embeddings of the config's ``words``, then noise; with ``init`` noise, only that."""
     backbone = setting.backbone
     noise = torch.randn(config.tokens, backbone.text.width, generator=setting.generator()) * 0.02
     noise = noise.to(setting.support)
     if config.init == "noise":
         return noise
-    ids = backbone.tokenize([config.words])
-    words = backbone.text.embed_tokens(ids)[0, backbone.start_tokens : int(backbone.words_end(ids)[0])].detach()
+    words = word_vectors(backbone, config.words)
     return torch.cat([words[: config.tokens], noise[len(words) :]])
 
 

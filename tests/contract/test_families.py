@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import open_clip_model
+from families import OPEN_CLIP, open_clip_model
 from test_contract import LABELS, METHODS, short
 
 from engine import episode, registry, store, train
@@ -18,8 +18,10 @@ from engine.types import RunSpec
 REFUSED = {
     ("mobileclip", "visual_prompt"), ("mobileclip", "visual_prompt_deep"),
     ("resnet", "visual_prompt"), ("resnet", "visual_prompt_deep"), ("resnet", "lora"),
+    *((kind, "prefix_tuning") for kind in OPEN_CLIP),
 }  # fmt: skip
-"""What cannot be: prompts need image tokens, LoRA's usual targets are attention in both towers."""
+"""What cannot be: prompts need image tokens, LoRA's usual targets are attention in both towers, prefixes join the
+attention of transformers' towers."""
 
 
 def kind_of(backbone) -> str:
@@ -158,7 +160,7 @@ def test_saved_peft_adapter_loads_in_peft_alone(tmp_path, task_images):
 @pytest.fixture(scope="module")
 def matrix(tiny, tmp_path_factory) -> str:
     """The table of docs/backbones.md, from what the engine says."""
-    from families import OPEN_CLIP, make_open_clip, make_siglip
+    from families import make_open_clip, make_siglip
 
     columns = {"clip": tiny, "siglip": make_siglip(tmp_path_factory.mktemp("siglip"))}
     for kind in OPEN_CLIP:
@@ -173,6 +175,8 @@ def matrix(tiny, tmp_path_factory) -> str:
 
 def said(obstacle: BadConfig) -> str:
     """An obstacle in a cell."""
+    if obstacle.key == "no_prefix_attention":
+        return "transformers' towers only"
     return f"no {obstacle.values['needed']}" if "needed" in obstacle.values else "text tower only"
 
 

@@ -19,12 +19,21 @@ EXACT = [
     ("clip_adapter", "budget", 131_072),
     ("prompt_tuning", "budget", 2_048),
     ("prompt_tuning", "paper", 8_192),
+    ("conditional_prompt", "budget", 35_360),
+    ("conditional_prompt", "paper", 35_360),
+    ("p_tuning", "budget", 8 * 512 + 513 * 128 + 129 * 128 + 129 * 512),
+    ("prefix_tuning", "budget", 4 * 512 + 513 * 128 + 129 * 12 * 2 * 512),
+    ("multitask_prompt", "budget", 4 * 512 + 4 + 512),
+    ("multitask_prompt", "paper", 16 * 512 + 16 + 512),
     ("visual_prompt", "budget", 3_840),
     ("visual_prompt_deep", "budget", 46_080),
     ("lora", "budget", 491_520),
     ("lora", "paper", 184_320),
     ("full", "budget", 151_277_313),
 ]
+
+SAVED = [("p_tuning", 8 * 512), ("prefix_tuning", 49_152)]
+"""Numbers in the adapter file where an encoder is dropped after training."""
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +58,13 @@ def test_count_on_vit_b_32(method, preset, count, setting):
     assert spec.count(setting.backbone.shape, config, 10, 40) == count
     tuner = spec.tuner()(config, setting)
     assert sum(p.numel() for p in tuner.trained().values()) == count
+
+
+@pytest.mark.parametrize(("method", "count"), SAVED)
+def test_saved_on_vit_b_32(method, count, setting):
+    spec = registry.get(method)
+    tuner = spec.tuner()(spec.configure(), setting).finished()
+    assert sum(tensor.numel() for tensor in tuner.saved().values()) == count
 
 
 def test_every_method_is_in_the_table():

@@ -1,0 +1,138 @@
+"""P-tuning: prompt vectors that come out of a small encoder, before and after the label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.backbones.base import TEXT_TOKENS, Backbone
+from engine.errors import BadConfig
+from engine.methods.base import Setting, TrainConfig, setting
+from engine.methods.prompt_tuning import TextPrompt, too_many, word_vectors
+from engine.registry import MethodSpec, register
+
+
+@dataclass(frozen=True)
+class PTuningConfig(TrainConfig):
+    """P-tuning's settings."""
+
+    method = "p_tuning"
+    front: int = setting(6, 0, 64, help="trained vectors before the label")
+    back: int = setting(2, 0, 64, help="trained vectors after the label")
+    anchor: str = setting("", help="words that stay as they are, between the front vectors and the label")
+    encoder: str = setting("mlp", choices=("mlp", "lstm"), help="the network that the vectors come out of")
+    hidden: int = setting(128, 1, 4096, help="width of that network")
+    layers: int = setting(2, 1, 8, help="layers of the LSTM; the MLP always has three")
+    epochs: int = setting(40, 1, 2000, help="passes over the training images")
+    lr: float = setting(5e-3, 1e-8, 10, help="peak learning rate")
+    warmup_epochs: int = setting(1, 0, 100, help="epochs at the start in which the learning rate rises")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.tokens:
+            raise BadConfig(
+                "setting_conflict", method=self.method, first="front = 0", second="back = 0",
+                reason="no vector would be trained",
+            )  # fmt: skip
+
+    @property
+    def tokens(self) -> int:
+        """M, the number of trained vectors."""
+        return self.front + self.back
+
+    def obstacle(self, backbone: Backbone) -> BadConfig | None:
+        anchor = len(word_vectors(backbone, self.anchor))
+        return too_many(self.method, "front + back + anchor", self.tokens + anchor, backbone)
+
+
+class PTuning(TextPrompt):
+    """``[start] v_1 ... v_front anchor [label] v_front+1 ... v_M . [end]``, the v from PEFT's ``PromptEncoder``.
+
+    The encoder only helps the training: :meth:`finished` keeps its M output vectors and drops it.
+    """
+
+    def __init__(self, config: PTuningConfig, setting: Setting):
+        words = word_vectors(setting.backbone, config.anchor)
+        super().__init__(config, setting, reserve=config.tokens + len(words))
+        self.anchor: Tensor = words  # (A, D)
+        self.vectors: nn.Parameter | None = None
+        self.encoder: Any = prompt_encoder(config, self.backbone.text.width).to(setting.support)
+
+    def prompt(self) -> Tensor:
+        """The trained vectors ``(M, D)``."""
+        if self.vectors is not None:
+            return self.vectors
+        return self.encoder(torch.arange(self.config.tokens, device=self.anchor.device)[None])[0]
+
+    def text_features(self) -> Tensor:
+        vectors = self.prompt()
+        before, after = vectors[: self.config.front], vectors[self.config.front :]
+        return self.encode(torch.cat([before, self.anchor]), after=after)
+
+    @torch.no_grad()
+    def finished(self) -> PTuning:
+        if self.encoder is not None:
+            self.vectors = nn.Parameter(self.prompt().clone())
+            self.encoder = None
+        return self
+
+    def restorable(self) -> PTuning:
+        return self.finished()
+
+    def layout(self, label: str) -> list[str]:
+        """What stands where in a label's text: ``v1``, ``v2``, ... for trained vectors, words otherwise."""
+        names = [f"v{k + 1}" for k in range(self.config.tokens)]
+        front = self.config.front
+        return [*names[:front], *self.config.anchor.split(), label, *names[front:], "."]
+
+
+def prompt_encoder(config: PTuningConfig, width: int) -> Any:
+    """PEFT's module, used without PEFT's model wrapper: that one has no task type for CLIP's text tower."""
+    from peft import PromptEncoder, PromptEncoderConfig
+
+    options: dict[str, Any] = {"encoder_num_layers": config.layers} if config.encoder == "lstm" else {}
+    return PromptEncoder(
+        PromptEncoderConfig(
+            num_virtual_tokens=config.tokens, token_dim=width, num_transformer_submodules=1,
+            encoder_hidden_size=config.hidden, encoder_reparameterization_type=config.encoder.upper(), **options,
+        )
+    )  # fmt: skip
+
+
+def count(shape: Any, config: PTuningConfig, K: int, N: int) -> int:
+    """The table and the encoder; of these the M·Dt numbers that come out are kept."""
+    D, H = shape.text_width, config.hidden
+    table = config.tokens * D
+    if config.encoder == "mlp":
+        return table + (D + 1) * H + (H + 1) * H + (H + 1) * D
+    lstm = sum(2 * 4 * H * ((D if k == 0 else 2 * H) + H + 2) for k in range(config.layers))
+    return table + lstm + (2 * H + 1) * 2 * H + (2 * H + 1) * D
+
+
+register(
+    MethodSpec(
+        id="p_tuning",
+        name="P-tuning",
+        family="text prompt",
+        sentence="Prompt tuning whose vectors stand on both sides of the label and come out of a small network.",
+        paper="Liu et al. 2021, GPT Understands, Too, arXiv 2103.10385",
+        config=PTuningConfig,
+        tuner=lambda: PTuning,
+        count=count,
+        formula="M·Dt + encoder while training; M·Dt saved",
+        runs_on="text",
+        failures=(
+            "Starts from noise, so at one or two shots it can fall below zero-shot.",
+            "The encoder has many more parameters than the prompt and can overfit few images.",
+        ),
+        saved="the M vectors; the encoder is dropped",
+        needs=frozenset({TEXT_TOKENS}),
+        presets={
+            "budget": lambda shots: PTuningConfig(),
+            "paper": lambda shots: PTuningConfig(encoder="lstm", lr=1e-3, hidden=256, epochs=100),
+        },
+    )
+)
