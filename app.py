@@ -16,12 +16,18 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--host", default="0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1")
     options.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT") or 7860))
     options.add_argument("--share", action="store_true", help="also make a public link (off by default)")
+    options.add_argument(
+        "--device", choices=("cpu", "cuda"), default=os.environ.get("CTL_DEVICE") or None,
+        help="where to compute (default: cuda where there is one)",
+    )  # fmt: skip
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve the page until it is interrupted."""
     options = parser().parse_args(arguments)
+    if options.device:
+        os.environ["CTL_DEVICE"] = options.device
     from demo import layout
     from demo.session import Workspaces
     from engine.errors import LabError

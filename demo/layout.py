@@ -112,7 +112,9 @@ def device_text(t: Translator) -> str:
     """The device that the engine computes on."""
     import torch
 
-    if not torch.cuda.is_available():
+    from engine.backbones import catalog
+
+    if catalog.best_device() != "cuda":
         return cpu_text(t)
     found = torch.cuda.get_device_properties(0)
     return t("header.gpu", name=found.name, gib=round(found.total_memory / 2**30))

@@ -67,6 +67,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method; repeatable"
     )
+    sub.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="of the training steps (default: bf16 on CUDA where a tower is run, otherwise fp32)",
+    )
     sub.add_argument("--save", type=Path, help="folder for the adapter")
     sub = command("forecast", forecast, "what a run would need: parameters, memory by part, seconds")
     sub.add_argument("--method", required=True)
@@ -224,7 +230,9 @@ def tune(options: argparse.Namespace) -> tuple[Any, str]:
     with tempfile.TemporaryDirectory() as work:
         images, labels, backbone = read_task(options, Path(work))
         built = build_episode(options, images, labels)
-        spec = RunSpec(backbone.id, options.method, built, options.preset, settings_of(options), options.seed)
+        spec = RunSpec(
+            backbone.id, options.method, built, options.preset, settings_of(options), options.seed, options.precision
+        )
         outcome = finish(train.Run(spec, images, backbone))
         size = store.save(outcome, options.save or Path(work) / "adapter")
     result = replace(outcome.result, cost=replace(outcome.result.cost, adapter_bytes=size)).to_json()

@@ -61,6 +61,8 @@ class Run:
         obstacle = registry.why_not(self.method, backbone, self.config)
         if obstacle:
             raise obstacle
+        precision = choose_precision(spec.precision, self.method.runs_on, backbone.device)
+        self.spec = replace(spec, precision=precision)
         self.store, self.cache = FeatureStore(backbone, images, cache, check=self.check), cache
         self.watch = account.Stopwatch()
         self.curve: list[tuple[int, float, float]] = []
@@ -110,7 +112,7 @@ class Run:
         prompts = [label.prompt for label in episode.labels]
         return forecast(
             self.method, config, self.backbone, prompts, len(episode.folds[0].support), len(self.store),
-            len(episode.folds), cached_images=self.store.cached(),
+            len(episode.folds), self.spec.precision, self.store.cached(),
         )  # fmt: skip
 
     def _features(self) -> Iterator[Progress]:
@@ -146,7 +148,8 @@ class Run:
         trainings = len(self.spec.episode.folds) + 1 if self.spec.episode.cross_validated else 1
         self.curve.clear()
         started, spent = time.perf_counter(), self.watch.seconds["train"]
-        for step, steps, loss, right in fit(tuner, inputs, setting.targets, self.config, self.spec.seed):
+        turns = fit(tuner, inputs, setting.targets, self.config, self.spec.seed, self.spec.precision)
+        for step, steps, loss, right in turns:
             self.check()
             self.curve.append((step, loss, right))
             elapsed = time.perf_counter() - started
@@ -210,13 +213,14 @@ class Run:
 
 
 def fit(
-    tuner: Tuner, inputs: Tensor, targets: Tensor, config: TrainConfig, seed: int
+    tuner: Tuner, inputs: Tensor, targets: Tensor, config: TrainConfig, seed: int, precision: str = "fp32"
 ) -> Iterator[tuple[int, int, float, float]]:
     """Train, yielding (step, steps, loss, share right) after every step.
 
     Args:
         inputs: ``(V, N, ...)`` values at the tuner's stage, V views of each image.
         targets: ``(N,)`` classes.
+        precision: ``fp32``, or ``bf16`` for autocast.
     """
     count = len(targets)
     batch = count if tuner.full_batch else min(config.batch_size, count)
@@ -232,19 +236,36 @@ def fit(
                 order = torch.randperm(count, generator=generator)
             chosen = order[(number % per_epoch) * batch :][:batch]
             views = torch.randint(len(inputs), (len(chosen),), generator=generator)
-            loss, right = step(tuner, inputs[views, chosen], targets[chosen], optimizer, scheduler)
+            loss, right = step(tuner, inputs[views, chosen], targets[chosen], optimizer, scheduler, precision)
             yield number + 1, steps, loss.item(), right.item()
     finally:
         optimizer.zero_grad()  # a kept or stopped tuner holds no gradients
 
 
-def step(tuner: Tuner, x: Tensor, targets: Tensor, optimizer: Any, scheduler: Any) -> tuple[Tensor, Tensor]:
+def choose_precision(wanted: str, runs_on: str, device: torch.device) -> str:
+    """``fp32`` or ``bf16`` for the training steps of a method.
+
+    ``auto`` takes bf16 on CUDA where a tower is run. Heads stay in fp32: they gain nothing, and
+    Tip-Adapter's sharp kernel would lose digits.
+    """
+    if wanted != "auto":
+        return wanted
+    helps = device.type == "cuda" and torch.cuda.is_bf16_supported() and runs_on not in ("features", "-")
+    return "bf16" if helps else "fp32"
+
+
+def step(
+    tuner: Tuner, x: Tensor, targets: Tensor, optimizer: Any, scheduler: Any, precision: str = "fp32"
+) -> tuple[Tensor, Tensor]:
     """One gradient step on inputs ``(B, ...)`` and classes ``(B,)``; loss and share right, scalars.
+
+    With ``bf16`` the forward pass runs under autocast; weights, gradients and optimizer stay in fp32.
 
     Old gradients go before the forward pass, so that they are not there beside all the activations.
     """
     optimizer.zero_grad()
-    loss, logits = tuner.objective(x, targets)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        loss, logits = tuner.objective(x, targets)
     loss.backward()
     optimizer.step()
     tuner.after_step()

@@ -100,6 +100,8 @@ class RunSpec:
     settings: tuple[tuple[str, Any], ...] = ()
     """Fields of the method's config that differ from the preset."""
     seed: int = 0
+    precision: str = "auto"
+    """Of the training steps: ``fp32``, ``bf16``, or ``auto`` for bf16 on CUDA where a tower is run, otherwise fp32."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,7 @@ class RunResult:
             "config": dict(self.config),
             "chosen": dict(self.chosen),
             "seed": self.spec.seed,
+            "precision": self.spec.precision,
             "labels": [asdict(label) for label in episode.labels],
             "template_set": episode.template_set,
             "shots": episode.shots,

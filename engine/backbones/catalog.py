@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import threading
 from collections import OrderedDict, defaultdict
@@ -99,7 +100,9 @@ _loading: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.L
 
 
 def best_device() -> str:
-    """``cuda`` where there is one, otherwise ``cpu``."""
+    """What ``CTL_DEVICE`` says, otherwise ``cuda`` where there is one and ``cpu`` where there is none."""
+    if wanted := os.environ.get("CTL_DEVICE"):
+        return wanted
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
