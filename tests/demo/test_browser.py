@@ -98,7 +98,7 @@ def start(page, sample="hardware"):
 
 def choose(page, field, text):
     page.click(f"{field} input")
-    page.locator("ul[role=listbox] li", has_text=text).first.click()
+    page.locator("ul[role=listbox] li", has_text=re.compile(rf"(· |^\W*){re.escape(text)}")).first.click()
 
 
 def tune(page):
@@ -343,3 +343,22 @@ def test_training_of_one_leaves_the_page_of_another_usable(browser, server):
         second.wait_for_function("document.querySelector('#status').innerText.includes('Waiting for another run')")
         first.click("#stop-button")
         second.wait_for_selector("#verdict .ctl-verdict")
+
+
+def test_a_backbone_that_is_not_here_leaves_the_old_one(browser, server):
+    with visitor(browser, server) as page:
+        page.fill("#backbone input", "openai/clip-vit-base-patch32")
+        page.press("#backbone input", "Enter")
+        page.wait_for_selector("#notice [role=alert]")
+        assert "openai/clip-vit-base-patch32 is not on this machine" in page.inner_text("#notice")
+        page.wait_for_function("document.querySelector('#backbone input').value.startsWith('Pocket CLIP')")
+        start(page)
+        assert bars(page)
+
+
+def test_words_that_the_backbone_hardly_saw_are_named(browser, server):
+    with visitor(browser, server) as page:
+        page.fill("#labels textarea", "zucchini, cat")
+        page.press("#labels textarea", "Enter")
+        page.wait_for_selector("#reading .ctl-warning")
+        assert "hardly saw: zucchini." in page.inner_text("#reading")
