@@ -330,7 +330,7 @@ def _bar(share: float, detail: str) -> str:
 
 
 def progress(stage: str, done: int, total: int, seconds_left: float | None, loss: float | None, t: Translate) -> str:
-    """A thin bar with words. ``stage`` is ``features``, ``train`` or ``evaluate``."""
+    """A thin bar with words. ``stage`` is ``features``, ``prepare``, ``train`` or ``evaluate``."""
     share = min(1.0, max(0.0, done / total)) if total else 0.0
     words = [f"<b>{t(f'html.stage_{stage}')}</b>"]
     if total:

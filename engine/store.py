@@ -70,7 +70,7 @@ def save(outcome: Outcome, folder: str | Path) -> int:
     """Write the adapter into a folder, made if need be; returns the bytes of its tensors' file."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: p.detach().cpu().contiguous() for name, p in outcome.tuner.trained().items()}
+    tensors = {name: p.detach().cpu().contiguous() for name, p in outcome.tuner.saved().items()}
     if outcome.tuner.keeps_support:
         tensors["support"] = outcome.setting.support.cpu().contiguous()
         tensors["targets"] = outcome.setting.targets.cpu()
@@ -155,7 +155,7 @@ def load(folder: str | Path, backbone: Backbone) -> Adapter:
         raise BadAdapter("adapter_json", file=RECIPE, reason=error) from error
     setting = rebuild_setting(recipe, tensors, backbone)
     torch.manual_seed(recipe["seed"])
-    tuner = spec.tuner()(config, setting)
+    tuner = spec.tuner()(config, setting).restorable()
     tuner.chosen = dict(recipe["chosen"])
     fill_in(tuner, {k: v for k, v in tensors.items() if k not in ("support", "targets")}, spec.id)
     return Adapter(recipe, tuner.eval(), setting)
@@ -184,8 +184,8 @@ def rebuild_setting(recipe: Mapping[str, Any], tensors: Mapping[str, Tensor], ba
 
 @torch.no_grad()
 def fill_in(tuner: Tuner, tensors: Mapping[str, Tensor], method: str) -> None:
-    """Copy saved tensors into the tuner's parameters; all must be there, with their shapes."""
-    parameters = tuner.trained()
+    """Copy saved tensors into the tuner's own; all must be there, with their shapes."""
+    parameters = tuner.saved()
     for name in tensors:
         if name not in parameters:
             raise BadAdapter("adapter_extra", name=name, method=method)

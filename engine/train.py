@@ -18,7 +18,6 @@ from engine.episode import templates
 from engine.features import SHARED, Cache, FeatureStore, Views, text_features
 from engine.forecast import Forecast, check_room, forecast
 from engine.images import ImageFile
-from engine.losses import classification
 from engine.methods.base import Setting, TrainConfig, Tuner
 from engine.types import Cost, Episode, Label, Progress, RunResult, RunSpec
 
@@ -65,6 +64,7 @@ class Run:
         self.store, self.cache = FeatureStore(backbone, images, cache, check=self.check), cache
         self.watch = account.Stopwatch()
         self.curve: list[tuple[int, float, float]] = []
+        self.trainable = 0
 
     def check(self) -> None:
         """Raise Stopped where the user asked for it."""
@@ -135,8 +135,13 @@ class Run:
         torch.manual_seed(self.spec.seed)
         with self.watch.part("train"):
             tuner = self.method.tuner()(self.config, setting)
+        self.trainable = sum(p.numel() for p in tuner.trained().values())  # some drop a part of it at the end
         if not isinstance(self.config, TrainConfig):
             return tuner.eval()
+        with self.watch.part("train"):
+            for done, total in tuner.prepare(self.store, support):
+                self.check()
+                yield Progress("prepare", done, total)
         inputs = yield from self._inputs(tuner, support)
         trainings = len(self.spec.episode.folds) + 1 if self.spec.episode.cross_validated else 1
         self.curve.clear()
@@ -185,9 +190,8 @@ class Run:
             [correct["zero_shot_ensemble"][i] for i in tested], [correct["tuned"][i] for i in tested],
             episode.cross_validated, tuned=self.method.family != "baseline", seed=self.spec.seed,
         )  # fmt: skip
-        trained = sum(p.numel() for p in tuner.trained().values())
         cost = Cost(
-            trained,
+            self.trainable,
             self.backbone.shape.parameters,
             meter.peak,
             meter.kind,
@@ -240,10 +244,10 @@ def step(tuner: Tuner, x: Tensor, targets: Tensor, optimizer: Any, scheduler: An
     Old gradients go before the forward pass, so that they are not there beside all the activations.
     """
     optimizer.zero_grad()
-    logits = tuner(x)
-    loss = classification(logits, targets)
+    loss, logits = tuner.objective(x, targets)
     loss.backward()
     optimizer.step()
+    tuner.after_step()
     scheduler.step()
     return loss.detach(), (logits.argmax(1) == targets).float().mean()
 

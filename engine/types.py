@@ -107,10 +107,10 @@ class Progress:
     """One moment of a run, yielded at least once a training step."""
 
     stage: str
-    """``features``, ``train`` or ``evaluate``."""
+    """``features``, ``prepare``, ``train`` or ``evaluate``."""
     done: int
     total: int
-    """Steps (train) or images (features, evaluate) of the whole run."""
+    """Steps (prepare, train) or images (features, evaluate) of the whole run."""
     loss: float | None = None
     accuracy: float | None = None
     """Share of the step's training images that are right, 0 to 1."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, Backbone
 from engine.errors import BadConfig
+from engine.losses import classification
 from engine.types import Label
+
+if TYPE_CHECKING:
+    from engine.features import FeatureStore
 
 
 def setting(
@@ -122,6 +127,14 @@ class Tuner(nn.Module):
         """The parameters that are trained, by the name under which they are saved."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
+    def saved(self) -> Mapping[str, Tensor]:
+        """The tensors that the adapter file holds, by name."""
+        return self.trained()
+
+    def restorable(self) -> Tuner:
+        """The untrained tuner in the form in which it was saved, for :meth:`saved` to be filled in."""
+        return self
+
     def save_library_format(self, folder: Path) -> None:
         """Write the adapter in its library's own format too, where there is one."""
 
@@ -140,6 +153,23 @@ class Tuner(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Inputs at :attr:`stage` to logits ``(B, K)``."""
         return self.head(self.image_features(x), self.text_features())
+
+    def prepare(self, store: FeatureStore, support: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """What comes before the training, such as source tasks; yields (steps done, steps in all).
+
+        Args:
+            store: all images of the run.
+            support: positions of those that train.
+        """
+        yield from ()
+
+    def objective(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of a training batch, a scalar, and its logits ``(B, K)``."""
+        logits = self(x)
+        return classification(logits, targets), logits
+
+    def after_step(self) -> None:
+        """Called after each step of the optimizer, for constraints on the parameters."""
 
     def finished(self) -> Tuner:
         """The tuner to keep once training is over; usually itself."""

@@ -42,38 +42,61 @@ class PromptTuningConfig(TrainConfig):
         )
 
 
-class PromptTuning(Tuner):
-    """``[start] v_1 ... v_M [label] . [end]``, through the frozen text tower."""
+class TextPrompt(Tuner):
+    """Trained vectors among the tokens of ``[start] label . [end]``, through the frozen text tower.
+
+    Args:
+        reserve: number of vectors, so that long labels leave room for them.
+    """
 
     class_tokens: Tensor
 
-    def __init__(self, config: PromptTuningConfig, setting: Setting):
+    def __init__(self, config: Any, setting: Setting, reserve: int):
         super().__init__(config, setting)
         backbone = self.backbone
-        ids = backbone.tokenize([f"{label.prompt}." for label in setting.labels], reserve=config.tokens)
+        ids = backbone.tokenize([f"{label.prompt}." for label in setting.labels], reserve=reserve)
         with torch.no_grad():
             self.register_buffer("class_tokens", backbone.text.embed_tokens(ids).clone(), persistent=False)  # (K, T, D)
         self.ends: Tensor = backbone.end_of(ids)  # (K,)
         self.words_end: Tensor = backbone.words_end(ids)  # (K,)
         self.stop_tokens = min(1, max(0, backbone.count_tokens("x.") - backbone.count_tokens("x")))
+
+    def encode(self, context: Tensor, where: str = "end", after: Tensor | None = None) -> Tensor:
+        """Text features of the labels with vectors around them.
+
+        Args:
+            context: ``(M, D)`` for all labels, ``(K, M, D)``, or ``(B K, M, D)`` for B versions of every label.
+            where: where the label stands, as in :func:`place`.
+            after: more vectors ``(A, D)`` between each label and its full stop.
+
+        Returns:
+            ``(K, P)`` or ``(B K, P)``, normalised.
+        """
+        versions = max(1, len(context) // len(self.class_tokens)) if context.ndim == 3 else 1
+        tokens, ends = self.class_tokens.repeat(versions, 1, 1), self.ends.repeat(versions)
+        words_end, edges = self.words_end.repeat(versions), (self.backbone.start_tokens, self.stop_tokens)
+        if after is not None:
+            tokens = place(after.expand(len(tokens), *after.shape), tokens, words_end, "front", *edges)
+            ends, words_end = ends + len(after), words_end + len(after)
+        context = context.expand(len(tokens), *context.shape[-2:])  # (K, M, D)
+        tokens = place(context, tokens, words_end, where, *edges)
+        return self.backbone.text.encode_tokens(tokens, ends + context.shape[-2])
+
+
+class PromptTuning(TextPrompt):
+    """``[start] v_1 ... v_M [label] . [end]``."""
+
+    def __init__(self, config: PromptTuningConfig, setting: Setting):
+        super().__init__(config, setting, reserve=config.tokens)
         start = start_vectors(config, setting)  # (M, D)
-        self.context = nn.Parameter(start.repeat(len(ids), 1, 1) if config.per_class else start)
+        self.context = nn.Parameter(start.repeat(len(setting.labels), 1, 1) if config.per_class else start)
 
     def text_features(self) -> Tensor:
-        shared = self.context.expand(len(self.class_tokens), *self.context.shape[-2:])  # (K, M, D)
-        tokens = place(
-            shared,
-            self.class_tokens,
-            self.words_end,
-            self.config.class_token,
-            self.backbone.start_tokens,
-            self.stop_tokens,
-        )
-        return self.backbone.text.encode_tokens(tokens, self.ends + self.context.shape[-2])
+        return self.encode(self.context, self.config.class_token)
 
 
-def start_vectors(config: PromptTuningConfig, setting: Setting) -> Tensor:
-    """Initial context ``(M, D)``: embeddings of the words, then noise."""
+def start_vectors(config: Any, setting: Setting) -> Tensor:
+    """Initial context ``(M, D)``: embeddings of the config's ``words``, then noise; with ``init`` noise, only that."""
     backbone = setting.backbone
     noise = torch.randn(config.tokens, backbone.text.width, generator=setting.generator()) * 0.02
     noise = noise.to(setting.support)
