@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engine.backbones.base import Backbone, Shape, TextTower, VisionTower
+from engine.backbones.base import Backbone, Shape, TextTower, VisionTower, part_sizes
 from engine.backbones.loading import hash_weights, load_transformers
 
 
@@ -25,6 +25,10 @@ class ClipVisionTower(VisionTower):
     @property
     def width(self) -> int:
         return self.tower.config.hidden_size
+
+    @property
+    def projected(self) -> int:
+        return self.projection.in_features
 
     def embed(self, pixels: Tensor) -> Tensor:
         return self.tower.pre_layrnorm(self.tower.embeddings(pixels))  # (B, T, D)
@@ -86,6 +90,7 @@ class HFClip(Backbone):
             vision_tokens=(vision.image_size // vision.patch_size) ** 2 + 1,
             context=text.max_position_embeddings, vocabulary=text.vocab_size,
             parameters=sum(p.numel() for p in self.model.parameters()),
+            vision_pooled=self.vision.projected, **part_sizes(self.model),
         )  # fmt: skip
 
     def replace_model(self, model: Any) -> HFClip:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engine.backbones.base import Backbone, Shape, TextTower, VisionTower
+from engine.backbones.base import Backbone, Shape, TextTower, VisionTower, part_sizes
 from engine.backbones.loading import hash_weights, load_transformers
 from engine.errors import BackboneUnavailable
 
@@ -98,6 +98,7 @@ class HFSiglip(Backbone):
             vision_tokens=(vision.image_size // vision.patch_size) ** 2,
             context=text.max_position_embeddings, vocabulary=text.vocab_size,
             parameters=sum(p.numel() for p in model.parameters()),
+            **part_sizes(model),
         )  # fmt: skip
         self.vision, self.text = SiglipVisionTower(model), SiglipTextTower(model)
         first = int(self.tokenize(["x"])[0, 0])
