@@ -199,6 +199,7 @@ def small_step(device: str) -> Callable[[], Any]:
 def smallest_training(device: str) -> tuple[Callable[[], Any], Work]:
     """One turn of the training loop on a tuner of a single weight, and the work of the step in it."""
     from engine import train
+    from engine.losses import classification
     from engine.methods.base import TrainConfig
 
     class Smallest(nn.Module):
@@ -211,8 +212,12 @@ def smallest_training(device: str) -> tuple[Callable[[], Any], Work]:
         def trained(self) -> dict[str, nn.Parameter]:
             return {"weight": self.weight}
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x @ self.weight
+        def objective(self, x: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            logits = x @ self.weight
+            return classification(logits, targets), logits
+
+        def after_step(self) -> None:
+            pass
 
     tuner: Any = Smallest().to(device)
     inputs, targets = torch.randn(1, 64, 8, device=device), torch.zeros(64, dtype=torch.long, device=device)

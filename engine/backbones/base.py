@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -33,9 +33,14 @@ LINEAR_KINDS = ("q", "k", "v", "out", "fc1", "fc2")
 
 VISION_TOKENS, TEXT_TOKENS = "vision tokens", "text tokens"
 ATTENTION, LINEAR = "attention projections", "linear layers"
-CAPABILITIES = (VISION_TOKENS, TEXT_TOKENS, ATTENTION, LINEAR)
+PROJECTION = "image projection"
+CAPABILITIES = (VISION_TOKENS, TEXT_TOKENS, ATTENTION, LINEAR, PROJECTION)
 """What a method may need of a backbone and not every backbone offers: a sequence of tokens in a
-tower, separate attention projections or linear layers in some block."""
+tower, separate attention projections or linear layers in some block, a linear layer that ends the
+image tower."""
+
+BIASES = ("bias", "in_proj_bias")
+"""What libraries call the bias parameters of a module."""
 
 Insert = Callable[[int, Tensor], Tensor]
 """``insert(k, hidden)`` returns the tokens that enter block k."""
@@ -66,6 +71,12 @@ class Shape:
     """All of the model's parameters."""
     vision_linears: tuple[tuple[tuple[str, int, int], ...], ...] | None = None
     """(kind, inputs, outputs) of each linear layer of each vision block; None: those of a transformer."""
+    vision_pooled: int = 0
+    """Size of the pooled image feature that a linear layer projects; 0 where there is no such layer."""
+    norm_parameters: int = 0
+    """Scales and shifts of all LayerNorms."""
+    bias_parameters: int = 0
+    """All biases, those of norms among them."""
 
     def linears(self, tower: str, kinds: Sequence[str], first_block: int = 0) -> list[tuple[int, int]]:
         """(inputs, outputs) of a tower's linear layers from a block on, in the order of
@@ -110,6 +121,11 @@ class VisionTower(Tower):
 
     prefix: int = 1
     """Tokens that stand before the patches (class and register tokens); prompts are put in after them."""
+
+    @property
+    def projected(self) -> int:
+        """Size of the pooled feature where :meth:`project` is one linear map; 0 where it is none."""
+        return 0
 
     @abstractmethod
     def embed(self, pixels: Tensor) -> Tensor:
@@ -226,6 +242,7 @@ class Backbone(ABC):
             TEXT_TOKENS: self.text.has_tokens,
             ATTENTION: any(self.linear_names(tower, LINEAR_KINDS[:4]) for tower in ("vision", "text")),
             LINEAR: any(self.linear_names(tower, LINEAR_KINDS) for tower in ("vision", "text")),
+            PROJECTION: self.vision.projected > 0,
         }
         return frozenset(name for name, there in has.items() if there)
 
@@ -288,6 +305,29 @@ class Backbone(ABC):
         """Mean over the templates of normalised features, normalised again: ``(K, P)``."""
         per_template = [self.encode_text(self.tokenize([fill(t, p) for p in prompts])) for t in templates]
         return F.normalize(torch.stack(per_template).mean(0), dim=-1)
+
+
+def named_norms(model: nn.Module) -> Iterator[tuple[str, nn.LayerNorm]]:
+    """(name, module) of each LayerNorm that has parameters."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.LayerNorm) and any(True for _ in module.parameters(recurse=False)):
+            yield name, module
+
+
+def named_biases(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """(name of the module, module, attribute) of each bias."""
+    for name, module in model.named_modules():
+        for attribute in BIASES:
+            if isinstance(module._parameters.get(attribute), nn.Parameter):
+                yield name, module, attribute
+
+
+def part_sizes(model: nn.Module) -> dict[str, Any]:
+    """Parameters of norms and biases, as the fields of :class:`Shape`."""
+    return {
+        "norm_parameters": sum(p.numel() for _, norm in named_norms(model) for p in norm.parameters(recurse=False)),
+        "bias_parameters": sum(getattr(module, bias).numel() for _, module, bias in named_biases(model)),
+    }
 
 
 def fill(template: str, prompt: str) -> str:

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
 from torch import Tensor
 
-from engine.backbones.base import Backbone, Shape, TextTower, VisionTower
+from engine.backbones.hf_base import HFBackbone, HFTextTower, HFVisionTower
 from engine.backbones.loading import hash_weights, load_transformers
 
 
-class ClipVisionTower(VisionTower):
-    """Vision side of a ``CLIPModel``; a view, it owns no weights."""
+class ClipVisionTower(HFVisionTower):
+    """Vision side of a ``CLIPModel``."""
 
     def __init__(self, model: Any):
-        self.tower, self.projection = model.vision_model, model.visual_projection
-        self.blocks = self.tower.encoder.layers
+        super().__init__(model)
+        self.projection = model.visual_projection
 
     @property
-    def width(self) -> int:
-        return self.tower.config.hidden_size
+    def projected(self) -> int:
+        return self.projection.in_features
 
     def embed(self, pixels: Tensor) -> Tensor:
         return self.tower.pre_layrnorm(self.tower.embeddings(pixels))  # (B, T, D)
-
-    def run_block(self, k: int, hidden: Tensor) -> Tensor:
-        return self.blocks[k](hidden, None)
 
     def pool(self, hidden: Tensor) -> Tensor:
         return self.tower.post_layernorm(hidden[:, 0])  # (B, D)
@@ -39,79 +33,28 @@ class ClipVisionTower(VisionTower):
         return self.projection(pooled)
 
 
-class ClipTextTower(TextTower):
+class ClipTextTower(HFTextTower):
     """Text side of a ``CLIPModel``: causal, so tokens after the end token change nothing."""
 
     def __init__(self, model: Any):
-        self.tower, self.projection = model.text_model, model.text_projection
-        self.blocks = self.tower.encoder.layers
-
-    @property
-    def width(self) -> int:
-        return self.tower.config.hidden_size
-
-    def embed_tokens(self, ids: Tensor) -> Tensor:
-        return self.tower.embeddings.token_embedding(ids)
-
-    def add_positions(self, tokens: Tensor) -> Tensor:
-        return tokens + self.tower.embeddings.position_embedding.weight[: tokens.shape[1]]
+        super().__init__(model)
+        self.projection = model.text_projection
 
     def run_block(self, k: int, hidden: Tensor) -> Tensor:
         return self.blocks[k](hidden, None, is_causal=True)
-
-    def pool(self, hidden: Tensor, at: Tensor) -> Tensor:
-        return self.tower.final_layer_norm(hidden[torch.arange(len(hidden), device=hidden.device), at])
 
     def project(self, pooled: Tensor) -> Tensor:
         return self.projection(pooled)
 
 
-class HFClip(Backbone):
+class HFClip(HFBackbone):
     """A ``CLIPModel`` with its tokenizer and image processor."""
 
     family = "clip"
+    vision_tower, text_tower = ClipVisionTower, ClipTextTower
 
     def __init__(self, model: Any, tokenizer: Any, processor: Any, id: str, weight_hash: str):
-        model.eval().requires_grad_(False)
-        self.model, self.tokenizer, self.processor = model, tokenizer, processor
-        self.id, self.weight_hash = id, weight_hash
-        self.vision, self.text = ClipVisionTower(self.model), ClipTextTower(self.model)
-        vision, text = self.model.config.vision_config, self.model.config.text_config
-        self.shape = Shape(
-            embedding=self.model.config.projection_dim,
-            vision_width=vision.hidden_size, vision_layers=vision.num_hidden_layers,
-            vision_mlp=vision.intermediate_size, text_mlp=text.intermediate_size,
-            text_width=text.hidden_size, text_layers=text.num_hidden_layers,
-            patch=vision.patch_size, image_size=vision.image_size,
-            vision_tokens=(vision.image_size // vision.patch_size) ** 2 + 1,
-            context=text.max_position_embeddings, vocabulary=text.vocab_size,
-            parameters=sum(p.numel() for p in self.model.parameters()),
-        )  # fmt: skip
-
-    def replace_model(self, model: Any) -> HFClip:
-        other = copy.copy(self)
-        other.model = model
-        other.vision, other.text = ClipVisionTower(model), ClipTextTower(model)
-        return other
-
-    def linear_names(self, tower: str, kinds: Sequence[str], first_block: int = 0) -> list[str]:
-        side = {"vision": self.vision, "text": self.text}[tower]
-        parts = {"q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj", "out": "self_attn.out_proj",
-                 "fc1": "mlp.fc1", "fc2": "mlp.fc2"}  # fmt: skip
-        blocks = range(first_block, len(side.blocks))
-        return [f"{tower}_model.encoder.layers.{k}.{parts[kind]}" for k in blocks for kind in kinds]
-
-    @property
-    def scale(self) -> Tensor:
-        return self.model.logit_scale.exp()
-
-    def load_pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        return self.processor(list(images), do_rescale=False, do_normalize=False, return_tensors="pt").pixel_values
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        mean = torch.tensor(self.processor.image_mean, device=pixels.device).view(3, 1, 1)
-        std = torch.tensor(self.processor.image_std, device=pixels.device).view(3, 1, 1)
-        return (pixels.float() / 255 - mean) / std
+        super().__init__(model, tokenizer, processor, id, weight_hash, model.config.projection_dim)
 
     def tokenize(self, texts: Sequence[str], reserve: int = 0) -> Tensor:
         ids = self.tokenizer(

@@ -7,7 +7,6 @@ tower has no class token and pools by attention.
 
 from __future__ import annotations
 
-import copy
 import re
 import string
 from collections.abc import Callable, Sequence
@@ -15,32 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from engine.backbones.base import Backbone, Shape, TextTower, VisionTower
+from engine.backbones.hf_base import HFBackbone, HFTextTower, HFVisionTower
 from engine.backbones.loading import hash_weights, load_transformers
 from engine.errors import BackboneUnavailable
 
 
-class SiglipVisionTower(VisionTower):
-    """Vision side of a ``SiglipModel``; a view, it owns no weights."""
+class SiglipVisionTower(HFVisionTower):
+    """Vision side of a ``SiglipModel``."""
 
     prefix = 0
 
-    def __init__(self, model: Any):
-        self.tower = model.vision_model
-        self.blocks = self.tower.encoder.layers
-
-    @property
-    def width(self) -> int:
-        return self.tower.config.hidden_size
-
     def embed(self, pixels: Tensor) -> Tensor:
         return self.tower.embeddings(pixels)  # (B, T, D)
-
-    def run_block(self, k: int, hidden: Tensor) -> Tensor:
-        return self.blocks[k](hidden, None)
 
     def pool(self, hidden: Tensor) -> Tensor:
         return self.tower.head(self.tower.post_layernorm(hidden))  # (B, D)
@@ -49,89 +36,35 @@ class SiglipVisionTower(VisionTower):
         return pooled  # the attention pooling ends in the shared space
 
 
-class SiglipTextTower(TextTower):
+class SiglipTextTower(HFTextTower):
     """Text side of a ``SiglipModel``: not causal, so the padding belongs to the text."""
-
-    def __init__(self, model: Any):
-        self.tower = model.text_model
-        self.blocks = self.tower.encoder.layers
-
-    @property
-    def width(self) -> int:
-        return self.tower.config.hidden_size
-
-    def embed_tokens(self, ids: Tensor) -> Tensor:
-        return self.tower.embeddings.token_embedding(ids)
-
-    def add_positions(self, tokens: Tensor) -> Tensor:
-        return tokens + self.tower.embeddings.position_embedding.weight[: tokens.shape[1]]
 
     def run_block(self, k: int, hidden: Tensor) -> Tensor:
         return self.blocks[k](hidden, None)
-
-    def pool(self, hidden: Tensor, at: Tensor) -> Tensor:
-        return self.tower.final_layer_norm(hidden[torch.arange(len(hidden), device=hidden.device), at])
 
     def project(self, pooled: Tensor) -> Tensor:
         return self.tower.head(pooled)
 
 
-class HFSiglip(Backbone):
+class HFSiglip(HFBackbone):
     """A ``SiglipModel`` with its tokenizer and image processor."""
 
     family = "siglip"
+    vision_tower, text_tower = SiglipVisionTower, SiglipTextTower
 
     def __init__(
         self, model: Any, tokenizer: Any, processor: Any, id: str, weight_hash: str, clean: Callable[[str], str] = str
     ):
-        model.eval().requires_grad_(False)
-        self.model, self.tokenizer, self.processor, self.clean = model, tokenizer, processor, clean
-        self.id, self.weight_hash = id, weight_hash
+        super().__init__(model, tokenizer, processor, id, weight_hash, model.config.text_config.projection_size)
+        self.clean = clean
         self.tokenizer.padding_side = "right"  # as in training, whatever the file says
-        vision, text = model.config.vision_config, model.config.text_config
-        self.shape = Shape(
-            embedding=text.projection_size,
-            vision_width=vision.hidden_size, vision_layers=vision.num_hidden_layers,
-            vision_mlp=vision.intermediate_size, text_mlp=text.intermediate_size,
-            text_width=text.hidden_size, text_layers=text.num_hidden_layers,
-            patch=vision.patch_size, image_size=vision.image_size,
-            vision_tokens=(vision.image_size // vision.patch_size) ** 2,
-            context=text.max_position_embeddings, vocabulary=text.vocab_size,
-            parameters=sum(p.numel() for p in model.parameters()),
-        )  # fmt: skip
-        self.vision, self.text = SiglipVisionTower(model), SiglipTextTower(model)
         first = int(self.tokenize(["x"])[0, 0])
         special = {self.tokenizer.bos_token_id, self.tokenizer.cls_token_id} - {None}
         self.start_tokens = int(first in special)
 
-    def replace_model(self, model: Any) -> HFSiglip:
-        other = copy.copy(self)
-        other.model = model
-        other.vision, other.text = SiglipVisionTower(model), SiglipTextTower(model)
-        return other
-
-    def linear_names(self, tower: str, kinds: Sequence[str], first_block: int = 0) -> list[str]:
-        side = {"vision": self.vision, "text": self.text}[tower]
-        parts = {"q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj", "out": "self_attn.out_proj",
-                 "fc1": "mlp.fc1", "fc2": "mlp.fc2"}  # fmt: skip
-        blocks = range(first_block, len(side.blocks))
-        return [f"{tower}_model.encoder.layers.{k}.{parts[kind]}" for k in blocks for kind in kinds]
-
-    @property
-    def scale(self) -> Tensor:
-        return self.model.logit_scale.exp().reshape(())
-
     @property
     def bias(self) -> Tensor:
         return self.model.logit_bias.reshape(())
-
-    def load_pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        return self.processor(list(images), do_rescale=False, do_normalize=False, return_tensors="pt").pixel_values
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        mean = torch.tensor(self.processor.image_mean, device=pixels.device).view(3, 1, 1)
-        std = torch.tensor(self.processor.image_std, device=pixels.device).view(3, 1, 1)
-        return (pixels.float() / 255 - mean) / std
 
     def tokenize(self, texts: Sequence[str], reserve: int = 0) -> Tensor:
         ids = self.tokenizer(

@@ -181,15 +181,15 @@ def check_tokens(ids: Tensor, known: int, id: str) -> None:
 def load_tokenizer(source: Any, id: str) -> Any:
     """The checkpoint's tokenizer, as transformers chooses it. Raises BackboneUnavailable.
 
-    Where its class needs a library that is not installed (sentencepiece), the same tokenizer is
-    read from tokenizer.json.
+    Where its class needs a file or library that is not here (sentencepiece's), the same tokenizer
+    is read from tokenizer.json.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     try:
         try:
             return AutoTokenizer.from_pretrained(source)
-        except ImportError:
+        except (ImportError, ValueError):
             return PreTrainedTokenizerFast.from_pretrained(source)
     except Exception as error:  # a missing vocabulary surfaces as any of a dozen exceptions
         raise BackboneUnavailable("backbone_no_tokenizer", id=id) from error

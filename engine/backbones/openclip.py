@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from engine.backbones.base import Backbone, Shape, TextTower, VisionTower
+from engine.backbones.base import Backbone, Shape, TextTower, VisionTower, part_sizes
 from engine.backbones.hf_siglip import first_of
 from engine.backbones.loading import BUILDING, SAMPLE, check_finite, check_tokens, explained, hash_weights
 from engine.backbones.openclip_towers import (
@@ -89,6 +89,7 @@ class OpenClip(Backbone):
             vision_tokens=seen.tokens, context=self.context,
             vocabulary=int(getattr(self.model, "vocab_size", 0)),
             parameters=sum(p.numel() for p in self.model.parameters()), vision_linears=seen.linears,
+            vision_pooled=vision.projected, **part_sizes(self.folded),
         )  # fmt: skip
 
     def replace_model(self, model: Any) -> OpenClip:

@@ -116,6 +116,10 @@ class OpenClipVit(VisionTower):
     def width(self) -> int:
         return self.visual.positional_embedding.shape[1]
 
+    @property
+    def projected(self) -> int:
+        return 0 if self.visual.proj is None else self.visual.proj.shape[0]
+
     def embed(self, pixels: Tensor) -> Tensor:
         return self.visual._embeds(pixels)  # (B, T, D)
 
@@ -154,6 +158,10 @@ class TimmVit(VisionTower):
     @property
     def width(self) -> int:
         return self.trunk.embed_dim
+
+    @property
+    def projected(self) -> int:
+        return linear_inputs(self.trunk.head, self.visual.head)
 
     def embed(self, pixels: Tensor) -> Tensor:
         tokens = self.trunk._pos_embed(self.trunk.patch_embed(pixels))
@@ -208,6 +216,10 @@ class FastVitTower(VisionTower):
     @property
     def width(self) -> int:
         return self.trunk.feature_info[-1]["num_chs"]
+
+    @property
+    def projected(self) -> int:
+        return linear_inputs(self.trunk.head.fc, self.visual.head)
 
     def embed(self, pixels: Tensor) -> Tensor:
         return self.trunk.stem(pixels)  # (B, C, S / 4, S / 4)
@@ -267,6 +279,14 @@ def out_features(block: nn.Module, name: str) -> int:
     """Outputs of a linear layer of a block; 0 where it has no layer of that name (gated MLPs)."""
     layer: Any = dict(block.named_modules()).get(name)
     return 0 if layer is None else int(layer.weight.shape[0])
+
+
+def linear_inputs(*heads: nn.Module) -> int:
+    """Inputs of modules that are together one linear map; 0 where they are none or not linear."""
+    parts = [part for head in heads for part in head.modules() if not isinstance(part, nn.Sequential)]
+    layers = [part for part in parts if isinstance(part, nn.Linear)]
+    plain = all(isinstance(part, nn.Linear | nn.Identity | nn.Dropout) for part in parts)
+    return layers[0].in_features if layers and plain else 0
 
 
 def without_prompts(hidden: Tensor, prefix: int, tokens: int) -> Tensor:

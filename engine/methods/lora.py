@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,24 +21,16 @@ messages(
 )
 
 
-@dataclass(frozen=True)
-class LoraConfig(TrainConfig):
-    """LoRA's settings."""
+class LayerChoice:
+    """The linear layers that a config names by its fields ``targets``, ``towers`` and ``last_blocks``."""
 
-    method = "lora"
-    r: int = setting(8, 1, 256, help="rank")
-    alpha: float = setting(16.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")
-    dropout: float = setting(0.0, 0, 0.9, help="dropout on the input of the low-rank path")
-    targets: str = setting("q,v", help="linear layers, by comma: q, k, v, out, fc1, fc2")
-    towers: str = setting("both", choices=("both", "vision", "text"), help="which towers")
-    last_blocks: int = setting(0, 0, 100, help="only the last n blocks of a tower; 0 = all")
-    epochs: int = setting(20, 1, 20_000, help="passes over the training images")
-    lr: float = setting(1e-3, 1e-8, 10, help="peak learning rate at width 768; grows with the inverse width")
-    weight_decay: float = setting(1e-2, 0, 10, help="decoupled weight decay")
-    views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
+    method: ClassVar[str]
+    targets: str
+    towers: str
+    last_blocks: int
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[misc]  # of TrainConfig
         unknown = [kind for kind in self.kinds if kind not in LINEAR_KINDS]
         if unknown or not self.kinds:
             raise BadConfig(
@@ -78,6 +70,23 @@ class LoraConfig(TrainConfig):
                     there=there,
                 )  # fmt: skip
         return None
+
+
+@dataclass(frozen=True)
+class LoraConfig(LayerChoice, TrainConfig):
+    """LoRA's settings."""
+
+    method = "lora"
+    r: int = setting(8, 1, 256, help="rank")
+    alpha: float = setting(16.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")
+    dropout: float = setting(0.0, 0, 0.9, help="dropout on the input of the low-rank path")
+    targets: str = setting("q,v", help="linear layers, by comma: q, k, v, out, fc1, fc2")
+    towers: str = setting("both", choices=("both", "vision", "text"), help="which towers")
+    last_blocks: int = setting(0, 0, 100, help="only the last n blocks of a tower; 0 = all")
+    epochs: int = setting(20, 1, 20_000, help="passes over the training images")
+    lr: float = setting(1e-3, 1e-8, 10, help="peak learning rate at width 768; grows with the inverse width")
+    weight_decay: float = setting(1e-2, 0, 10, help="decoupled weight decay")
+    views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
 
 
 def first_block(layers: int, last_blocks: int) -> int:
@@ -140,30 +149,52 @@ class TowerTuner(Tuner):
         return self
 
 
-class Lora(TowerTuner):
-    """PEFT's LoRA on a twin that shares every frozen tensor with the backbone."""
+class PeftTuner(TowerTuner):
+    """An adapter of PEFT on a twin that shares every frozen tensor with the backbone."""
 
-    def __init__(self, config: LoraConfig, setting: Setting):
-        super().__init__(config, setting)
+    peft_model: Any
+
+    def attach(self, adapter: Any) -> None:
+        """Put a PEFT config's modules into a new twin."""
         import peft
 
-        self.tunes_text, shape = config.towers != "vision", self.backbone.shape
-        self.stage = first_block(shape.vision_layers, config.last_blocks) if config.towers != "text" else FEATURES
-        if self.tunes_text:
-            self.keep_text_prefix(first_block(shape.text_layers, config.last_blocks))
-        adapter = peft.LoraConfig(
-            r=config.r,
-            lora_alpha=config.alpha,  # type: ignore[arg-type]  # PEFT divides it by r; CLIP-LoRA uses 1.0
-            lora_dropout=config.dropout,
-            target_modules=self.backbone.peft_targets(config.names(self.backbone)),
-        )
         with warnings.catch_warnings():  # PEFT asks transformers 5 for an attribute by its old name
             warnings.simplefilter("ignore", FutureWarning)
-            self.peft_model: Any = peft.get_peft_model(self.backbone.twin().model, adapter)
+            self.peft_model = peft.get_peft_model(self.backbone.twin().model, adapter)
         self.tuned = self.backbone.replace_model(self.peft_model.base_model.model)
 
     def save_library_format(self, folder: Path) -> None:
         self.peft_model.save_pretrained(str(folder), save_embedding_layers=False)
+
+
+class LinearTuner(PeftTuner):
+    """An adapter of PEFT in linear layers of either tower: all blocks, or only the last ones."""
+
+    def __init__(self, config: Any, setting: Setting):
+        super().__init__(config, setting)
+        self.tunes_text, shape = config.towers != "vision", self.backbone.shape
+        self.stage = first_block(shape.vision_layers, config.last_blocks) if config.towers != "text" else FEATURES
+        if self.tunes_text:
+            self.keep_text_prefix(first_block(shape.text_layers, config.last_blocks))
+        self.attach(self.adapter(self.backbone.peft_targets(config.names(self.backbone))))
+
+    def adapter(self, targets: list[str] | str) -> Any:
+        """The PEFT config for these modules."""
+        raise NotImplementedError
+
+
+class Lora(LinearTuner):
+    """PEFT's LoRA."""
+
+    def adapter(self, targets: list[str] | str) -> Any:
+        import peft
+
+        return peft.LoraConfig(
+            r=self.config.r,
+            lora_alpha=self.config.alpha,  # PEFT divides it by r; CLIP-LoRA uses 1.0
+            lora_dropout=self.config.dropout,
+            target_modules=targets,
+        )
 
 
 def count(shape: Any, config: LoraConfig, K: int, N: int) -> int:
