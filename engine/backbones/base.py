@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -55,6 +55,8 @@ class Shape:
     text_mlp: int
     parameters: int
     """All of the model's parameters."""
+    count_tokens: Callable[[str], int] = field(default=len, compare=False, repr=False)
+    """Tokens of a text with start and end, before any cutting: what a prompt of given words counts."""
 
 
 class Tower(ABC):

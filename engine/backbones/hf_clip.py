@@ -94,6 +94,7 @@ class HFClip(Backbone):
             vision_tokens=(vision.image_size // vision.patch_size) ** 2 + 1,
             context=text.max_position_embeddings, vocabulary=text.vocab_size,
             parameters=sum(p.numel() for p in self.model.parameters()),
+            count_tokens=lambda text: len(tokenizer([text], verbose=False).input_ids[0]),
         )  # fmt: skip
 
     def replace_model(self, model: Any) -> HFClip:
