@@ -99,6 +99,8 @@ _PHRASES = (
     (r"a number", "수"),
     (r"true or false", "true 또는 false"),
     (r"text", "글자"),
+    (r"names of labels, each once: (.+)", "레이블 이름을 한 번씩: {0}"),
+    (r"no vector would be trained", "학습할 벡터가 없습니다"),
     (r"it is too large", "너무 큽니다"),
     (r"there is no model\.safetensors", "model.safetensors가 없습니다"),
     (r"none were published for this architecture", "이 구조에는 공개된 것이 없습니다"),

@@ -11,7 +11,7 @@ import copy
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -77,6 +77,8 @@ class Shape:
     """Scales and shifts of all LayerNorms."""
     bias_parameters: int = 0
     """All biases, those of norms among them."""
+    count_tokens: Callable[[str], int] = field(default=len, compare=False, repr=False)
+    """Tokens of a text with start and end, before any cutting: what a prompt of given words counts."""
 
     def linears(self, tower: str, kinds: Sequence[str], first_block: int = 0) -> list[tuple[int, int]]:
         """(inputs, outputs) of a tower's linear layers from a block on, in the order of

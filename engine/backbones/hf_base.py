@@ -76,7 +76,7 @@ class HFBackbone(Backbone):
             vision_tokens=(vision.image_size // vision.patch_size) ** 2 + self.vision.prefix,
             context=text.max_position_embeddings, vocabulary=text.vocab_size,
             parameters=sum(p.numel() for p in model.parameters()), vision_pooled=self.vision.projected,
-            **part_sizes(model),
+            count_tokens=self.count_tokens, **part_sizes(model),
         )  # fmt: skip
 
     def replace_model(self, model: Any) -> Self:

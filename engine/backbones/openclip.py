@@ -89,7 +89,7 @@ class OpenClip(Backbone):
             vision_tokens=seen.tokens, context=self.context,
             vocabulary=int(getattr(self.model, "vocab_size", 0)),
             parameters=sum(p.numel() for p in self.model.parameters()), vision_linears=seen.linears,
-            vision_pooled=vision.projected, **part_sizes(self.folded),
+            vision_pooled=vision.projected, count_tokens=self.count_tokens, **part_sizes(self.folded),
         )  # fmt: skip
 
     def replace_model(self, model: Any) -> OpenClip:

@@ -80,7 +80,8 @@ def test_every_key_in_the_code_has_words_and_the_other_way_round():
     assert used <= WORDS["en"].keys()
     made = {"html." + key for key in ("parameters", "memory", "time", "fixed", "broken", "still_wrong")}
     made |= {f"html.{word}{end}" for word in fragments.VERDICT_SIGNS for end in ("", "_text")}
-    made |= {"html.stage_features", "html.stage_train", "html.stage_evaluate", "plot.probability", "plot.similarity"}
+    made |= {f"html.stage_{stage}" for stage in ("features", "prepare", "train", "evaluate")}
+    made |= {"plot.probability", "plot.similarity"}
     assert WORDS["en"].keys() == used | made
 
 

@@ -10,6 +10,9 @@ from engine.backbones import hf_clip
 from engine.methods.base import Setting
 from engine.types import Label
 
+CONTEXT_TOKENS = 21
+"""Tokens of the default context's 19 words in Pocket CLIP's vocabulary, which splits two of them."""
+
 EXACT = [
     ("zero_shot", "budget", 0),
     ("zero_shot_ensemble", "budget", 0),
@@ -25,6 +28,7 @@ EXACT = [
     ("prefix_tuning", "budget", 4 * 512 + 513 * 128 + 129 * 12 * 2 * 512),
     ("multitask_prompt", "budget", 4 * 512 + 4 + 512),
     ("multitask_prompt", "paper", 16 * 512 + 16 + 512),
+    ("context_prompt", "budget", CONTEXT_TOKENS * 512),
     ("visual_prompt", "budget", 3_840),
     ("visual_prompt_deep", "budget", 46_080),
     ("lora", "budget", 491_520),

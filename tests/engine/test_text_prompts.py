@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from engine import registry
+from engine import registry, train
 from engine.errors import BadConfig
-from engine.methods import multitask_prompt
+from engine.methods import context_prompt, multitask_prompt
 from engine.methods.base import Setting
 from engine.types import Label
 
@@ -261,3 +261,66 @@ def test_multitask_target_starts_from_the_source_stage(setting):
 def test_multitask_groups_name_labels_once(setting, groups):
     with pytest.raises(BadConfig, match="groups"):
         build("multitask_prompt", setting, groups=groups)
+
+
+CONTEXT = "a red thing | seen from above\na photo of a"
+
+
+@torch.no_grad()
+def test_context_prompt_starts_from_real_sentences(tiny, setting):
+    tuner = build("context_prompt", setting, context=CONTEXT)
+    sentences = torch.cat([embedded(tiny, s) for s in ("a red thing", "seen from above", "a photo of a")])
+    texts = [framed(tiny, sentences, embedded(tiny, f"{label.prompt}.")) for label in LABELS]
+    torch.testing.assert_close(tuner.text_features(), plain_text(tiny, texts), atol=1e-5, rtol=1e-4)
+    assert {name: tuple(p.shape) for name, p in tuner.saved().items()} == {"shifts": tuple(sentences.shape)}
+    one = build("context_prompt", setting, context="a photo of a")
+    torch.testing.assert_close(one.text_features(), setting.single, atol=1e-6, rtol=0)
+
+
+def test_context_prompt_stays_in_its_ball(tiny, setting):
+    tuner = build("context_prompt", setting, context=CONTEXT, epsilon=0.1, lr=0.5, epochs=3, batch_size=8)
+    start = tuner.vectors().detach().clone()
+    radius = 0.1 * (32 / 2048) ** 0.5
+    for _ in train.fit(tuner, setting.support[None], setting.targets, tuner.config, 0):
+        shift = tuner.shifts.detach().norm(dim=1)  # projected after the step, not at the next use
+        assert shift.max() <= radius * (1 + 1e-5)
+    assert shift.max() > 0.99 * radius  # such a learning rate takes them to the edge
+    torch.testing.assert_close((tuner.vectors() - start).detach().norm(dim=1), shift)
+
+
+def test_the_ball_is_that_of_peft():
+    from peft import CPTConfig, TaskType
+    from peft.tuners.cpt.model import CPTEmbedding
+
+    adapter = CPTConfig(
+        task_type=TaskType.CAUSAL_LM, cpt_token_ids=[0, 1, 2], cpt_tokens_type_mask=[2] * 3, opt_projection_epsilon=0.3
+    )
+    adapter.token_dim = 32
+    module = CPTEmbedding(adapter, torch.nn.Embedding(3, 32))
+    shifts = torch.randn(3, 32) * torch.tensor([[0.001], [0.01], [1.0]])
+    module.delta_embedding.weight.data = shifts.clone()
+    ours = torch.renorm(shifts, p=2, dim=0, maxnorm=context_prompt.radius(0.3, 32))
+    torch.testing.assert_close(ours, module.get_projection(), atol=1e-6, rtol=1e-4)
+
+
+def test_context_prompt_weighs_sentences_by_their_distance_to_the_label(tiny, setting):
+    tuner = build("context_prompt", setting, context=CONTEXT, decay=0.5)
+    f, targets = normalize(torch.randn(5, 24), dim=-1), torch.tensor([0, 1, 2, 3, 0])
+    loss, logits = tuner.objective(f, targets)
+    parts = [embedded(tiny, s) for s in ("a red thing", "seen from above", "a photo of a")]
+    wanted, total = torch.zeros(()), 0.0
+    with torch.no_grad():
+        for j, weight in ((1, 0.25), (2, 0.5), (3, 1.0)):
+            texts = [framed(tiny, *parts[:j], embedded(tiny, f"{label.prompt}.")) for label in LABELS]
+            own = tiny.scale * f @ plain_text(tiny, texts).T
+            wanted, total = wanted + weight * torch.nn.functional.cross_entropy(own, targets), total + weight
+    torch.testing.assert_close(loss.detach(), wanted / total, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(logits.detach(), own, atol=1e-4, rtol=1e-4)
+
+
+def test_context_that_leaves_no_room_is_refused(setting):
+    with pytest.raises(BadConfig) as caught:
+        build("context_prompt", setting, context="thing " * 40)
+    assert caught.value.key == "long_context"
+    with pytest.raises(BadConfig):
+        build("context_prompt", setting, context=" | ")
