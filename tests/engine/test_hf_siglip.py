@@ -12,7 +12,7 @@ from families import make_siglip, sentencepiece_tokenizer
 
 from engine import registry
 from engine.backbones import catalog, hf_siglip
-from engine.backbones.base import CAPABILITIES, FEATURES, PIXELS, POOLED
+from engine.backbones.base import CAPABILITIES, FEATURES, PIXELS, POOLED, PROJECTION
 from engine.errors import BackboneUnavailable
 from engine.methods.base import Setting
 from engine.methods.prompt_tuning import place
@@ -81,7 +81,7 @@ def test_texts_leave_room_for_prompts(siglip):
     assert ids.shape == (2, 16)
     assert ids[0, -1] == siglip.tokenizer.eos_token_id
     assert siglip.count_tokens("a red square!") == 4
-    assert siglip.offers == set(CAPABILITIES)
+    assert siglip.offers == set(CAPABILITIES) - {PROJECTION}
 
 
 @pytest.mark.parametrize("where", ["end", "middle", "front"])
