@@ -112,6 +112,7 @@ _PHRASES = (
     (r"text tokens", "텍스트 토큰"),
     (r"linear layers", "선형 층"),
     (r"attention projections", "어텐션 투영 층"),
+    (r"image projection", "이미지 투영 층"),
 )
 
 

@@ -8,6 +8,7 @@ import torch
 from engine import registry
 from engine.backbones import hf_clip
 from engine.methods.base import Setting
+from engine.methods.peft_table import ROWS
 from engine.types import Label
 
 CONTEXT_TOKENS = 21
@@ -34,6 +35,10 @@ EXACT = [
     ("lora", "budget", 491_520),
     ("lora", "paper", 184_320),
     ("full", "budget", 151_277_313),
+    ("prolip", "budget", 393_216),
+    ("adapter", "budget", 1_189_632),
+    ("norm_tuning", "budget", 65_536),
+    ("bias_tuning", "budget", 171_008),
 ]
 
 SAVED = [("p_tuning", 8 * 512), ("prefix_tuning", 49_152)]
@@ -72,4 +77,30 @@ def test_saved_on_vit_b_32(method, count, setting):
 
 
 def test_every_method_is_in_the_table():
-    assert {method for method, _, _ in EXACT} == {spec.id for spec in registry.methods()}
+    assert {method for method, _, _ in EXACT} | set(ROWS) == {spec.id for spec in registry.methods()}
+
+
+LINEAR = 12 * 2 * (768 + 512)
+"""Outputs of all q and v layers; as many inputs."""
+BY_HAND = {
+    "dora": 8 * 2 * LINEAR + LINEAR,
+    "adalora": 12 * (2 * LINEAR + 48),
+    "ia3": LINEAR + 12 * (3072 + 2048),
+    "vera": 256 * 48 + LINEAR,
+    "loha": 4 * 8 * LINEAR,
+    "oft": LINEAR * 31 // 2,
+    "boft": LINEAR * 4 + LINEAR,
+    "fourierft": 1000 * 48,
+    "hra": 8 * LINEAR,
+    "miss": 64 * LINEAR,
+    "road": LINEAR,
+    "c3a": 12 * 2 * (768**2 + 512**2) // 64,
+    "vblora": 64 * 64 + 4 * 64 * 2 * LINEAR // 64,
+    "delora": 8 * 2 * LINEAR + 48,
+}
+
+
+@pytest.mark.parametrize("method", BY_HAND)
+def test_count_of_pefts_tuners_on_vit_b_32(method, setting):
+    spec = registry.get(method)
+    assert spec.count(setting.backbone.shape, spec.configure(), 10, 40) == BY_HAND[method]

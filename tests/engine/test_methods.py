@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import normalize, one_hot
 
 from engine import registry, train
-from engine.backbones.base import FEATURES
+from engine.backbones.base import FEATURES, POOLED
 from engine.errors import BadConfig
 from engine.methods.base import Setting
 from engine.methods.prompt_tuning import place
@@ -238,3 +238,47 @@ def test_lora_runs_only_the_tuned_blocks_of_the_text_tower(setting):
     late.text_features().sum().backward()
     assert any(p.grad is not None for p in late.trained().values())
     assert not late.entering.requires_grad
+
+
+def test_prolip_penalty_holds_the_projection(tiny, setting):
+    """Without the penalty the same labels pull the matrix many times further from its start."""
+    pooled, moved = torch.randn(12, 48), {}
+    for penalty in (-1, 0):
+        tuner = build("prolip", setting, penalty=penalty, lr=1e-2, epochs=100)
+        assert tuner.stage == POOLED and tuner.full_batch
+        start = tiny.model.visual_projection.weight
+        torch.testing.assert_close(tuner.weight.detach(), start.detach())
+        with torch.no_grad():
+            tuner.weight.add_(0.5)
+        expected = (0.25 if penalty else 0) * 0.25 * start.numel()  # 12 images of 3 labels: lambda = 1 / 4
+        assert tuner.penalty().item() == pytest.approx(expected, rel=1e-4)
+        plain = torch.nn.functional.cross_entropy(tuner(pooled), setting.targets)
+        assert tuner.objective(pooled, setting.targets)[0].item() == pytest.approx(plain.item() + expected, rel=1e-4)
+        tuner.weight.data.copy_(start)
+        list(train.fit(tuner, pooled[None], setting.targets, tuner.config, 0))
+        moved[penalty] = (tuner.weight - start).norm().item()
+    assert moved[0] > 5 * moved[-1] > 0
+
+
+def test_adapter_against_a_plain_forward(tiny, setting):
+    tuner = build("adapter", setting, d=5, last_blocks=1, bottleneck_scale=0.3)
+    assert tuner.stage == 2
+    with torch.no_grad():
+        for p in tuner.parameters():
+            p.normal_()
+    down, up = tuner.bottlenecks[0].down, tuner.bottlenecks[0].up
+    tokens, block = torch.randn(3, 5, 48), tiny.model.vision_model.encoder.layers[2]
+    middle = tokens + block.self_attn(block.layer_norm1(tokens))[0]
+    normed = block.layer_norm2(middle)
+    bottleneck = torch.relu(normed @ down.weight.T + down.bias) @ up.weight.T + up.bias
+    hidden = middle + block.mlp(normed) + 0.3 * bottleneck
+    pooled = tiny.model.vision_model.post_layernorm(hidden[:, 0])
+    torch.testing.assert_close(tuner.image_features(tokens), normalize(tiny.model.visual_projection(pooled), dim=-1))
+
+
+@pytest.mark.parametrize(("method", "kind"), [("norm_tuning", "norm"), ("bias_tuning", "bias")])
+def test_only_norms_or_biases_are_trained(tiny, setting, method, kind):
+    names = {name.removeprefix("selected.").replace("/", ".") for name in build(method, setting).trained()}
+    everything = {name for name, _ in tiny.model.named_parameters()}
+    wanted = {name for name in everything if ("norm" in name if kind == "norm" else name.endswith("bias"))}
+    assert names == wanted

@@ -1,0 +1,216 @@
+"""The table of PEFT's tuners of linear layers: what each is, its settings, and how they become PEFT's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from engine.methods.base import setting
+
+Layers = tuple[tuple[str, str, int, int], ...]
+"""(name, kind, inputs, outputs) of each layer."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tuner of PEFT."""
+
+    id: str
+    name: str
+    sentence: str
+    paper: str
+    peft: str
+    """PEFT's config class."""
+    fields: Mapping[str, Any]
+    """The tuner's own settings."""
+    arguments: Callable[[Any, Layers], dict[str, Any]]
+    """Config and layers -> arguments of PEFT's config class."""
+    formula: str
+    lr: float
+    """Peak learning rate of the budget preset."""
+    failure: str
+    by_width: bool = False
+    """Whether the learning rate grows with the inverse width, as for low-rank factors."""
+    targets: str = "q,v"
+    convolutions: bool = False
+    """Whether 1x1 convolutions will do."""
+    starts_at: str | None = "zero_shot"
+
+
+def divisor(limit: int, sizes: list[int]) -> int:
+    """The largest common divisor of some sizes that is not above a limit."""
+    common = math.gcd(*sizes)
+    return max(d for d in range(1, min(limit, common) + 1) if common % d == 0)
+
+
+def inputs(layers: Layers) -> list[int]:
+    """Inputs of each layer."""
+    return [i for _, _, i, _ in layers]
+
+
+def widths(layers: Layers) -> list[int]:
+    """Inputs and outputs of all layers."""
+    return [size for _, _, i, o in layers for size in (i, o)]
+
+
+def low_rank(default: int, meaning: str = "rank") -> dict[str, Any]:
+    """The setting ``r``."""
+    return {"r": setting(default, 1, 256, help=meaning)}
+
+
+def block(default: int) -> dict[str, Any]:
+    """The setting ``block_size``."""
+    words = "largest block size; the largest common divisor of the layers' sizes up to it is used"
+    return {"block_size": setting(default, 2, 1024, help=words)}
+
+
+def up_to(limit: int, layers: Layers) -> int:
+    """A rank that every layer can have."""
+    return min(limit, *widths(layers))
+
+
+def even(rank: int) -> int:
+    """The rank, or one less."""
+    return max(2, rank - rank % 2)
+
+
+TABLE = (
+    Row(
+        "dora", "DoRA", "LoRA that trains the length of each weight row apart from its direction.",
+        "Liu et al. 2024, DoRA: Weight-Decomposed Low-Rank Adaptation, arXiv 2402.09353", "LoraConfig",
+        {**low_rank(8), "alpha": setting(16.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")},
+        lambda c, layers: {"r": c.r, "lora_alpha": c.alpha, "use_dora": True},
+        "Σ r(in + out) + out", 1e-3, "Every step builds each whole weight, so it is slower than LoRA.", by_width=True,
+    ),
+    Row(
+        "adalora", "AdaLoRA", "LoRA that takes rank away from layers where it matters less.",
+        "Zhang et al. 2023, AdaLoRA: Adaptive Budget Allocation, arXiv 2303.10512", "AdaLoraConfig",
+        {
+            "r": setting(12, 1, 256, help="rank of each layer at the start"),
+            "target_r": setting(8, 1, 256, help="mean rank at the end"),
+            "alpha": setting(32.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r"),
+            "orthogonality": setting(0.5, 0, 10, help="weight of the factors' distance to orthogonal ones in the loss"),
+        },
+        lambda c, layers: {
+            "init_r": c.r, "target_r": min(c.r, c.target_r), "lora_alpha": c.alpha,
+            "orth_reg_weight": c.orthogonality,
+        },
+        "Σ r(in + out + 1)", 1e-3, "The budget is spread within few steps; with few images it is spread by noise.",
+        by_width=True,
+    ),
+    Row(
+        "ia3", "(IA)³", "Learns one factor for each key, each value and each hidden unit of the MLPs.",
+        "Liu et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning, arXiv 2205.05638", "IA3Config", {},
+        lambda c, layers: {}, "Σ out (in for fc2)", 1e-2, "Can only strengthen or weaken what is there.",
+        targets="k,v,fc2", convolutions=True,
+    ),
+    Row(
+        "vera", "VeRA", "All layers share one frozen pair of random low-rank matrices; each trains two vectors.",
+        "Kopiczko et al. 2023, VeRA: Vector-based Random Matrix Adaptation, arXiv 2310.11454", "VeraConfig",
+        low_rank(256, "rank of the random matrices"), lambda c, layers: {"r": c.r}, "Σ r + out", 1e-2,
+        "Needs a ten times larger learning rate than LoRA.",
+    ),
+    Row(
+        "loha", "LoHa", "The update is the elementwise product of two low-rank matrices.",
+        "Hyeon-Woo et al. 2021, FedPara, arXiv 2108.06098; Yeh et al. 2023, LyCORIS, arXiv 2309.14859", "LoHaConfig",
+        {**low_rank(8), "alpha": setting(8.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")},
+        lambda c, layers: {"r": c.r, "alpha": c.alpha}, "Σ 2r(in + out)", 1e-3,
+        "Learns slowly at first: a product of two small matrices is very small.", by_width=True,
+    ),
+    Row(
+        "lokr", "LoKr", "The update is a Kronecker product of a small and a low-rank matrix.",
+        "Yeh et al. 2023, Navigating Text-To-Image Customization (LyCORIS), arXiv 2309.14859", "LoKrConfig",
+        {**low_rank(8), "alpha": setting(8.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")},
+        lambda c, layers: {"r": c.r, "alpha": c.alpha}, "as PEFT reports: depends on how the sizes factor", 1e-3,
+        "The size of its factors follows from divisors of the widths, so backbones differ.", by_width=True,
+    ),
+    Row(
+        "oft", "OFT", "Turns the inputs of each layer by trained rotations of blocks.",
+        "Qiu et al. 2023, Controlling Text-to-Image Diffusion by Orthogonal Finetuning, arXiv 2306.07280", "OFTConfig",
+        block(32), lambda c, layers: {"oft_block_size": divisor(c.block_size, inputs(layers))},
+        "Σ in·(b - 1) / 2", 1e-3, "Rotations keep lengths, so it cannot strengthen one direction over another.",
+    ),
+    Row(
+        "boft", "BOFT", "Turns the inputs of each layer by small rotations, and scales its outputs.",
+        "Liu et al. 2023, Parameter-Efficient Orthogonal Finetuning via Butterfly Factorization, arXiv 2311.06243",
+        "BOFTConfig", block(4),
+        lambda c, layers: {"boft_block_size": divisor(c.block_size, inputs(layers)), "boft_n_butterfly_factor": 1},
+        "Σ in·b + out", 1e-3,
+        "Without PEFT's CUDA extension one butterfly factor is used, and then a block only mixes its own inputs.",
+    ),
+    Row(
+        "fourierft", "FourierFT", "The update is a picture with few trained frequencies.",
+        "Gao et al. 2024, Parameter-Efficient Fine-Tuning with Discrete Fourier Transform, arXiv 2405.03003",
+        "FourierFTConfig",
+        {
+            "frequencies": setting(1000, 1, 100_000, help="trained frequencies a layer"),
+            "scaling": setting(150.0, 0.01, 10_000, help="factor on the update"),
+        },
+        lambda c, layers: {
+            "n_frequency": min(c.frequencies, *(i * o for _, _, i, o in layers)), "scaling": c.scaling,
+            "init_weights": True,
+        },
+        "frequencies a layer", 1e-2, "Every step transforms each whole weight back, which is slow.",
+    ),
+    Row(
+        "hra", "HRA", "Reflects the inputs of each layer at r trained mirrors.",
+        "Yuan et al. 2024, Householder Reflection Adaptation, arXiv 2405.17484", "HRAConfig",
+        low_rank(8, "number of reflections"), lambda c, layers: {"r": even(up_to(c.r, layers))},
+        "Σ r·in", 1e-3,
+        "Only an even number of reflections starts as the frozen model; an odd one is lowered by one.", by_width=True,
+    ),
+    Row(
+        "randlora", "RandLora", "A sum of frozen random low-rank matrices with trained scales reaches full rank.",
+        "Albert et al. 2025, RandLoRA: Full-rank parameter-efficient fine-tuning, arXiv 2502.00987", "RandLoraConfig",
+        low_rank(32, "rank of each random matrix; a smaller one trains more"),
+        lambda c, layers: {"r": up_to(c.r, layers), "randlora_alpha": 20 * up_to(c.r, layers)},
+        "as PEFT reports: Σ about max²/r + r·max", 1e-3, "A smaller rank trains more and is slower.",
+    ),
+    Row(
+        "miss", "MiSS", "One small matrix is repeated over the shards of each weight.",
+        "Kang & Yin 2024, arXiv 2409.15371", "MissConfig", low_rank(64), lambda c, layers: {"r": up_to(c.r, layers)},
+        "Σ r·out", 1e-3, "Inputs of one shard are only seen through their sum.", by_width=True,
+    ),
+    Row(
+        "road", "RoAd", "Turns pairs of outputs of each layer and scales them.",
+        "Liao & Monz 2024, 3-in-1: 2D Rotary Adaptation, arXiv 2409.00119", "RoadConfig",
+        {"group_size": setting(64, 2, 1024, help="largest group of outputs; a common divisor up to it is used")},
+        lambda c, layers: {"group_size": divisor(c.group_size, [o for *_, o in layers])}, "Σ out", 1e-2,
+        "Can only mix outputs in fixed pairs.",
+    ),
+    Row(
+        "c3a", "C³A", "The update is made of circulant blocks: each is one trained vector, shifted row by row.",
+        "Chen et al. 2024, Parameter-Efficient Fine-Tuning via Circular Convolution, arXiv 2407.19342", "C3AConfig",
+        block(64), lambda c, layers: {"block_size": divisor(c.block_size, widths(layers)), "init_weights": True},
+        "Σ in·out / b", 0.3, "Every step transforms all activations to frequencies and back.",
+    ),
+    Row(
+        "vblora", "VB-LoRA", "All low-rank matrices are mixed from one small bank of vectors.",
+        "Li et al. 2024, VB-LoRA: Extreme Parameter Efficient Fine-Tuning with Vector Banks, arXiv 2405.15179",
+        "VBLoRAConfig",
+        {
+            **low_rank(4),
+            "vectors": setting(64, 2, 2048, help="vectors in the bank"),
+            "vector_length": setting(64, 1, 1024, help="largest length of a vector; a common divisor of the layers' "
+                                     "sizes up to it is used"),
+        },
+        lambda c, layers: {
+            "r": c.r, "num_vectors": c.vectors, "topk": min(2, c.vectors),
+            "vector_length": divisor(c.vector_length, widths(layers)),
+        },
+        "vectors·length + Σ r·vectors(in + out) / length", 1e-2,
+        "Most numbers that are trained choose vectors, and its start differs a little from zero-shot.",
+        starts_at=None,
+    ),
+    Row(
+        "delora", "DeLoRA", "LoRA with a bound on how far each weight may move, and the bound is trained.",
+        "Bini et al. 2025, Decoupling Angles and Strength in Low-rank Adaptation, arXiv 2503.18225", "DeloraConfig",
+        {**low_rank(8), "bound": setting(15.0, 0.01, 1000, help="bound on the update at the start")},
+        lambda c, layers: {"r": c.r, "delora_lambda": c.bound}, "Σ r(in + out) + 1", 1e-3,
+        "Its gradients are scaled by the bound, so bound and learning rate go together.", by_width=True,
+    ),
+)  # fmt: skip
+ROWS: Mapping[str, Row] = MappingProxyType({row.id: row for row in TABLE})

@@ -1,0 +1,201 @@
+"""PEFT's other tuners of linear layers: one class for the rows of :mod:`engine.methods.peft_table`.
+
+Left out, with the reason (more in docs/peft.md):
+
+- LN_TUNING and BEFT: norms and biases have methods of their own here, ``norm_tuning`` and ``bias_tuning``.
+- PROMPT_TUNING, P_TUNING, PREFIX_TUNING, MULTITASK_PROMPT_TUNING, CPT, ADAPTION_PROMPT: they put tokens into language
+  models that are called with ids; the prompt methods here do so with CLIP's towers.
+- TRAINABLE_TOKENS: rows of an embedding table; labels are other words for everyone.
+- SHIRA: its mask of trained entries is drawn from real weights, so nothing can be counted or forecast without them.
+- XLORA, POLY: mix several adapters by a language model's hidden states or by task ids.
+- GRALORA, WAVEFT and the tuners that came with PEFT 0.20 and 0.21: not offered yet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.backbones.base import LINEAR, Backbone, Shape
+from engine.errors import BadConfig, messages
+from engine.methods.base import Setting, TrainConfig, setting
+from engine.methods.lora import LayerChoice, LinearTuner, first_block
+from engine.methods.peft_table import ROWS, TABLE, Layers, Row
+from engine.registry import MethodSpec, register
+
+messages(
+    not_linear="{method}: layers {targets} of {backbone} are convolutions in some blocks, which it cannot "
+    "change. Choose other targets or another method.",
+)
+
+
+@dataclass(frozen=True)
+class PeftLayersConfig(LayerChoice, TrainConfig):
+    """What the settings of all tuners of the table share."""
+
+    targets: str = setting("q,v", help="linear layers, by comma: q, k, v, out, fc1, fc2")
+    towers: str = setting("both", choices=("both", "vision", "text"), help="which towers")
+    last_blocks: int = setting(0, 0, 100, help="only the last n blocks of a tower; 0 = all")
+    views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
+
+    def obstacle(self, backbone: Backbone) -> BadConfig | None:
+        found = super().obstacle(backbone)
+        if found or ROWS[self.method].convolutions:
+            return found
+        modules = [backbone.model.get_submodule(name) for name in self.names(backbone)]
+        if all(isinstance(module, nn.Linear) for module in modules):
+            return None
+        return BadConfig("not_linear", method=self.method, targets=self.targets, backbone=backbone.id)
+
+
+def make_config(row: Row) -> type[PeftLayersConfig]:
+    """The settings of a tuner: those that all share, with its own."""
+    rate = "peak learning rate" + (" at width 768; grows with the inverse width" if row.by_width else "")
+    fields = {
+        "lr": setting(row.lr, 1e-8, 10, help=rate),
+        "targets": setting(row.targets, help="linear layers, by comma: q, k, v, out, fc1, fc2"),
+        **row.fields,
+    }
+    return dataclasses.make_dataclass(
+        f"{row.id.title()}Config",
+        [(name, type(field.default).__name__, field) for name, field in fields.items()],
+        bases=(PeftLayersConfig,), namespace={"method": row.id, "__doc__": f"{row.name}'s settings."}, frozen=True,
+    )  # fmt: skip
+
+
+def layers_of(shape: Shape, config: Any) -> Layers:
+    """The layers that a config targets."""
+    found = []
+    for tower in config.chosen_towers:
+        first = first_block(getattr(shape, f"{tower}_layers"), config.last_blocks)
+        for kind in config.kinds:
+            sizes = shape.linears(tower, [kind], first)
+            found += [(f"{tower}_{kind}_{n}", kind, i, o) for n, (i, o) in enumerate(sizes)]
+    return tuple(found)
+
+
+def peft_config(config: Any, layers: Layers, targets: list[str] | str, hidden: list[str], steps: int) -> Any:
+    """PEFT's config of a row.
+
+    Args:
+        hidden: those of the targets that end an MLP.
+        steps: gradient steps of the training.
+    """
+    import peft
+
+    row = ROWS[config.method]
+    arguments = row.arguments(config, layers)
+    if row.id == "ia3":
+        arguments["feedforward_modules"] = hidden
+    if row.id == "adalora":
+        arguments |= {"total_step": steps, "tinit": steps // 10, "tfinal": steps // 2, "deltaT": max(1, steps // 50)}
+    if row.id == "boft":
+        from peft.tuners.boft import layer
+
+        layer.get_fbd_cuda = no_extension
+    return getattr(peft, row.peft)(target_modules=targets, **arguments)
+
+
+def no_extension() -> None:
+    """BOFT tries to compile a CUDA extension for every layer; one butterfly factor does without."""
+
+
+@lru_cache(maxsize=256)
+def skeleton_count(shape: Shape, config: Any) -> int:
+    """Trained parameters as PEFT reports them, on linear layers without data."""
+    import peft
+
+    layers = layers_of(shape, config)
+    skeleton = nn.ModuleDict({name: nn.Linear(i, o, device="meta") for name, _, i, o in layers})
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        names = [name for name, *_ in layers]
+        hidden = [name for name, kind, _, _ in layers if kind == "fc2"]
+        model = peft.get_peft_model(skeleton, peft_config(config, layers, names, hidden, 100))
+    return sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and "ranknum" not in name)
+
+
+class PeftTableTuner(LinearTuner):
+    """A tuner of the table on a twin of the backbone."""
+
+    def __init__(self, config: Any, setting: Setting):
+        batch = min(config.batch_size, len(setting.targets))
+        self.steps = config.epochs * -(-len(setting.targets) // batch)
+        super().__init__(config, setting)
+        if not ROWS[config.method].by_width:
+            self.lr_factor = 1.0
+
+    def adapter(self, targets: list[str] | str) -> Any:
+        config: Any = self.config
+        layers = layers_of(self.backbone.shape, config)
+        hidden = [
+            name
+            for tower in config.chosen_towers
+            for name in self.backbone.linear_names(tower, ["fc2"])
+            if "fc2" in config.kinds and name in config.tower_names(self.backbone, tower)
+        ]
+        return peft_config(config, layers, targets, hidden, self.steps)
+
+
+class VbLora(PeftTableTuner):
+    """VB-LoRA in PEFT's evaluation mode: that differs only in a look at the values in each training step, which
+    tensors without data do not have."""
+
+    def train(self, mode: bool = True) -> VbLora:
+        super().train(mode)
+        for module in self.modules():
+            if hasattr(module, "vblora_logits_A"):
+                module.training = False
+        return self
+
+
+class AdaLora(PeftTableTuner):
+    """AdaLoRA's loss keeps the factors orthogonal; after each step ranks are given out anew."""
+
+    step = 0
+
+    def objective(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        loss, logits = super().objective(x, targets)
+        factors = [p for name, p in self.trained().items() if "lora_A" in name or "lora_B" in name]
+        grams = [p @ p.T if p.shape[0] < p.shape[1] else p.T @ p for p in factors]
+        distances = [torch.linalg.matrix_norm(g - torch.eye(len(g), device=g.device)) for g in grams]
+        return loss + self.config.orthogonality * torch.stack(distances).mean(), logits
+
+    def after_step(self) -> None:
+        self.step += 1
+        if self.steps >= MIN_STEPS:
+            self.peft_model.base_model.update_and_allocate(self.step)
+
+
+MIN_STEPS = 20
+"""Fewer steps are too few to tell which ranks matter."""
+
+
+TUNERS: Mapping[str, type[PeftTableTuner]] = MappingProxyType({"adalora": AdaLora, "vblora": VbLora})
+
+
+def register_row(row: Row) -> None:
+    """Make a method of a row."""
+    config = make_config(row)
+    register(
+        MethodSpec(
+            id=row.id, name=row.name, family="weights", sentence=row.sentence, paper=row.paper, config=config,
+            tuner=lambda: TUNERS.get(row.id, PeftTableTuner),
+            count=lambda shape, config, K, N: skeleton_count(shape, config),
+            formula=row.formula, runs_on="both@k", failures=(row.failure,),
+            saved="what PEFT trains; also in PEFT's own format", starts_at=row.starts_at, needs=frozenset({LINEAR}),
+            presets={"budget": lambda shots: config()},
+        )
+    )  # fmt: skip
+
+
+for _row in TABLE:
+    register_row(_row)
