@@ -37,6 +37,10 @@ def why_not(method: str, backbone) -> BadConfig | None:
     return registry.why_not(spec, backbone, spec.configure(settings=FITTING.get(method)))
 
 
+ROW_FAMILIES = ("siglip", "vit", "mobileclip")
+"""Where every row of PEFT's table is trained: split attention, transformers' own, and convolutions beside it."""
+
+
 def kind_of(backbone) -> str:
     return backbone.id.removeprefix("tiny-")
 
@@ -69,7 +73,7 @@ def make_run(method: str, backbone, task_images, epochs: int = 15) -> train.Run:
 @pytest.mark.parametrize("method", METHODS)
 def test_starts_learns_and_declares(method, family, run):
     """Start equals its baseline; loss falls; what is declared is what is counted and what changes."""
-    if run is None:
+    if run is None or (method in ROWS and kind_of(family) not in ROW_FAMILIES):
         return
     everything = range(len(run.store))
     before = {name: tensor.clone() for name, tensor in family.model.state_dict().items()}
