@@ -131,7 +131,8 @@ def test_refusals(method, family, task_images):
     obstacle = why_not(method, family)
     assert (obstacle is not None) == ((kind_of(family), method) in REFUSED)
     if obstacle:
-        assert obstacle.key in ("method_needs", "no_such_layers") and "Choose" in str(obstacle)
+        assert obstacle.key in ("method_needs", "no_such_layers", "no_prefix_attention")
+        assert "Choose" in str(obstacle)
         chosen = episode.build(LABELS, [image.label for image in task_images], 4)
         with pytest.raises(BadConfig, match="Choose"):
             train.Run(RunSpec(family.id, method, chosen), task_images, family, cache=Cache())
