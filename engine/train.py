@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -264,7 +265,7 @@ def step(
     Old gradients go before the forward pass, so that they are not there beside all the activations.
     """
     optimizer.zero_grad()
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with torch.autocast(x.device.type, torch.bfloat16) if precision == "bf16" else nullcontext():
         loss, logits = tuner.objective(x, targets)
     loss.backward()
     optimizer.step()
