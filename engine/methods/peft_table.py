@@ -163,7 +163,7 @@ TABLE = (
         "Only an even number of reflections starts as the frozen model; an odd one is lowered by one.", by_width=True,
     ),
     Row(
-        "randlora", "RandLora", "A sum of frozen random low-rank matrices with trained scales reaches full rank.",
+        "randlora", "RandLoRA", "A sum of frozen random low-rank matrices with trained scales reaches full rank.",
         "Albert et al. 2025, RandLoRA: Full-rank parameter-efficient fine-tuning, arXiv 2502.00987", "RandLoraConfig",
         low_rank(32, "rank of each random matrix; a smaller one trains more"),
         lambda c, layers: {"r": up_to(c.r, layers), "randlora_alpha": 20 * up_to(c.r, layers)},
