@@ -113,7 +113,9 @@ def quickest(logits: Callable[[], torch.Tensor], targets: torch.Tensor, rounds: 
     return min(seconds for seconds, _ in results), results[-1][1]
 
 
-def compare_steps(backbone: Backbone, images: tuple[ImageFile, ...], classes: int) -> Iterator[list[str]]:
+def compare_steps(
+    backbone: Backbone, images: tuple[ImageFile, ...], classes: int, methods: list[str]
+) -> Iterator[list[str]]:
     """One row a method: plain, ours, ratio, difference, memory."""
     store = FeatureStore(backbone, images, Cache())
     rng = torch.Generator().manual_seed(0)
@@ -122,7 +124,8 @@ def compare_steps(backbone: Backbone, images: tuple[ImageFile, ...], classes: in
     targets = torch.tensor([k // per_class for k in range(len(images))])
     ours, plain = (setting_of(b, store, targets, classes) for b in (backbone, padded(backbone)))
     pixels, wanted = store.fresh(PIXELS, chosen), targets[chosen]
-    rows = {spec.id: (spec.id, {}) for spec in registry.methods() if spec.tuner().trains} | EXTRA
+    rows: dict[str, tuple[str, dict[str, Any]]] = {method: (method, {}) for method in methods}
+    rows |= {name: row for name, row in EXTRA.items() if row[0] in methods}
     for name, (method, settings) in rows.items():
         tuner, twin = build(method, settings, ours).eval(), build(method, settings, plain).eval()
         kept = store.stage(tuner.stage, chosen)
@@ -169,13 +172,15 @@ def main() -> None:
     parser.add_argument("--backbone", help="catalogue id, folder or hub name (default: ViT-B/32 with random weights)")
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--shots", type=int, default=16)
+    trained = [spec.id for spec in registry.methods() if spec.tuner().trains]
+    parser.add_argument("--methods", default=",".join(trained), help="ids by comma (default: all that are trained)")
     options = parser.parse_args()
     backbone = catalog.load(options.backbone) if options.backbone else vit_b32()
     print(f"{backbone.id}, {options.classes} classes x {options.shots} shots, {torch.get_num_threads()} threads\n")
     with tempfile.TemporaryDirectory() as folder:
         images = make_task(Path(folder) / "task", options.classes, options.shots)
         head = ["method", "plain step s", "our step s", "ratio", "largest difference", "our memory MiB"]
-        show(head, compare_steps(backbone, images, options.classes))
+        show(head, compare_steps(backbone, images, options.classes, options.methods.split(",")))
         print()
         show(["what", "size", "seconds"], growth(backbone, images))
 
