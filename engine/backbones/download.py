@@ -10,7 +10,6 @@ import io
 import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,21 +38,6 @@ messages(
 )
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a download fetches."""
-
-    id: str
-    commit: str
-    sizes: dict[str, int]
-    """File -> bytes."""
-
-    @property
-    def bytes(self) -> int:
-        """Bytes in all."""
-        return sum(self.sizes.values())
-
-
 def choose(sizes: dict[str, int]) -> dict[str, int]:
     """The files of a repository that loading needs: small ones and one set of weights."""
     top = {name: size for name, size in sizes.items() if "/" not in name}
@@ -65,8 +49,8 @@ def choose(sizes: dict[str, int]) -> dict[str, int]:
     return {}
 
 
-def plan(id: str) -> Plan:
-    """Ask the hub what a repository holds. Raises BackboneUnavailable with the reason."""
+def plan(id: str) -> dict[str, int]:
+    """The files to fetch from a repository of the hub, with their bytes. Raises BackboneUnavailable."""
     from huggingface_hub import HfApi
 
     try:
@@ -76,7 +60,7 @@ def plan(id: str) -> Plan:
     chosen = choose({file.rfilename: file.size or 0 for file in info.siblings or ()})
     if not chosen:
         raise BackboneUnavailable("download_no_weights", id=id)
-    return Plan(id, info.sha or "main", chosen)
+    return chosen
 
 
 def fetch(id: str, report: Report | None = None, stop: threading.Event | None = None) -> Path:
@@ -87,23 +71,24 @@ def fetch(id: str, report: Report | None = None, stop: threading.Event | None = 
     """
     from huggingface_hub import constants, hf_hub_download
 
-    wanted = plan(id)
+    sizes = plan(id)
+    total = sum(sizes.values())
     cache = Path(constants.HF_HUB_CACHE)
     cache.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(cache).free
-    if free < wanted.bytes:
-        raise BackboneUnavailable("download_disk", id=id, need=wanted.bytes // 10**6, free=free // 10**6)
+    if free < total:
+        raise BackboneUnavailable("download_disk", id=id, need=total // 10**6, free=free // 10**6)
     stop, done, path = stop or threading.Event(), 0, Path()
-    for name, size in wanted.sizes.items():
-        bar = watching(partial(_tell, report, done, wanted.bytes), stop)
+    for name, size in sizes.items():
+        bar = watching(partial(_tell, report, done, total), stop)
         try:
-            path = Path(hf_hub_download(id, name, revision=wanted.commit, tqdm_class=bar))
+            path = Path(hf_hub_download(id, name, tqdm_class=bar))
         except Stop as error:
             raise BackboneUnavailable("download_stopped", id=id) from error
         except Exception as error:
             raise explain(error, id) from error
         done += size
-        _tell(report, done, wanted.bytes, 0)
+        _tell(report, done, total, 0)
     return path.parent
 
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from engine.backbones import download
+from engine.backbones import catalog, download
 from engine.errors import BackboneUnavailable
 
 COMMIT = "a" * 40
@@ -97,6 +97,7 @@ def test_only_what_loading_needs_is_fetched_once(hub):
     assert seen[-1] == (total, total)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     fetched = len(hub)
+    assert catalog.in_cache("me/clip")  # found by its name from now on, without the network too
     assert download.fetch("me/clip") == folder
     assert len(hub) == fetched
 
