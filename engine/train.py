@@ -104,7 +104,7 @@ class Run:
         if isinstance(self.config, TrainConfig) and not self.method.tuner().full_batch:
             batch = min(self.config.batch_size, len(self.spec.episode.folds[0].support))
         names = (self.method.name, self.backbone.id)
-        check_room(expected, lambda size: self.forecast(size), batch, names, self.backbone.device.type)
+        check_room(expected, self.forecast, batch, names, self.backbone.device.type)
 
     def forecast(self, batch_size: int | None = None) -> Forecast:
         """What this run is expected to need, or would with another batch size."""

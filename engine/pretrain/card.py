@@ -49,10 +49,10 @@ Each run goes on from the weights of the one before. The images:
 {sources}
 
 Images that share a caption are positives of each other; a caption that also fits an image is not
-its negative. One caption in five is replaced by a broader word where there is one ("flower" for a
-rose; CIFAR-100's superclasses and other everyday words). `words.json` says in the captions of how
-many training images each word stands. Every run starts at {small} px and ends at {side} px. The last run's recipe
-(`training.json` has them all):
+its negative. In most of the last run one caption in five was replaced by a broader word where there
+is one ("flower" for a rose; CIFAR-100's superclasses and other everyday words). `words.json` says in
+the captions of how many training images each word stands. The last run started at {small} px and ended
+at {side} px. Its recipe (`training.json` has those of all runs):
 
 ```json
 {recipe}

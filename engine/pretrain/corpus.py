@@ -75,7 +75,7 @@ class Source:
     name: str
     pixels: torch.Tensor
     captions: list[list[str]]
-    broader: list[list[str]] = field(default_factory=list)
+    broader: list[list[str]] = field(init=False)
     """Broader words for each image, drawn in place of a caption with probability ``BROADER_SHARE``."""
 
     def __post_init__(self) -> None:
@@ -91,15 +91,15 @@ class Source:
         return words[_randint(len(words), generator)]
 
 
-def load_source(folder: Path, name: str) -> Source:
-    """Read and decode one source. Raises FileNotFoundError naming the missing file."""
+def load_source(folder: Path, name: str, device: str = "cpu") -> Source:
+    """Read and decode one source, its pixels on ``device``. Raises FileNotFoundError naming the missing file."""
     rows = [row for file in FILES[name] for row in read_parquet(folder / file)]
     channels = 4 if name == "emoji" else 3
     with ThreadPoolExecutor(2) as pool:
         arrays = pool.map(lambda row: decode(row["image"]["bytes"])[:channels], rows, chunksize=256)
         pixels = np.stack(list(arrays))
     captions = [[clean(caption) for caption in row["captions"]] for row in rows]
-    return Source(name, torch.from_numpy(pixels), [list(dict.fromkeys(c)) for c in captions])
+    return Source(name, torch.from_numpy(pixels).to(device), [list(dict.fromkeys(c)) for c in captions])
 
 
 def clean(caption: str) -> str:
@@ -227,8 +227,7 @@ def recolour(pixels: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
 
 def load_sources(folder: Path, device: str = "cpu") -> list[Source]:
     """Every training source in ``folder``, its pixels on ``device``; raises FileNotFoundError when one is missing."""
-    sources = [load_source(folder, name) for name in FILES]
-    return [Source(s.name, s.pixels.to(device), s.captions) for s in sources]
+    return [load_source(folder, name, device) for name in FILES]
 
 
 def all_captions(sources: list[Source]) -> Iterator[str]:
