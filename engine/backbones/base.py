@@ -271,9 +271,11 @@ class Backbone(ABC):
         return self.text.encode_ids(ids, self.end_of(ids))
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
-        """Normalised ``(B, P)`` and ``(K, P)`` to logits ``(B, K)``."""
-        logits = self.scale * image @ text.T
-        return logits if self.bias is None else logits + self.bias
+        """Normalised ``(B, P)`` and ``(K, P)`` to logits ``(B, K)``, in fp32 under autocast too: a scale of 100
+        makes of bf16's last digit a fifth of a logit."""
+        with torch.autocast(image.device.type, enabled=False):
+            logits = self.scale * image.float() @ text.float().T
+            return logits if self.bias is None else logits + self.bias
 
     @property
     def logit_scale(self) -> LogitScale:
