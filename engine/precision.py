@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from engine.backbones.base import Backbone, Shape
+    from engine.backbones.base import Backbone
 
 WIDE = 384
 """Width of a tower from which bf16 pays on a CPU: there a ViT's step takes half the time, at 768 a third. Below it
@@ -34,12 +34,14 @@ def choose(wanted: str, runs_on: str, backbone: Backbone, device: str | None = N
     device = device or backbone.device.type
     if runs_on in ("features", "-") or not multiplies_bf16(device):
         return "fp32"
-    return "bf16" if device == "cuda" or width(runs_on, backbone.shape) >= WIDE else "fp32"
+    return "bf16" if device == "cuda" or width(runs_on, backbone) >= WIDE else "fp32"
 
 
-def width(runs_on: str, shape: Shape) -> int:
-    """Width of the tower that takes most of a step."""
-    return shape.text_width if runs_on == "text" else shape.vision_width
+def width(runs_on: str, backbone: Backbone) -> int:
+    """Width of the transformer that takes most of a step; 0 for convolutions, which hardly gain in bf16."""
+    if runs_on == "text":
+        return backbone.shape.text_width
+    return backbone.shape.vision_width if backbone.vision.has_tokens else 0
 
 
 def multiplies_bf16(device: str) -> bool:

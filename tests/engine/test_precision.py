@@ -38,6 +38,13 @@ def test_auto_keeps_fp32_for_narrow_towers_on_a_cpu(tiny, bf16):
     assert precision.choose("auto", "both@0", tiny, "cuda") == "bf16"
 
 
+def test_convolutions_stay_in_fp32_on_a_cpu(tiny, bf16, monkeypatch):
+    backbone = wide(tiny, monkeypatch, vision=1280, text=512)
+    monkeypatch.setattr(backbone.vision, "has_tokens", False)
+    assert precision.choose("auto", "both@0", backbone) == "fp32"
+    assert precision.choose("auto", "text", backbone) == "bf16"
+
+
 @pytest.mark.parametrize(("flags", "can"), [({}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)])
 def test_a_processor_without_the_instructions_keeps_fp32(flags, can, tiny, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
