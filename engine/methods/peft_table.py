@@ -104,14 +104,14 @@ TABLE = (
     Row(
         "ia3", "(IA)³", "Learns one factor for each key, each value and each hidden unit of the MLPs.",
         "Liu et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning, arXiv 2205.05638", "IA3Config", {},
-        lambda c, layers: {}, "Σ out (in for fc2)", 1e-2, "Can only strengthen or weaken what is there.",
+        lambda c, layers: {}, "Σ out (in for fc2)", 3e-2, "Can only strengthen or weaken what is there.",
         targets="k,v,fc2", convolutions=True,
     ),
     Row(
         "vera", "VeRA", "All layers share one frozen pair of random low-rank matrices; each trains two vectors.",
         "Kopiczko et al. 2023, VeRA: Vector-based Random Matrix Adaptation, arXiv 2310.11454", "VeraConfig",
-        low_rank(256, "rank of the random matrices"), lambda c, layers: {"r": c.r}, "Σ r + out", 1e-2,
-        "Needs a ten times larger learning rate than LoRA.",
+        low_rank(256, "rank of the random matrices"), lambda c, layers: {"r": c.r}, "Σ r + out", 3e-2,
+        "Needs a far larger learning rate than LoRA.",
     ),
     Row(
         "loha", "LoHa", "The update is the elementwise product of two low-rank matrices.",
@@ -138,7 +138,7 @@ TABLE = (
         "Liu et al. 2023, Parameter-Efficient Orthogonal Finetuning via Butterfly Factorization, arXiv 2311.06243",
         "BOFTConfig", block(4),
         lambda c, layers: {"boft_block_size": divisor(c.block_size, inputs(layers)), "boft_n_butterfly_factor": 1},
-        "Σ in·b + out", 1e-3,
+        "Σ in·b + out", 1e-2,
         "Without PEFT's CUDA extension one butterfly factor is used, and then a block only mixes its own inputs.",
     ),
     Row(
