@@ -78,7 +78,7 @@ def test_what_is_encoded_with_channels_last_is_kept_in_the_usual_order(pair, tas
         found = store.fresh(stage, range(3))
         assert found.is_contiguous()
         with torch.no_grad():
-            torch.testing.assert_close(found, backbone.vision.advance(pixels, PIXELS, stage), atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(found, backbone.vision.advance(pixels, PIXELS, stage), atol=1e-4, rtol=1e-4)
     last = backbone.vision.memory_format == torch.channels_last
     assert last == (not backbone.vision.has_tokens)
 
