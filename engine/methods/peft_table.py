@@ -98,7 +98,7 @@ TABLE = (
             "init_r": c.r, "target_r": min(c.r, c.target_r), "lora_alpha": c.alpha,
             "orth_reg_weight": c.orthogonality,
         },
-        "Σ r(in + out + 1)", 1e-3, "The budget is spread within few steps; with few images it is spread by noise.",
+        "Σ r(in + out + 1)", 3e-3, "The budget is spread within few steps; with few images it is spread by noise.",
         by_width=True,
     ),
     Row(
