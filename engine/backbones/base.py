@@ -123,6 +123,9 @@ class VisionTower(Tower):
 
     prefix: int = 1
     """Tokens that stand before the patches (class and register tokens); prompts are put in after them."""
+    memory_format: torch.memory_format = torch.contiguous_format
+    """Order of the pixels in memory that encodes quickest: convolutions take a fifth to a third less time with
+    channels last."""
 
     @property
     def projected(self) -> int:
@@ -271,9 +274,11 @@ class Backbone(ABC):
         return self.text.encode_ids(ids, self.end_of(ids))
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
-        """Normalised ``(B, P)`` and ``(K, P)`` to logits ``(B, K)``."""
-        logits = self.scale * image @ text.T
-        return logits if self.bias is None else logits + self.bias
+        """Normalised ``(B, P)`` and ``(K, P)`` to logits ``(B, K)``, in fp32 under autocast too: a scale of 100
+        makes of bf16's last digit a fifth of a logit."""
+        with torch.autocast(image.device.type, enabled=False):
+            logits = self.scale * image.float() @ text.float().T
+            return logits if self.bias is None else logits + self.bias
 
     @property
     def logit_scale(self) -> LogitScale:

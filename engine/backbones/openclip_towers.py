@@ -207,6 +207,7 @@ class FastVitTower(VisionTower):
 
     has_tokens = False
     prefix = 0
+    memory_format = torch.channels_last
     path = "visual.trunk.stages"
 
     def __init__(self, visual: Any):
@@ -247,6 +248,7 @@ class WholeVision(VisionTower):
 
     has_tokens = False
     prefix = 0
+    memory_format = torch.channels_last
     blocks: Sequence[nn.Module] = ()
     path = ""
     names: Mapping[str, str] = MappingProxyType({})
