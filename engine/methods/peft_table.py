@@ -98,7 +98,7 @@ TABLE = (
             "init_r": c.r, "target_r": min(c.r, c.target_r), "lora_alpha": c.alpha,
             "orth_reg_weight": c.orthogonality,
         },
-        "Σ r(in + out + 1)", 1e-3, "The budget is spread within few steps; with few images it is spread by noise.",
+        "Σ r(in + out + 1)", 3e-3, "The budget is spread within few steps; with few images it is spread by noise.",
         by_width=True,
     ),
     Row(
@@ -117,21 +117,21 @@ TABLE = (
         "loha", "LoHa", "The update is the elementwise product of two low-rank matrices.",
         "Hyeon-Woo et al. 2021, FedPara, arXiv 2108.06098; Yeh et al. 2023, LyCORIS, arXiv 2309.14859", "LoHaConfig",
         {**low_rank(8), "alpha": setting(8.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")},
-        lambda c, layers: {"r": c.r, "alpha": c.alpha}, "Σ 2r(in + out)", 1e-3,
+        lambda c, layers: {"r": c.r, "alpha": c.alpha}, "Σ 2r(in + out)", 3e-3,
         "Learns slowly at first: a product of two small matrices is very small.", by_width=True,
     ),
     Row(
         "lokr", "LoKr", "The update is a Kronecker product of a small and a low-rank matrix.",
         "Yeh et al. 2023, Navigating Text-To-Image Customization (LyCORIS), arXiv 2309.14859", "LoKrConfig",
         {**low_rank(8), "alpha": setting(8.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")},
-        lambda c, layers: {"r": c.r, "alpha": c.alpha}, "as PEFT reports: depends on how the sizes factor", 1e-3,
+        lambda c, layers: {"r": c.r, "alpha": c.alpha}, "as PEFT reports: depends on how the sizes factor", 3e-3,
         "The size of its factors follows from divisors of the widths, so backbones differ.", by_width=True,
     ),
     Row(
         "oft", "OFT", "Turns the inputs of each layer by trained rotations of blocks.",
         "Qiu et al. 2023, Controlling Text-to-Image Diffusion by Orthogonal Finetuning, arXiv 2306.07280", "OFTConfig",
         block(32), lambda c, layers: {"oft_block_size": divisor(c.block_size, inputs(layers))},
-        "Σ in·(b - 1) / 2", 1e-3, "Rotations keep lengths, so it cannot strengthen one direction over another.",
+        "Σ in·(b - 1) / 2", 3e-3, "Rotations keep lengths, so it cannot strengthen one direction over another.",
     ),
     Row(
         "boft", "BOFT", "Turns the inputs of each layer by small rotations, and scales its outputs.",
@@ -178,7 +178,7 @@ TABLE = (
         "road", "RoAd", "Turns pairs of outputs of each layer and scales them.",
         "Liao & Monz 2024, 3-in-1: 2D Rotary Adaptation, arXiv 2409.00119", "RoadConfig",
         {"group_size": setting(64, 2, 1024, help="largest group of outputs; a common divisor up to it is used")},
-        lambda c, layers: {"group_size": divisor(c.group_size, [o for *_, o in layers])}, "Σ out", 1e-2,
+        lambda c, layers: {"group_size": divisor(c.group_size, [o for *_, o in layers])}, "Σ out", 3e-2,
         "Can only mix outputs in fixed pairs.",
     ),
     Row(

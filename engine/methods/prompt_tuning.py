@@ -29,7 +29,7 @@ class PromptTuningConfig(TrainConfig):
     class_token: str = setting(
         "end", choices=("end", "middle", "front"), help="where the label stands among the vectors"
     )
-    epochs: int = setting(40, 1, 2000, help="passes over the training images")
+    epochs: int = setting(100, 1, 2000, help="passes over the training images")
     lr: float = setting(5e-3, 1e-8, 10, help="peak learning rate")
     warmup_epochs: int = setting(1, 0, 100, help="epochs at the start with a small learning rate")
 
