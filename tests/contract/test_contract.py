@@ -10,9 +10,11 @@ import torch
 from engine import episode, registry, store, train
 from engine.backbones.base import PIXELS, POOLED
 from engine.episode import templates
+from engine.errors import MESSAGES
 from engine.features import Cache, FeatureStore, Views
 from engine.losses import classification
 from engine.methods.base import Setting, TrainConfig
+from engine.methods.learned import NEAREST, LearnedImage
 from engine.methods.peft_table import ROWS
 from engine.types import Label, Progress, RunSpec
 
@@ -166,6 +168,32 @@ def test_views_are_deterministic(method, task_images, tiny):
     rows = [s.stage(PIXELS, [1, 2], view=2, views=views) for s in stores]
     assert torch.equal(*rows)
     assert not torch.equal(rows[0], stores[0].stage(PIXELS, [1, 2]))
+
+
+@pytest.mark.parametrize("method", ONE_BY_ONE)
+def test_what_was_learned_can_be_looked_at(method, task_images, tiny):
+    """Pictures of one size; vectors that stand in the text, each with its nearest words. Reading changes nothing."""
+    _, _, tuner = built(task_images, method, tiny)
+    before = {name: p.detach().clone() for name, p in tuner.trained().items()}
+    parts = tuner.learned()
+    family = registry.get(method).family
+    readable = method == "image_prompt" or (family == "text prompt" and method != "prefix_tuning")
+    assert bool(parts) == readable
+    for part in parts:
+        assert part.about.key in MESSAGES and MESSAGES[part.about.key].format(**dict(part.about.values))
+        if isinstance(part, LearnedImage):
+            assert part.before.shape == part.after.shape == (*part.after.shape[:2], 3)
+            assert part.before.dtype == part.after.dtype == "uint8"
+            continue
+        assert [piece.text for piece in part.layout if piece.trained] == [token.name for token in part.tokens]
+        words = [piece.text for piece in part.layout if not piece.trained]
+        assert any(next(x.prompt for x in LABELS if x.name == part.label) in text for text in words)
+        for token in part.tokens:
+            distances = [distance for _, distance in token.nearest]
+            assert len(distances) == NEAREST and distances == sorted(distances)
+            if token.start:  # where it starts from, and here still is
+                assert token.nearest[0] == (token.start, token.moved) and token.moved < 1e-3
+    assert all(torch.equal(before[name], p) for name, p in tuner.trained().items())
 
 
 def test_template_sets_start_with_one_sentence():
