@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, Backbone
 from engine.errors import BadConfig
-from engine.losses import classification
+from engine.losses import LOSSES, starting_bias
 from engine.types import Label
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Field names and values."""
         return dataclasses.asdict(self)
+
+    def check(self) -> None:
+        """Raise BadConfig where a visitor's settings make no sense together. Not part of the construction: forecasts
+        try batches of one image with every loss."""
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
         """Why these settings cannot run on a backbone; None where they can."""
@@ -72,6 +76,28 @@ class TrainConfig(Config):
     warmup: str = setting("linear", choices=("linear", "constant"), help="a line up from zero, or constant at 1e-5")
     views: int = setting(1, 1, 64, help="versions of each training image: itself and random crops and flips")
     min_crop: float = setting(0.5, 0.05, 1, help="smallest crop of an augmented view, as a share of the area")
+
+
+@dataclass(frozen=True)
+class TowerConfig(TrainConfig):
+    """Settings of a method that trains through a tower, where images meet the labels' texts as pairs.
+
+    Heads have no texts of their own to pair; CoCoOp's differ from image to image; ProLIP, CPT, MPT and distillation
+    state their own objectives. These offer no choice.
+    """
+
+    loss: str = setting(
+        "classification",
+        choices=tuple(LOSSES),
+        help="cross-entropy over the labels, InfoNCE over the batch's pairs, or SigLIP's yes-or-no for each pair",
+    )
+
+    def check(self) -> None:
+        if self.loss == "contrastive" and self.batch_size == 1:
+            raise BadConfig(
+                "setting_conflict", method=self.method, first="loss = contrastive", second="batch_size = 1",
+                reason="one image has no other to be told apart from",
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,6 +140,8 @@ class Tuner(nn.Module):
     """Text features ``(K, P)`` that are used where the text path is not tuned."""
     lr_factor: float = 1.0
     """Factor on the config's learning rate, where it depends on the tower."""
+    added_bias: float = 0.0
+    """What the loss adds to the logits: a fixed bias where the sigmoid loss wants one and the backbone has none."""
     keeps_support: bool = False
     """Whether predicting needs the support images' features, so that they are saved."""
 
@@ -122,6 +150,10 @@ class Tuner(nn.Module):
         self.config, self.backbone = config, setting.backbone
         self.chosen: dict[str, float] = {}
         self.register_buffer("frozen_text", setting.ensemble.clone(), persistent=False)
+        loss = config.loss if isinstance(config, TowerConfig) else "classification"
+        self.loss, self.added_bias = LOSSES[loss], 0.0
+        if loss == "sigmoid" and self.backbone.bias is None:
+            self.added_bias = starting_bias(self.backbone.logits(setting.support, setting.ensemble))
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that are trained, by the name under which they are saved."""
@@ -166,7 +198,7 @@ class Tuner(nn.Module):
     def objective(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a training batch, a scalar, and its logits ``(B, K)``."""
         logits = self(x)
-        return classification(logits, targets), logits
+        return self.loss(logits + self.added_bias, targets), logits
 
     def after_step(self) -> None:
         """Called after each step of the optimizer, for constraints on the parameters."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from engine.backbones.base import TEXT_TOKENS, Backbone
 from engine.errors import BadConfig
-from engine.methods.base import Setting, TrainConfig, Tuner, setting
+from engine.methods.base import Setting, TowerConfig, Tuner, setting
 from engine.registry import MethodSpec, register
 
 LABEL_TOKENS = 8
@@ -18,7 +18,7 @@ LABEL_TOKENS = 8
 
 
 @dataclass(frozen=True)
-class PromptTuningConfig(TrainConfig):
+class PromptTuningConfig(TowerConfig):
     """CoOp's settings."""
 
     method = "prompt_tuning"
