@@ -64,6 +64,17 @@ def starting_bias(logits: Tensor) -> float:
     return -log(max(1, logits.shape[1] - 1)) - logits.mean().item()
 
 
+def distillation(logits: Tensor, teacher: Tensor, targets: Tensor, temperature: float, alpha: float) -> Tensor:
+    """``alpha T² KL(teacher || student) + (1 - alpha)`` cross-entropy with the labels (Hinton et al. 2015, arXiv
+    1503.02531), both softened by the temperature T in the first term: logits and teacher ``(B, K)``, targets ``(B,)``.
+
+    The factor T² keeps the first term's gradients as large as the second's whatever the temperature.
+    """
+    soft, wanted = ((values.float() / temperature).log_softmax(dim=-1) for values in (logits, teacher))
+    divergence = F.kl_div(soft, wanted, reduction="batchmean", log_target=True)
+    return alpha * temperature**2 * divergence + (1 - alpha) * classification(logits, targets)
+
+
 LOSSES: Mapping[str, Loss] = MappingProxyType(
     {"classification": classification, "contrastive": contrastive, "sigmoid": sigmoid}
 )

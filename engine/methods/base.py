@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from engine.backbones.base import FEATURES, Backbone
 from engine.errors import BadConfig
 from engine.losses import LOSSES, starting_bias
+from engine.shelf import Shelf
 from engine.types import Label
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class Setting:
     targets: Tensor
     """Classes of the support images ``(N,)``."""
     seed: int = 0
+    shelf: Shelf = dataclasses.field(default_factory=Shelf)
+    """Other tasks and adapters that the config may name."""
 
     def generator(self) -> torch.Generator:
         """A fresh CPU generator of the run's seed, for initial values."""
@@ -194,6 +197,9 @@ class Tuner(nn.Module):
             support: positions of those that train.
         """
         yield from ()
+
+    def choose(self, views: Tensor, chosen: Tensor) -> None:
+        """Called before each step with its images' views and positions among the training images, ``(B,)`` each."""
 
     def objective(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a training batch, a scalar, and its logits ``(B, K)``."""
