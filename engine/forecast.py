@@ -152,6 +152,7 @@ def memory(step: Step, plan: Plan, backbone: Backbone, labels: int, device: str)
         kept + (2 * inputs if trains else 0),  # views one by one, then put together
         kept + (inputs + step.train.peak if trains else 0),
         kept + step.evaluate.peak,
+        *(kept + work.peak for work, _ in step.rehearsals),
     )
     features = kept + (inputs if trains else 0)
     state = {"gradients": step.gradients, "optimizer": step.optimizer}
@@ -192,6 +193,8 @@ def seconds(step: Step, plan: Plan, speed: account.Speed) -> dict[str, float]:
     features += of(step.inputs, distinct / IMAGES)
     evaluate = of(step.evaluate, plan.evaluated / IMAGES) + of(step.inputs, plan.evaluated / IMAGES)
     train = of(step.train, plan.steps) + plan.steps * speed.step
+    for work, steps in step.rehearsals:
+        train += of(work, steps * plan.trainings) + steps * plan.trainings * speed.step
     return {"features": features, "train": train, "evaluate": evaluate}
 
 

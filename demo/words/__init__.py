@@ -103,6 +103,10 @@ _PHRASES = (
     (r"names of labels, each once: (.+)", "레이블 이름을 한 번씩: {0}"),
     (r"no vector would be trained", "학습할 벡터가 없습니다"),
     (r"one image has no other to be told apart from", "이미지가 한 장이면 견줄 다른 이미지가 없습니다"),
+    (
+        r"the source tasks are either groups of the labels or other tasks",
+        "소스 과제는 레이블 묶음이나 다른 과제 가운데 하나여야 합니다",
+    ),
     (r"it is too large", "너무 큽니다"),
     (r"there is no model\.safetensors", "model.safetensors가 없습니다"),
     (r"none were published for this architecture", "이 구조에는 공개된 것이 없습니다"),

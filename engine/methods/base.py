@@ -198,6 +198,11 @@ class Tuner(nn.Module):
         """
         yield from ()
 
+    def rehearsals(self) -> Iterator[tuple[Tuner, TrainConfig, int]]:
+        """The trainings inside :meth:`prepare`, for the forecast: tuner, its settings and its number of images. What
+        is not read before the run starts counts as if it were as large as the run's own task."""
+        yield from ()
+
     def choose(self, views: Tensor, chosen: Tensor) -> None:
         """Called before each step with its images' views and positions among the training images, ``(B,)`` each."""
 

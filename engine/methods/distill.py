@@ -147,6 +147,12 @@ class Distill(Tuner):
                 yield view + 1, views.count
         self.taught = torch.stack(logits)
 
+    def rehearsals(self) -> Iterator[tuple[Tuner, TrainConfig, int]]:
+        name, images = self.config.teacher.strip(), len(self.setting.targets)
+        if name in heads() and registry.get(name).tuner().trains:
+            teacher, config = self.untrained(name)
+            yield teacher, config, images
+
     def find_teacher(
         self, store: FeatureStore, support: Sequence[int], work: Path
     ) -> Generator[tuple[int, int], None, Lesson]:
@@ -166,16 +172,20 @@ class Distill(Tuner):
         """A head with its budget preset on the support images; the generator's return value."""
         from engine.train import fit
 
-        spec = registry.get(name)
-        config: Any = spec.configure(shots=len(support) // max(1, len(self.setting.labels)))
-        if obstacle := registry.why_not(spec, self.backbone, config):
-            raise obstacle
-        teacher = spec.tuner()(config, self.setting)
+        teacher, config = self.untrained(name)
         if teacher.trains:
             inputs = store.stage(teacher.stage, support)[None]
             for step, steps, *_ in fit(teacher, inputs, self.setting.targets, config, self.setting.seed):
                 yield step, steps
         return teacher.eval().finished()
+
+    def untrained(self, name: str) -> tuple[Tuner, Any]:
+        """A head before its training, and its settings. Raises BadConfig where the backbone cannot have it."""
+        spec = registry.get(name)
+        config = spec.configure()
+        if obstacle := registry.why_not(spec, self.backbone, config):
+            raise obstacle
+        return spec.tuner()(config, self.setting), config
 
     def adapter(self, name: str, folder: Path, store: FeatureStore, support: Sequence[int]) -> Lesson:
         """A saved adapter on its own backbone. Raises BadAdapter where it lacks a label or saw images that may test."""
