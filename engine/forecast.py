@@ -156,6 +156,7 @@ def memory(step: Step, plan: Plan, backbone: Backbone, labels: int, device: str)
         kept + (2 * inputs if trains else 0),  # views one by one, then put together
         kept + (inputs + step.train.peak if trains else 0),
         kept + step.evaluate.peak,
+        *(kept + work.peak for work, _ in step.rehearsals),
     )
     features = kept + (inputs if trains else 0)
     state = {"gradients": step.gradients, "optimizer": step.optimizer}
@@ -196,6 +197,8 @@ def seconds(step: Step, plan: Plan, speed: account.Speed, precision: str = "fp32
     features += of(step.inputs, distinct / IMAGES)
     evaluate = of(step.evaluate, plan.evaluated / IMAGES) + of(step.inputs, plan.evaluated / IMAGES)
     train = plan.steps * (speed.seconds(step.train, precision) + speed.step)
+    for work, steps in step.rehearsals:
+        train += steps * plan.trainings * (speed.seconds(work, precision) + speed.step)
     return {"features": features, "train": train, "evaluate": evaluate}
 
 

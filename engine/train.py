@@ -21,7 +21,8 @@ from engine.forecast import Forecast, check_room, forecast
 from engine.images import ImageFile
 from engine.methods.base import Setting, TrainConfig, Tuner
 from engine.precision import choose
-from engine.types import Cost, Episode, Label, Progress, RunResult, RunSpec
+from engine.shelf import Shelf
+from engine.types import DIGITS, Cost, Episode, Label, Progress, RunResult, RunSpec
 
 if TYPE_CHECKING:
     from engine.store import Adapter
@@ -57,7 +58,9 @@ class Run:
         backbone: Backbone,
         stop: threading.Event | None = None,
         cache: Cache = SHARED,
+        shelf: Shelf | None = None,
     ):
+        self.shelf = shelf or Shelf()
         self.spec, self.backbone, self.stop = spec, backbone, stop or threading.Event()
         self.method = registry.get(spec.method)
         self.config = self.method.configure(spec.preset, dict(spec.settings), spec.episode.shots)
@@ -131,7 +134,7 @@ class Run:
             ensemble=text_features(self.backbone, prompts, sentences, self.cache),
             support=self.store.features(support),
             targets=torch.tensor([episode.targets[i] for i in support], device=self.backbone.device),
-            seed=self.spec.seed,
+            seed=self.spec.seed, shelf=self.shelf,
         )  # fmt: skip
 
     def _train(self, setting: Setting, support: Sequence[int], number: int) -> Generator[Progress, None, Tuner]:
@@ -211,6 +214,7 @@ class Run:
             {name: share.value for name, share in shares.items()},
             {name: (share.low, share.high) for name, share in shares.items()},
             verdict, cost, tuple(self.curve), account.versions(), dict(tuner.chosen),
+            tuple(self.store.images[i].digest[:DIGITS] for i in episode.final_support),
         )  # fmt: skip
         return result, arrays
 
@@ -239,6 +243,7 @@ def fit(
                 order = torch.randperm(count, generator=generator)
             chosen = order[(number % per_epoch) * batch :][:batch]
             views = torch.randint(len(inputs), (len(chosen),), generator=generator)
+            tuner.choose(views, chosen)
             loss, right = step(tuner, inputs[views, chosen], targets[chosen], optimizer, scheduler, precision)
             yield number + 1, steps, loss.item(), right.item()
     finally:

@@ -10,6 +10,8 @@ import numpy as np
 
 BASELINE = "zero_shot_ensemble"
 """Id of the method that every other one is judged against: prompt-ensembled zero-shot."""
+DIGITS = 12
+"""Hex digits of an image's hash that an adapter keeps."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,9 @@ class RunResult:
     versions: Mapping[str, str]
     chosen: Mapping[str, float] = field(default_factory=dict)
     """Hyperparameters that were chosen on the support images, never on test images."""
+    trained_on: tuple[str, ...] = ()
+    """First ``DIGITS`` hex digits of the SHA-256 of each image that trained the kept adapter: an adapter that teaches
+    another run must not have seen its test images."""
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``tune --json`` prints."""
@@ -218,6 +223,7 @@ class RunResult:
             "forecast_seconds": self.cost.forecast_seconds,
             "adapter_bytes": self.cost.adapter_bytes,
             "curve": [list(point) for point in self.curve],
+            "trained_on": list(self.trained_on),
             "versions": dict(self.versions),
             "notes": [note.key for note in episode.notes],
         }

@@ -8,13 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from engine.backbones.base import VISION_TOKENS
-from engine.methods.base import Setting, TrainConfig, setting
+from engine.methods.base import Setting, TowerConfig, setting
 from engine.methods.lora import TowerTuner, first_block
 from engine.registry import MethodSpec, register
 
 
 @dataclass(frozen=True)
-class AdapterConfig(TrainConfig):
+class AdapterConfig(TowerConfig):
     """Settings of bottleneck adapters."""
 
     method = "adapter"

@@ -12,13 +12,13 @@ from typing import Any
 from torch import nn
 
 from engine.backbones.base import PIXELS, named_biases
-from engine.methods.base import Setting, TrainConfig, setting
+from engine.methods.base import Setting, TowerConfig, setting
 from engine.methods.lora import TowerTuner
 from engine.registry import MethodSpec, register
 
 
 @dataclass(frozen=True)
-class BiasTuningConfig(TrainConfig):
+class BiasTuningConfig(TowerConfig):
     """Settings of bias tuning."""
 
     method = "bias_tuning"

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from engine.backbones.base import named_norms
-from engine.methods.base import TrainConfig, setting
+from engine.methods.base import TowerConfig, setting
 from engine.methods.bias_tuning import SelectedTuner
 from engine.registry import MethodSpec, register
 
 
 @dataclass(frozen=True)
-class NormTuningConfig(TrainConfig):
+class NormTuningConfig(TowerConfig):
     """Settings of norm tuning."""
 
     method = "norm_tuning"

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from engine.backbones.base import TEXT_TOKENS, Backbone
 from engine.errors import BadConfig
-from engine.methods.base import Setting, TrainConfig, setting
+from engine.methods.base import Setting, TowerConfig, setting
 from engine.methods.prompt_tuning import Around, TextPrompt, too_many, word_ids
 from engine.registry import MethodSpec, register
 
 
 @dataclass(frozen=True)
-class PTuningConfig(TrainConfig):
+class PTuningConfig(TowerConfig):
     """P-tuning's settings."""
 
     method = "p_tuning"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from engine.backbones.base import TEXT_TOKENS, Backbone
 from engine.errors import BadConfig, messages
-from engine.methods.base import Setting, TrainConfig, Tuner, setting
+from engine.methods.base import Setting, TowerConfig, Tuner, setting
 from engine.methods.learned import LearnedToken, LearnedTokens, Piece, nearest_words
 from engine.registry import MethodSpec, register
 from engine.types import Note
@@ -28,7 +28,7 @@ messages(
 
 
 @dataclass(frozen=True)
-class PromptTuningConfig(TrainConfig):
+class PromptTuningConfig(TowerConfig):
     """CoOp's settings."""
 
     method = "prompt_tuning"

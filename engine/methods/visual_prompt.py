@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, VISION_TOKENS
-from engine.methods.base import Setting, TrainConfig, Tuner, setting
+from engine.methods.base import Setting, TowerConfig, Tuner, setting
 from engine.registry import MethodSpec, register
 
 PAPER = "Jia et al. 2022, Visual Prompt Tuning, arXiv 2203.12119"
 
 
 @dataclass(frozen=True)
-class VisualPromptConfig(TrainConfig):
+class VisualPromptConfig(TowerConfig):
     """VPT-shallow's settings."""
 
     method = "visual_prompt"

@@ -18,7 +18,7 @@ from engine.types import RunSpec
 
 REFUSED = {
     ("mobileclip", "visual_prompt"), ("mobileclip", "visual_prompt_deep"),
-    ("resnet", "visual_prompt"), ("resnet", "visual_prompt_deep"), ("resnet", "lora"),
+    ("resnet", "visual_prompt"), ("resnet", "visual_prompt_deep"), ("resnet", "lora"), ("resnet", "distill"),
     ("mobileclip", "image_prompt"), ("resnet", "image_prompt"),
     *((kind, "prefix_tuning") for kind in OPEN_CLIP),
     ("mobileclip", "adapter"), ("resnet", "adapter"),

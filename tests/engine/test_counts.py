@@ -37,6 +37,7 @@ EXACT = [
     ("lora", "budget", 491_520),
     ("lora", "paper", 184_320),
     ("full", "budget", 151_277_313),
+    ("distill", "budget", 491_520),
     ("prolip", "budget", 393_216),
     ("adapter", "budget", 1_189_632),
     ("norm_tuning", "budget", 65_536),
