@@ -195,6 +195,9 @@ register(
         name="Multitask prompt (MPT)",
         family="text prompt",
         sentence="First learns one prompt from several small tasks made of the labels, then tunes it on all of them.",
+        use_when="There are many labels that fall into groups, so that what is common to the groups can be learned "
+        "first.",
+        equation="wₖ = text([P* ∘ u·vᵀ] [label k])",
         paper="Wang et al. 2023, Multitask Prompt Tuning Enables Parameter-Efficient Transfer Learning, "
         "arXiv 2303.02861",
         config=MultitaskPromptConfig,
