@@ -45,6 +45,10 @@ class Config:
         """Why these settings cannot run on a backbone; None where they can."""
         return None
 
+    def without_labels(self) -> Config:
+        """The same settings without those that name labels, for other labels."""
+        return self
+
 
 def check_limits(method: str, field: dataclasses.Field, value: Any) -> None:
     """Raise BadConfig when a value is outside the field's limits or choices."""
@@ -116,6 +120,8 @@ class Tuner(nn.Module):
     """Factor on the config's learning rate, where it depends on the tower."""
     keeps_support: bool = False
     """Whether predicting needs the support images' features, so that they are saved."""
+    mixes: bool = False
+    """Whether :meth:`mixed` can go back towards the original weights."""
 
     def __init__(self, config: Any, setting: Setting):
         super().__init__()
@@ -174,3 +180,7 @@ class Tuner(nn.Module):
     def finished(self) -> Tuner:
         """The tuner to keep once training is over; usually itself."""
         return self
+
+    def mixed(self, share: float) -> Tuner:
+        """A new tuner with ``share`` of the tuned and the rest of the original weights, where :attr:`mixes` says so."""
+        raise NotImplementedError
