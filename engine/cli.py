@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from engine import cli_compare
 from engine.errors import BadConfig, LabError, messages
 
 messages(
@@ -74,6 +75,9 @@ def parser() -> argparse.ArgumentParser:
         help="of the training steps (default: bf16 on CUDA where a tower is run, otherwise fp32)",
     )
     sub.add_argument("--save", type=Path, help="folder for the adapter")
+    sub = command("compare", cli_compare.run, "run many methods, shots and seeds on one task")
+    task(sub)
+    cli_compare.arguments(sub)
     sub = command("forecast", forecast, "what a run would need: parameters, memory by part, seconds")
     sub.add_argument("--method", required=True)
     sub.add_argument("--backbone", default="pocket", help="catalogue id, folder or hub name (default: pocket)")

@@ -36,7 +36,8 @@ class Outcome:
 
     ``arrays``: ``zero_shot``, ``ensemble`` and ``tuned`` logits ``(N, K)`` (out-of-fold where
     cross-validated), ``image_before``/``image_after`` ``(N, P)`` and ``text_before``/``text_after``
-    ``(K, P)`` normalised features, ``tested`` ``(N,)`` bool.
+    ``(K, P)`` normalised features, ``tested`` ``(N,)`` bool, ``correct`` ``(N,)`` share of an image's tests
+    that the tuned model got right.
     """
 
     result: RunResult
@@ -189,6 +190,7 @@ class Run:
             tested = sorted({i for fold in episode.folds for i in fold.test})
             arrays["tested"] = np.isin(np.arange(len(self.store)), tested)
             correct = correct_shares(episode, arrays, tuned)
+            arrays["correct"] = np.array(correct["tuned"])
         shares = {name: evaluate.accuracy([row[i] for i in tested]) for name, row in correct.items()}
         verdict = evaluate.judge(
             [correct["zero_shot_ensemble"][i] for i in tested], [correct["tuned"][i] for i in tested],

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+BASELINE = "zero_shot_ensemble"
+"""Id of the method that every other one is judged against: prompt-ensembled zero-shot."""
+
 
 @dataclass(frozen=True)
 class Label:
