@@ -1,9 +1,8 @@
-"""A comparison as one HTML file that opens offline and prints well, and as a table for a spreadsheet."""
+"""A comparison as one HTML file that opens offline and prints well."""
 
 from __future__ import annotations
 
 import base64
-import csv
 import shlex
 import tempfile
 import time
@@ -36,7 +35,7 @@ h3 { font-size: 14px; margin: 10px 0 2px; } p, ul { margin: 4px 0 8px; } small, 
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 4px 8px; border-bottom: 1px solid #e3e6eb; vertical-align: top; }
 thead th { font-size: 12px; color: #5b6473; border-bottom: 2px solid #cbd1da; }
-td { overflow-wrap: anywhere; }
+td { overflow-wrap: anywhere; } td.number, td.number * { white-space: nowrap; }
 tr.group th { background: #f3f5f8; font-weight: 600; } tr.baseline td { color: #5b6473; }
 tr.chosen td { background: #eaf1fe; } .interval { color: #5b6473; white-space: nowrap; }
 .advice { background: #eaf1fe; border-left: 4px solid #3b6fe0; padding: 8px 16px; margin: 16px 0; }
@@ -105,8 +104,8 @@ def _document(
     say = sections.say
     title = say("title", task=task or ", ".join(label.name for label in comparison.labels[:4]))
     facts = say(
-        "facts", labels=len(comparison.labels), images=comparison.images, backbone=comparison.backbone
-    )  # fmt: skip
+        "facts", labels=len(comparison.labels), images=len(comparison.image_names), backbone=comparison.backbone
+    )
     made = say("made", when=time.strftime("%Y-%m-%d %H:%M"))
     stopped = f"<p>{say('stopped')}</p>" if comparison.stopped else ""
     parts = [f'<h1>{title}</h1><p class="facts">{facts} · {made}</p>{stopped}']
@@ -168,34 +167,3 @@ def command_line(comparison: Comparison, task: str = "YOUR_FOLDER_OR_ZIP", label
     words += ["--shots", ",".join(map(str, request.shots))] if request.shots else []
     words += ["--labels", shlex.quote(labels)] if labels else []
     return " ".join(words)
-
-
-COLUMNS = (
-    "method", "shots", "seed", "status", "accuracy", "low", "high", "zero_shot_ensemble", "verdict", "p_value",
-    "trainable_parameters", "peak_memory_bytes", "forecast_memory_bytes", "seconds", "adapter_bytes", "ece", "brier",
-    "error",
-)  # fmt: skip
-"""Of the table that :func:`write_csv` writes. Accuracies are shares from 0 to 1."""
-
-
-def write_csv(comparison: Comparison, path: str | Path) -> Path:
-    """Write every row of a comparison for a spreadsheet; returns the path."""
-    path = Path(path)
-    with path.open("w", encoding="utf-8-sig", newline="") as file:  # spreadsheets take the mark as a sign of UTF-8
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for row in comparison.rows:
-            line = {"method": row.method, "shots": row.shots, "seed": row.seed, "status": row.status}
-            if row.result is not None:
-                result, arrays = row.result, row.arrays()
-                low, high = result["interval95"]["tuned"]
-                measured = calibration(arrays["probabilities"], arrays["target"].tolist())
-                line |= {name: result[name] for name in COLUMNS if name in result}
-                line |= {
-                    "accuracy": result["accuracy"]["tuned"], "low": low, "high": high,
-                    "zero_shot_ensemble": result["accuracy"]["zero_shot_ensemble"],
-                    "seconds": sum(result["seconds"].values()),
-                    "ece": measured.ece if measured else "", "brier": measured.brier if measured else "",
-                }  # fmt: skip
-            writer.writerow(line | {"error": row.message})
-    return path

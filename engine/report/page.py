@@ -102,8 +102,9 @@ class Sections:
             size(standing.adapter_bytes),
             loss,
         ]
+        styles = ["", "", *[' class="number"'] * (len(cells) - 2)]
         kind = ' class="baseline"' if is_baseline(standing.method) else ' class="chosen"' if chosen else ""
-        return f"<tr{kind}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        return f"<tr{kind}>{''.join(f'<td{style}>{cell}</td>' for style, cell in zip(styles, cells, strict=True))}</tr>"
 
     def pareto(self) -> str:
         """Memory against accuracy."""
@@ -118,7 +119,10 @@ class Sections:
             for s in standings
         ]  # fmt: skip
         figure = svg.scatter(
-            points, self.plain("axis_memory"), self.plain("axis_accuracy"), lambda value: f"{value:,.3g}"
+            points,
+            self.plain("axis_memory"),
+            self.plain("axis_accuracy"),
+            lambda value: f"{value:,.4g}" if value < 1 else f"{value:,.0f}",
         )
         return section(self.say("pareto"), figure + f"<p>{self.say('pareto_note')}</p>")
 
@@ -293,7 +297,8 @@ def share(interval: Any) -> str:
 
 def signed(value: float) -> str:
     """Percentage points with their sign."""
-    return f"{100 * value:+.1f}".replace("-", "−")
+    text = f"{100 * value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
 def size(count: float) -> str:

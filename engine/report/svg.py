@@ -115,9 +115,14 @@ def _accuracy_axis(area: Box, low: float, high: float, label: str) -> tuple[Call
     return y, parts
 
 
-def _powers(low: float, high: float) -> list[float]:
-    """Powers of ten between two positive values, both included as far as they are powers."""
-    return [10.0**k for k in range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)]
+def round_numbers(low: float, high: float) -> list[float]:
+    """Round numbers between two positive values: powers of ten, with their 2 and 5 fold where those are few."""
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        found = [step * 10.0**k for k in powers for step in steps if low <= step * 10.0**k <= high]
+        if len(found) >= 3:
+            break
+    return found
 
 
 def scatter(
@@ -142,7 +147,7 @@ def scatter(
         return start + share * (area.right - start)
 
     y, parts = _accuracy_axis(area, *percent_range([p.low for p in points], [p.high for p in points]), y_label)
-    ticks = _powers(10 ** (low - room), 10 ** (high + room)) or [10 ** ((low + high) / 2)]
+    ticks = round_numbers(10 ** (low - room), 10 ** (high + room))
     ticks = ticks[:: max(1, -(-len(ticks) // 8))]
     for value in ([0.0] if zeros else []) + ticks:
         parts.append(line(x(value), area.top, x(value), area.bottom, GRID))
