@@ -233,7 +233,7 @@ def follow(
             optimizer's state there from the start, which is added here.
     """
     settings = {f.name: f.default for f in fields(config) if f.name in SAME_STEP}
-    config, weights = replace(config, **settings), (backbone.id, backbone.weight_hash, precision)
+    config, weights = replace(config.without_labels(), **settings), (backbone.id, backbone.weight_hash, precision)
     key = (weights, spec.id, config, tuple(prompts), support, device, steps)
     return remembered(key, lambda: _follow(spec, config, backbone, prompts, support, weights, device, steps))
 

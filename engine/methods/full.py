@@ -30,6 +30,7 @@ class Full(TowerTuner):
     """Every parameter of both towers."""
 
     stage = PIXELS
+    mixes = True
 
     def __init__(self, config: FullConfig, setting: Setting):
         super().__init__(config, setting)

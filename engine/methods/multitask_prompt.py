@@ -63,6 +63,9 @@ class MultitaskPromptConfig(TrainConfig):
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
         return too_many(self.method, "tokens", self.tokens, backbone)
 
+    def without_labels(self) -> MultitaskPromptConfig:
+        return dataclasses.replace(self, groups="")
+
 
 class MultitaskPrompt(TextPrompt):
     """The target stage: ``P* o (u v^T)`` before each label, P* and its own factor trained.
