@@ -28,6 +28,8 @@ class Control:
     choices: tuple[Any, ...] = ()
     whole: bool = False
     """Whether a number has no decimals."""
+    lines: int = 1
+    """Lines of a text."""
 
 
 def controls(spec: MethodSpec, preset: str, settings: Mapping[str, Any], shots: int, t: Translator) -> list[Control]:
@@ -50,7 +52,14 @@ def control(method: str, field: dataclasses.Field, value: Any, t: Translator) ->
         high,
         tuple(choices or ()),
         str(field.type) == "int",
+        field.metadata.get("lines", 1),
     )
+
+
+def rows(fields: list[Control]) -> list[list[Control]]:
+    """Controls two a row; a text of several lines has its row to itself, before the others."""
+    wide, narrow = ([field for field in fields if (field.lines > 1) == alone] for alone in (True, False))
+    return [[field] for field in wide] + [narrow[first : first + 2] for first in range(0, len(narrow), 2)]
 
 
 def component(control: Control) -> gr.components.Component:
@@ -70,7 +79,7 @@ def component(control: Control) -> gr.components.Component:
         return gr.Dropdown(list(control.choices), value=control.value, **common)
     if control.kind == "number":  # limits are the engine's to explain, in a sentence
         return gr.Number(control.value, precision=0 if control.whole else None, step=None, **common)
-    return gr.Textbox(control.value, max_lines=1, **common)
+    return gr.Textbox(control.value, lines=control.lines, max_lines=10 if control.lines > 1 else 1, **common)
 
 
 def read(spec: MethodSpec, preset: str, values: Mapping[str, Any], shots: int) -> Any:

@@ -65,9 +65,9 @@ class Method:
         fields = forms.controls(spec, workspace.preset, workspace.settings, workspace.shots, t)
         if not fields:
             gr.HTML(f'<p class="ctl-hint">{t("method.no_settings")}</p>', padding=False)
-        for first in range(0, len(fields), 2):
+        for row in forms.rows(fields):
             with gr.Row():
-                for field in fields[first : first + 2]:
+                for field in row:
                     component = forms.component(field)
                     self._listen(component, field.name)
 

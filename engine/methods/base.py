@@ -23,10 +23,16 @@ if TYPE_CHECKING:
 
 
 def setting(
-    default: Any, low: float | None = None, high: float | None = None, choices: tuple = (), help: str = ""
+    default: Any,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple = (),
+    help: str = "",
+    lines: int = 1,
 ) -> Any:
-    """A config field with its limits and its meaning (unit included)."""
-    return dataclasses.field(default=default, metadata={"low": low, "high": high, "choices": choices, "help": help})
+    """A config field with its limits and its meaning (unit included); ``lines``: of text that a form has room for."""
+    limits = {"low": low, "high": high, "choices": choices}
+    return dataclasses.field(default=default, metadata={**limits, "help": help, "lines": lines})
 
 
 @dataclass(frozen=True)
