@@ -36,6 +36,7 @@ class Method:
             elem_id="method",
         )
         self.panel = gr.HTML("", padding=False, elem_id="method-panel")
+        self.how = page.make(gr.Button, value=W("learn.how"), size="sm", elem_id="how", elem_classes="ctl-link")
         self.preset = page.make(
             gr.Radio,
             choices=[],

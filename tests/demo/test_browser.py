@@ -388,3 +388,19 @@ def test_context_sentences_are_typed_one_a_line(browser, server):
         page.fill("#setting-context textarea", "a photo\nof thing")
         page.locator("#setting-context textarea").blur()
         page.wait_for_function("/\\b640\\b/.test(document.querySelector('#method-panel').innerText)")  # 4 tokens of 160
+
+
+def test_learn_shows_where_a_method_trains(browser, server):
+    with visitor(browser, server, viewport={"width": 390, "height": 844}) as page:
+        page.click("#how")
+        page.wait_for_function("document.querySelector('#lesson h2')?.innerText === 'Linear probe'")
+        choose(page, "#learn-method", "Deep visual prompt")
+        page.wait_for_function("document.querySelector('#lesson h2').innerText.startsWith('Deep visual')")
+        assert page.locator("#lesson svg circle.ctl-a-trained").count() == 18
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.click("#language label >> nth=1")
+        page.wait_for_function("document.querySelector('#lesson').innerText.includes('이미지 타워')")
+        assert page.locator("#glossary").inner_text().startswith("용어 풀이")
+        page.click("#learn-use")
+        page.wait_for_function("document.querySelector('#method-panel').innerText.includes('층마다')")
+        assert page.is_visible("#tune-button")
