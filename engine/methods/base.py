@@ -22,10 +22,20 @@ if TYPE_CHECKING:
 
 
 def setting(
-    default: Any, low: float | None = None, high: float | None = None, choices: tuple = (), help: str = ""
+    default: Any,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple = (),
+    help: str = "",
+    offers: str = "",
 ) -> Any:
-    """A config field with its limits and its meaning (unit included)."""
-    return dataclasses.field(default=default, metadata={"low": low, "high": high, "choices": choices, "help": help})
+    """A config field with its limits and its meaning (unit included).
+
+    Args:
+        offers: what a text may name that a page can suggest: ``tasks`` (several, by comma) or ``teachers`` (one).
+    """
+    metadata = {"low": low, "high": high, "choices": choices, "help": help, "offers": offers}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
