@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+BASELINE = "zero_shot_ensemble"
+"""Id of the method that every other one is judged against: prompt-ensembled zero-shot."""
 DIGITS = 12
 """Hex digits of an image's hash that an adapter keeps."""
 
@@ -104,7 +106,7 @@ class RunSpec:
     """Fields of the method's config that differ from the preset."""
     seed: int = 0
     precision: str = "auto"
-    """Of the training steps: ``fp32``, ``bf16``, or ``auto`` for bf16 on CUDA where a tower is run, otherwise fp32."""
+    """Of the training steps: ``fp32``, ``bf16``, or ``auto`` for what ``engine.precision`` chooses."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from engine.types import Label
 
 if TYPE_CHECKING:
     from engine.features import FeatureStore
+    from engine.methods.learned import Learned
 
 
 def setting(
@@ -227,3 +228,7 @@ class Tuner(nn.Module):
     def finished(self) -> Tuner:
         """The tuner to keep once training is over; usually itself."""
         return self
+
+    def learned(self) -> tuple[Learned, ...]:
+        """What was trained, in forms that people can look at; empty where there is none."""
+        return ()
