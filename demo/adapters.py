@@ -70,14 +70,16 @@ def try_image(workspace: Workspace, path: str) -> tuple[Scores, str]:
 
 
 def can_mix(workspace: Workspace) -> bool:
-    """Whether the WiSE-FT slider makes sense: full fine-tuning, measured on a held-out set, not mixed yet."""
+    """Whether the WiSE-FT slider makes sense: a method that mixes, measured on a held-out set, not mixed yet."""
+    from engine import registry
+
     shown = workspace.shown
     result = shown.result if shown else None
     return bool(
         result
         and shown
         and shown.run
-        and result["method"] == "full"
+        and registry.get(result["method"]).tuner().mixes
         and result.get("folds", 1) == 1
         and result["config"].get("mix") == 1
     )

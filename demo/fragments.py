@@ -317,10 +317,10 @@ def loading(name: str, done: int, total: int, t: Translate) -> str:
     if not total:
         return f'<p class="ctl-detail" role="status">{t("header.loading", name=escape(name))}</p>'
     text = t("header.downloading", name=escape(name), done=f"{done / 1e6:.0f}", size=f"{total / 1e6:.0f}")
-    return _bar(min(1.0, done / total), text)
+    return bar(min(1.0, done / total), text)
 
 
-def _bar(share: float, detail: str) -> str:
+def bar(share: float, detail: str) -> str:
     """A thin bar, ``share`` 0 to 1, with words below it."""
     return (
         f'<div class="ctl-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
@@ -339,4 +339,4 @@ def progress(stage: str, done: int, total: int, seconds_left: float | None, loss
         words.append(t("html.progress_loss", value=f"{loss:.3f}"))
     if _known(seconds_left) and share < 1:
         words.append(t("html.progress_left", time=time_text(max(0.0, seconds_left or 0.0), t)))
-    return _bar(share, " · ".join(words))
+    return bar(share, " · ".join(words))

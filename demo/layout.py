@@ -17,6 +17,7 @@ from demo import fragments, tasks
 from demo.loading import Loading, entry_of
 from demo.page import GONE, Page, Visit, W, merged
 from demo.session import Workspaces
+from demo.tabs.compare import Compare
 from demo.tabs.runs import Runs
 from demo.tabs.tune import Tune
 from demo.words import LANGUAGES, Translator, choose
@@ -145,7 +146,7 @@ def build_app(workspaces: Workspaces | None = None) -> gr.Blocks:
         title="CLIP Tuning Lab", analytics_enabled=False, delete_cache=(1800, keep), fill_width=False
     ) as app:
         page = Page(workspaces)
-        header, tune, runs = Header(page), Tune(page), Runs(page)
+        header, tune, compare, runs = Header(page), Tune(page), Compare(page), Runs(page)
         header.build()
         header.build_loading()
         page.notice.render()
@@ -153,14 +154,21 @@ def build_app(workspaces: Workspaces | None = None) -> gr.Blocks:
             with page.make(gr.Tab, label=W("screen.tune"), id="tune", elem_id="screen-tune"):
                 tune.build()
             with page.make(
+                gr.Tab, label=W("screen.compare"), id="compare", elem_id="screen-compare", render_children=True
+            ) as compare_tab:
+                compare.build()
+            with page.make(
                 gr.Tab, label=W("screen.runs"), id="runs", elem_id="screen-runs", render_children=True
             ) as runs_tab:
                 runs.build()
-        bind(app, page, header, tune, runs, screens, runs_tab)
+        compare.bind(compare_tab)
+        bind(app, page, header, tune, compare, runs, screens, runs_tab)
     return app
 
 
-def bind(app: gr.Blocks, page: Page, header: Header, tune: Tune, runs: Runs, screens: Any, runs_tab: Any) -> None:
+def bind(
+    app: gr.Blocks, page: Page, header: Header, tune: Tune, compare: Compare, runs: Runs, screens: Any, runs_tab: Any
+) -> None:
     """Attach the handlers that concern more than one tab."""
     tune.bind()
     results = [tune.results.open_tab, tune.results.kind]
@@ -175,12 +183,12 @@ def bind(app: gr.Blocks, page: Page, header: Header, tune: Tune, runs: Runs, scr
         }
 
     runs.bind(runs_tab, reopened, [*tune.outputs, *method_outputs, screens, header.backbone], results)
-    _bind_language(page, header, tune, runs, results)
+    _bind_language(page, header, tune, compare, runs, results)
     _bind_backbone(page, header, tune)
     _bind_load(app, page, header, tune)
 
 
-def _bind_language(page: Page, header: Header, tune: Tune, runs: Runs, results: list[Any]) -> None:
+def _bind_language(page: Page, header: Header, tune: Tune, compare: Compare, runs: Runs, results: list[Any]) -> None:
     words = [component for component, _ in page.bound]
 
     def switch(visit: Visit) -> dict[Any, Any]:
@@ -190,13 +198,15 @@ def _bind_language(page: Page, header: Header, tune: Tune, runs: Runs, results: 
             {page.language: t.language},
             page.in_language(t),
             tune.show(visit),
+            compare.view(visit),
             runs.view(visit.workspace, t),
             tune.method.view(visit.workspace, t),
             header.view(visit.workspace.backbone, t),
         )
 
-    outputs = [page.language, *words, *tune.outputs, *runs.outputs, *tune.method.outputs, header.chip, header.backbone]
-    page.on(header.language.input, switch, [header.language, *results], outputs)
+    screens = [*tune.outputs, *compare.outputs, *runs.outputs, *tune.method.outputs]
+    outputs = [page.language, *words, *screens, header.chip, header.backbone]
+    page.on(header.language.input, switch, [header.language, *results, *compare.shown], outputs)
     header.language.input(
         None, header.language, None, js="(code) => { window.ctlLanguage && window.ctlLanguage(code); }"
     )

@@ -148,6 +148,8 @@ class Workspace:
     """Position of the image in Scores."""
     shown: Shown | None = None
     kept: Kept | None = None
+    compared: Any = None
+    """What the Compare screen shows, a ``demo.comparing.Compared``."""
     runs: list[RunRecord] = field(default_factory=list)
     stale: bool = False
     """Whether a tuned result was on screen before the inputs changed."""

@@ -225,10 +225,8 @@ def reopen(workspace: Workspace, id: str) -> None:
         workspace.shown, workspace.stale = shown, False
 
 
-def command(workspace: Workspace) -> str:
-    """The same run on the command line."""
-    import shlex
-
+def on_disk(workspace: Workspace) -> tuple[str, str]:
+    """The task's folder and its labels, as the command line takes them; the labels are empty where they are wrong."""
     try:
         labels = episode.parse_labels(workspace.labels_text)
     except LabError:
@@ -239,6 +237,14 @@ def command(workspace: Workspace) -> str:
         task = f"assets/samples/{sample.id}"
         folders = {name: folder for folder, names in sample.labels.items() for name in names.values()}
     named = ",".join(tasks.as_text([Label(folders.get(x.name, x.name), x.prompt)]).replace(" = ", "=") for x in labels)
+    return task, named
+
+
+def command(workspace: Workspace) -> str:
+    """The same run on the command line."""
+    import shlex
+
+    task, named = on_disk(workspace)
     words = [
         "python -m engine tune",
         "--task",

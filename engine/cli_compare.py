@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import MESSAGES, BadConfig, messages
 
 if TYPE_CHECKING:
-    from engine.compare import Comparison, Event, Row
+    from engine.compare import Comparison, Constraints, Event, Ranking, Row
 
 messages(
     compare_bad_list="--{name} {text!r} is not a list of whole numbers by comma, such as {example}.",
+    compare_bad_size="--{name} {text!r} is not a size such as 2GB, 500MB or 20KB.",
 )
 
 COLUMNS = (
@@ -37,6 +38,13 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--seeds", default="0,1,2", help="draws of the training images, by comma (default: 0,1,2)")
     sub.add_argument("--preset", default="budget", help="budget or paper")
     sub.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the training steps")
+    sub.add_argument("--max-memory", metavar="SIZE", help="limit of the recommended method, such as 2GB")
+    sub.add_argument("--max-seconds", type=float, metavar="S", help="the same for the seconds of a run")
+    sub.add_argument("--max-parameters", type=float, metavar="N", help="the same for trained parameters, such as 1e5")
+    sub.add_argument("--max-file", metavar="SIZE", help="the same for the adapter's file, such as 1MB")
+    sub.add_argument(
+        "--max-loss", type=float, metavar="POINTS", help="the same for accuracy lost on labels that were not tuned on"
+    )
     sub.add_argument("--again", action="store_true", help="run everything again, also what was run before")
     sub.add_argument("--csv", type=Path, metavar="FILE", help="write the runs as a table")
 
@@ -51,10 +59,10 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
         whole_numbers("shots", options.shots, "1,2,4"), whole_numbers("seeds", options.seeds, "0,1,2"),
         options.preset, options.templates, options.precision,
     )  # fmt: skip
-    stop = threading.Event()
+    limits = limits_of(options)
     with tempfile.TemporaryDirectory() as work:
         images, labels, backbone = read_task(options, Path(work))
-        comparison = shown(compare(request, images, labels, backbone, stop=stop, fresh=options.again))
+        comparison = shown(compare(request, images, labels, backbone, constraints=limits, fresh=options.again))
     for note in comparison.notes:
         print(MESSAGES[note.key].format(**dict(note.values)), file=sys.stderr)
     if options.csv:
@@ -71,6 +79,27 @@ def whole_numbers(name: str, text: str, example: str) -> tuple[int, ...]:
     if any(number < 0 for number in numbers):
         raise BadConfig("compare_bad_list", name=name, text=text, example=example)
     return numbers
+
+
+def limits_of(options: argparse.Namespace) -> Constraints:
+    """The limits of the options."""
+    from engine.compare import Constraints
+
+    return Constraints(
+        size_of("max-memory", options.max_memory), options.max_seconds,
+        None if options.max_parameters is None else int(options.max_parameters),
+        size_of("max-file", options.max_file), None if options.max_loss is None else options.max_loss / 100,
+    )  # fmt: skip
+
+
+def size_of(name: str, text: str | None) -> int | None:
+    """Bytes of a size such as ``2GB``, ``500 MB`` or ``20KB`` (steps of 1,024). Raises BadConfig."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
+    if not found:
+        raise BadConfig("compare_bad_size", name=name, text=text)
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
 def shown(events: Iterator[Event]) -> Comparison:
@@ -110,7 +139,15 @@ def row_line(row: Row) -> str:
 
 
 def compare_table(comparison: Comparison) -> str:
-    """The runs for people."""
+    """Runs, ranking and advice for people."""
+    parts = [runs_table(comparison)]
+    if comparison.ranking and comparison.advice:
+        parts += [ranking_table(comparison.ranking), "\n".join(comparison.advice.sentences)]
+    return "\n\n".join(parts)
+
+
+def runs_table(comparison: Comparison) -> str:
+    """A line a run."""
     from engine.cli import table
 
     rows: list[list[Any]] = []
@@ -122,11 +159,32 @@ def compare_table(comparison: Comparison) -> str:
         low, high = result["interval95"]["tuned"]
         rows.append([
             row.method, row.shots, row.seed, f"{result['accuracy']['tuned']:.1%}", f"{low:.1%} to {high:.1%}",
-            result["verdict"], f"{result['trainable_parameters']:,}", f"{sum(result['seconds'].values()):.1f}",
-            f"{result['adapter_bytes'] / 1024:.0f}",
+            result["verdict"], f"{sum(result['seconds'].values()):.1f}",
         ])  # fmt: skip
-    head = ["method", "shots", "seed", "accuracy", "95 % interval", "against zero-shot", "trained", "s", "KB"]
+    head = ["run", "shots", "seed", "accuracy", "95 % interval", "against zero-shot", "seconds"]
     return table(head, [[*row, *[""] * (len(head) - len(row))] for row in rows])
+
+
+def ranking_table(ranking: Ranking) -> str:
+    """A line a method; those of a group cannot be told apart from its best."""
+    from engine.cli import table
+
+    rows = []
+    for s in ranking.standings:
+        over = s.over_zero_shot
+        gain = (
+            "" if s.word == "baseline" else f"{100 * over.value:+.1f} ({100 * over.low:+.1f} to {100 * over.high:+.1f})"
+        )
+        rows.append([
+            s.group, s.method, f"{s.accuracy.value:.1%}", f"{s.accuracy.low:.1%} to {s.accuracy.high:.1%}", gain,
+            s.word, f"{s.parameters:,}", f"{s.memory_bytes / 2**20:.0f} MB", f"{s.seconds:.1f}",
+            f"{s.adapter_bytes / 1024:.0f} KB",
+        ])  # fmt: skip
+    head = [
+        "group", f"mean of {len(ranking.seeds)} seeds, {ranking.shots} shots", "accuracy", "95 % interval",
+        "points over zero-shot", "verdict", "trained", "memory", "seconds", "file",
+    ]  # fmt: skip
+    return table(head, rows)
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:

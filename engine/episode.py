@@ -186,6 +186,12 @@ def _split(targets: Sequence[int], counts: Counter[int], shots: int, seed: int) 
     return (Fold(support, test),)
 
 
+def folds_of_all(targets: Sequence[int], seed: int) -> tuple[Fold, ...]:
+    """Stratified folds that test every labelled image (-1: none) whose class has others, trained on all the rest."""
+    counts = Counter(t for t in targets if t >= 0)
+    return _cross_validation(targets, counts, len(targets), seed)
+
+
 def _cross_validation(targets: Sequence[int], counts: Counter[int], shots: int, seed: int) -> tuple[Fold, ...]:
     """Repeated stratified folds: up to five parts, twice where a round has fewer than 60 tests.
     Classes with one image always train."""

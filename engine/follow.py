@@ -168,14 +168,19 @@ class Fakes:
     def shell(self, backbone: Backbone) -> Backbone:
         """The backbone with fake weights. Single numbers (the scale, a bias) are real: methods may read them."""
         memo: dict[int, object] = {}
-        for tensor in [*backbone.model.parameters(), *backbone.model.buffers()]:
+        folded: Any = getattr(backbone, "folded", backbone.model)  # what runs where convolutions are folded
+        tensors = {id(t): t for model in (backbone.model, folded) for t in [*model.parameters(), *model.buffers()]}
+        for tensor in tensors.values():
             if tensor.numel() > 1:
                 twin = self.empty(like=tensor)
             else:
                 twin = torch.ones_like(tensor, device="cpu") if tensor.is_meta else tensor.detach().cpu().clone()
             is_parameter = isinstance(tensor, nn.Parameter)
             memo[id(tensor)] = nn.Parameter(twin, requires_grad=False) if is_parameter else twin
-        return backbone.replace_model(copy.deepcopy(backbone.model, memo))
+        shell = backbone.replace_model(copy.deepcopy(folded, memo))
+        if folded is not backbone.model:
+            shell.model = copy.deepcopy(backbone.model, memo)
+        return shell
 
     def replace_parameters(self, module: nn.Module) -> None:
         """Swap every real parameter below a module for a fake one; a shared one stays shared."""
@@ -190,7 +195,7 @@ class Fakes:
 
 
 _found: OrderedDict[tuple, Any] = OrderedDict()
-_lookup, _work = threading.Lock(), threading.Lock()
+_lookup, ONE_AT_A_TIME = threading.Lock(), threading.Lock()
 
 
 def remembered(key: tuple, make: Callable[[], Any]) -> Any:
@@ -228,7 +233,7 @@ def follow(
             optimizer's state there from the start, which is added here.
     """
     settings = {f.name: f.default for f in fields(config) if f.name in SAME_STEP}
-    config, weights = replace(config, **settings), (backbone.id, backbone.weight_hash, precision)
+    config, weights = replace(config.without_labels(), **settings), (backbone.id, backbone.weight_hash, precision)
     key = (weights, spec.id, config, tuple(prompts), support, device, steps)
     return remembered(key, lambda: _follow(spec, config, backbone, prompts, support, weights, device, steps))
 
@@ -238,7 +243,7 @@ def _follow(
     device: str, steps: int,
 ) -> Step:  # fmt: skip
     fakes, dtype = Fakes(), PRECISIONS[weights[-1]]
-    with _work:
+    with ONE_AT_A_TIME:
         shell = fakes.shell(backbone)
         tuner = attach(spec, config, fakes, shell, prompts, support)
         base = [*shell.model.parameters(), *shell.model.buffers()]

@@ -42,11 +42,12 @@ class WordCounter:
     def __call__(self, texts: Sequence[str] | str, max_length: int = 77, **_: Any) -> SimpleNamespace:
         import re
 
-        words = [min(max_length, 2 + len(re.findall(r"\w+|[^\w\s]", text))) for text in texts]
+        rows = [texts] if isinstance(texts, str) else texts
+        words = [min(max_length, 2 + len(re.findall(r"\w+|[^\w\s]", text))) for text in rows]
         ids = torch.full((len(words), max(words)), self.eos_token_id)
         for row, count in zip(ids, words, strict=True):
             row[: count - 1] = 0
-        return SimpleNamespace(input_ids=ids)
+        return SimpleNamespace(input_ids=ids[0] if isinstance(texts, str) else ids)
 
 
 def outline(id: str) -> Backbone:

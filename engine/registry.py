@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from engine.methods.base import Config, Tuner
 
 FAMILIES = ("baseline", "head", "text prompt", "visual prompt", "weights")
+RUNS_ON = {
+    "-": "nothing: there are no training steps",
+    "features": "only a head on features: both towers run once for all steps",
+    "text": "the text tower; image features are computed once",
+    "image@0": "the image tower from its first block on; text features are computed once",
+    "image@k": "the image tower from the first changed block on; all else is computed once",
+    "both@0": "both towers from their first layer on",
+    "both@k": "both towers from the first changed block on; all before it is computed once",
+}
+"""``MethodSpec.runs_on`` in words: what each training step runs."""
 
 messages(
     unknown_method="There is no method {method!r}. Choose one of: {known}.",
@@ -41,6 +51,11 @@ class MethodSpec:
     """One of ``FAMILIES``."""
     sentence: str
     """What it does, for a newcomer."""
+    use_when: str
+    """When it is worth trying, in a sentence or two."""
+    equation: str
+    """Its maths in one line: f image features, W text features of the labels, s the logit scale; of weight methods
+    W is a layer's frozen weight and x its input."""
     paper: str
     """Authors, year, arXiv id."""
     config: type[Config]
@@ -51,7 +66,7 @@ class MethodSpec:
     formula: str
     """The count in symbols."""
     runs_on: str
-    """What each step recomputes: ``features``, ``text``, ``image@0``, ``both@k``, ``-``."""
+    """What each step recomputes, a key of ``RUNS_ON``."""
     failures: tuple[str, ...]
     """Known ways to disappoint."""
     saved: str
@@ -113,7 +128,7 @@ def register(spec: MethodSpec) -> MethodSpec:
         raise ValueError(f"method {spec.id!r} has no preset 'budget'")
     if not spec.needs <= set(CAPABILITIES):
         raise ValueError(f"method {spec.id!r} needs something that is none of {CAPABILITIES}")
-    for name in ("name", "sentence", "paper", "formula", "saved"):
+    for name in ("name", "sentence", "use_when", "equation", "paper", "formula", "saved"):
         if not getattr(spec, name).strip():
             raise ValueError(f"method {spec.id!r}: {name} is empty")
     _METHODS[spec.id] = spec

@@ -21,7 +21,8 @@ from engine import registry
 from engine.backbones.base import Backbone
 from engine.errors import BadAdapter, LabError, messages
 from engine.features import text_features
-from engine.methods.base import Setting, Tuner
+from engine.methods.base import Config, Setting, Tuner
+from engine.registry import MethodSpec
 from engine.train import Outcome
 from engine.types import Label
 
@@ -154,11 +155,20 @@ def load(folder: str | Path, backbone: Backbone) -> Adapter:
     except LabError as error:
         raise BadAdapter("adapter_json", file=RECIPE, reason=error) from error
     setting = rebuild_setting(recipe, tensors, backbone)
-    torch.manual_seed(recipe["seed"])
+    own = {name: tensor for name, tensor in tensors.items() if name not in ("support", "targets")}
+    return Adapter(recipe, rebuild(spec, config, setting, own, recipe["chosen"]), setting)
+
+
+def rebuild(
+    spec: MethodSpec, config: Config, setting: Setting, tensors: Mapping[str, Tensor], chosen: Mapping[str, float]
+) -> Tuner:
+    """A trained tuner from its saved tensors, in the setting it was trained in or, where its tensors do not depend on
+    the labels, in one with other labels. Raises BadAdapter."""
+    torch.manual_seed(setting.seed)
     tuner = spec.tuner()(config, setting).restorable()
-    tuner.chosen = dict(recipe["chosen"])
-    fill_in(tuner, {k: v for k, v in tensors.items() if k not in ("support", "targets")}, spec.id)
-    return Adapter(recipe, tuner.eval(), setting)
+    tuner.chosen = dict(chosen)
+    fill_in(tuner, tensors, spec.id)
+    return tuner.eval()
 
 
 def rebuild_setting(recipe: Mapping[str, Any], tensors: Mapping[str, Tensor], backbone: Backbone) -> Setting:

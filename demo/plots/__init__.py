@@ -5,9 +5,24 @@ the page's theme is not known). Names may be anything a user types; they are esc
 """
 
 from demo.plots.bars import scores
+from demo.plots.compared import Dot, Growth, pareto, reliability, shot_curves
 from demo.plots.curve import training
 from demo.plots.maps import embedding_map
 from demo.plots.style import TUNED, ZERO_SHOT, empty
 from demo.plots.tables import confusion, heat_map
 
-__all__ = ["TUNED", "ZERO_SHOT", "confusion", "embedding_map", "empty", "heat_map", "scores", "training"]
+__all__ = [
+    "TUNED",
+    "ZERO_SHOT",
+    "Dot",
+    "Growth",
+    "confusion",
+    "embedding_map",
+    "empty",
+    "heat_map",
+    "pareto",
+    "reliability",
+    "scores",
+    "shot_curves",
+    "training",
+]

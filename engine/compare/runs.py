@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.backbones.base import FEATURES, Backbone
+from engine.compare.advice import NO_LIMITS, Advice, Constraints, advise
 from engine.compare.executors import Bench, Executor, InProcess
 from engine.compare.plan import Job, Plan, Request, cheapest_first, make_plan
+from engine.compare.ranking import Ranking, rank
 from engine.compare.results import DONE, FAILED, SKIPPED, Results, Row
 from engine.errors import BadConfig, messages
 from engine.features import SHARED, Cache, FeatureStore
@@ -32,6 +34,9 @@ class Comparison:
     labels: tuple[Label, ...]
     image_names: tuple[str, ...]
     rows: tuple[Row, ...]
+    ranking: Ranking | None
+    """None where no run has a result."""
+    advice: Advice | None
     notes: tuple[Note, ...]
     """What there is to know about the split."""
     seconds: float
@@ -48,7 +53,10 @@ class Comparison:
         return {
             "backbone": self.backbone, "labels": [asdict(label) for label in self.labels],
             "images": len(self.image_names), "request": asdict(self.request),
-            "runs": [row.to_json() for row in self.rows], "seconds": self.seconds, "stopped": self.stopped,
+            "runs": [row.to_json() for row in self.rows],
+            "ranking": self.ranking and self.ranking.to_json(),
+            "curves": [curve.to_json() for curve in self.ranking.curves] if self.ranking else [],
+            "recommendation": self.advice and self.advice.to_json(), "seconds": self.seconds, "stopped": self.stopped,
         }  # fmt: skip
 
 
@@ -82,6 +90,7 @@ def compare(
     results: Results | None = None,
     executor: Executor | None = None,
     stop: threading.Event | None = None,
+    constraints: Constraints = NO_LIMITS,
     fresh: bool = False,
     cache: Cache = SHARED,
 ) -> Iterator[Event]:
@@ -96,6 +105,7 @@ def compare(
         results: where results are kept; the user's cache folder by default.
         executor: where runs are done; in this process by default.
         stop: set it to stop soon; what is done stays.
+        constraints: of the advice; :func:`engine.compare.advise` gives it for others at once.
         fresh: run everything, also what is there already.
 
     Raises:
@@ -104,7 +114,7 @@ def compare(
     plan = make_plan(request, images, labels, backbone)
     bench = Bench(plan.images, backbone, cache)
     running = _Running(plan, bench, results or Results(), executor or InProcess(), stop or threading.Event())
-    yield from running.go(fresh)
+    yield from running.go(constraints, fresh)
 
 
 class _Running:
@@ -116,7 +126,7 @@ class _Running:
         self.total = len(plan.jobs) + len(plan.skipped)
         self.ahead: dict[str, float] = {}  # key -> expected seconds of runs that were forecast and are not done
 
-    def go(self, fresh: bool) -> Iterator[Event]:
+    def go(self, constraints: Constraints, fresh: bool) -> Iterator[Event]:
         started = time.perf_counter()
         yield Event("planned", 0, self.total)
         for method, reason in self.plan.skipped:
@@ -134,7 +144,7 @@ class _Running:
                 yield from self._run(left)
             except Stopped:
                 pass
-        yield self._finished(time.perf_counter() - started)
+        yield self._finished(constraints, time.perf_counter() - started)
 
     def _features(self) -> Iterator[Event]:
         """The one pass over all images that every run needs."""
@@ -178,14 +188,16 @@ class _Running:
         seconds = sum(self.ahead.values()) if self.ahead else None
         return Event(kind, len(self.rows), self.total, seconds_left=seconds, **fields)
 
-    def _finished(self, seconds: float) -> Event:
+    def _finished(self, constraints: Constraints, seconds: float) -> Event:
         plan = self.plan
         failed = [row for row in self.rows if row.status == FAILED]
         if failed and not any(row.status == DONE for row in self.rows) and not self.stop.is_set():
             raise BadConfig("compare_all_failed", count=len(failed), reason=failed[0].message)
+        ranking = rank(self.rows) if any(row.status == DONE for row in self.rows) else None
+        advice = advise(ranking, constraints) if ranking else None
         notes = dict.fromkeys(note for episode in plan.episodes for note in episode.notes)
         comparison = Comparison(
             plan.request, self.bench.backbone.id, plan.labels, tuple(image.name for image in plan.images),
-            tuple(self.rows), tuple(notes), seconds, self.stop.is_set(),
+            tuple(self.rows), ranking, advice, tuple(notes), seconds, self.stop.is_set(),
         )  # fmt: skip
         return self._event("finished", comparison=comparison)

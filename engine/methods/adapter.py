@@ -81,6 +81,8 @@ register(
         name="Adapter",
         family="weights",
         sentence="Puts a small trained two-layer network beside each MLP of the image tower.",
+        use_when="Only the image side has to learn, and LoRA at the same cost was not enough.",
+        equation="x + MLP(n) + scale·up(relu(down(n))),  n = norm(x)",
         paper="Chen et al. 2022, AdaptFormer, arXiv 2205.13535; Houlsby et al. 2019, arXiv 1902.00751",
         config=AdapterConfig,
         tuner=lambda: Adapter,

@@ -61,6 +61,10 @@ class Config:
         """Why these settings cannot run on a backbone; None where they can."""
         return None
 
+    def without_labels(self) -> Config:
+        """The same settings without those that name labels, for other labels."""
+        return self
+
 
 def check_limits(method: str, field: dataclasses.Field, value: Any) -> None:
     """Raise BadConfig when a value is outside the field's limits or choices."""
@@ -158,6 +162,8 @@ class Tuner(nn.Module):
     """What the loss adds to the logits: a fixed bias where the sigmoid loss wants one and the backbone has none."""
     keeps_support: bool = False
     """Whether predicting needs the support images' features, so that they are saved."""
+    mixes: bool = False
+    """Whether :meth:`mixed` can go back towards the original weights."""
 
     def __init__(self, config: Any, setting: Setting):
         super().__init__()
@@ -232,3 +238,7 @@ class Tuner(nn.Module):
     def learned(self) -> tuple[Learned, ...]:
         """What was trained, in forms that people can look at; empty where there is none."""
         return ()
+
+    def mixed(self, share: float) -> Tuner:
+        """A new tuner with ``share`` of the tuned and the rest of the original weights, where :attr:`mixes` says so."""
+        raise NotImplementedError

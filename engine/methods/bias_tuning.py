@@ -60,6 +60,9 @@ register(
         name="Bias tuning (BitFit)",
         family="weights",
         sentence="Trains only the bias terms of both towers.",
+        use_when="You want to touch both towers with very few numbers; a simple yardstick for the other weight "
+        "methods.",
+        equation="y = W·x + b,  only b is trained",
         paper="Ben Zaken et al. 2021, BitFit, arXiv 2106.10199",
         config=BiasTuningConfig,
         tuner=lambda: BiasTuning,

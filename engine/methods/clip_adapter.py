@@ -47,6 +47,8 @@ register(
         name="CLIP-Adapter",
         family="head",
         sentence="A small two-layer network nudges the frozen image features towards your labels.",
+        use_when="The image features almost suffice and you want a small, quick correction that labels share.",
+        equation="f′ = normalise(ratio·relu(relu(f·A)·B) + (1 − ratio)·f),  logits = s·f′·Wᵀ",
         paper="Gao et al. 2021, CLIP-Adapter: Better Vision-Language Models with Feature Adapters, arXiv 2110.04544",
         config=ClipAdapterConfig,
         tuner=lambda: ClipAdapter,

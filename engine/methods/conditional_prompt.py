@@ -115,6 +115,9 @@ register(
         name="Conditional prompt (CoCoOp)",
         family="text prompt",
         sentence="Prompt tuning in which a small network moves the trained vectors for every single image.",
+        use_when="The tuned prompt must also serve labels or kinds of images that it was not tuned on, and time does "
+        "not matter.",
+        equation="wₖ(f) = text([v₁ + π(f) … v_M + π(f)] [label k])",
         paper="Zhou et al. 2022, Conditional Prompt Learning for Vision-Language Models, arXiv 2203.05557",
         config=ConditionalPromptConfig,
         tuner=lambda: ConditionalPrompt,

@@ -136,6 +136,9 @@ register(
         name="Context prompt (CPT)",
         family="text prompt",
         sentence="Starts from your own sentences about the images and moves each of their words a little.",
+        use_when="You can describe the images in sentences and want to stay close to them: few images, and little may "
+        "be forgotten.",
+        equation="wₖ = text([e₁ + δ₁ … e_T + δ_T] [label k]),  ‖δᵢ‖ ≤ ε·√(Dt/2048)",
         paper="Blau et al. 2024, Context-aware Prompt Tuning, arXiv 2410.17222",
         config=ContextPromptConfig,
         tuner=lambda: ContextPrompt,

@@ -253,6 +253,8 @@ register(
         name="Distillation",
         family="weights",
         sentence="A teacher, a larger or an already tuned model, shows the backbone how sure to be of every label.",
+        use_when="A larger backbone or an adapter of yours is more accurate, but too slow or too large to take along.",
+        equation="loss = α·T²·KL(softmax(z_teacher / T) ‖ softmax(z / T)) + (1 − α)·CE(z, y)",
         paper="Hinton et al. 2015, Distilling the Knowledge in a Neural Network, arXiv 1503.02531",
         config=DistillConfig,
         tuner=lambda: Distill,

@@ -30,6 +30,7 @@ class Full(TowerTuner):
     """Every parameter of both towers."""
 
     stage = PIXELS
+    mixes = True
 
     def __init__(self, config: FullConfig, setting: Setting):
         super().__init__(config, setting)
@@ -60,6 +61,9 @@ register(
         name="Full fine-tuning",
         family="weights",
         sentence="Trains every weight of both towers; a slider then mixes the result with the original weights.",
+        use_when="There are hundreds of images, memory is plentiful and nothing smaller was enough; check the WiSE-FT "
+        "slider.",
+        equation="θ = (1 − m)·θ₀ + m·θ_tuned  (WiSE-FT; m = 1: tuned)",
         paper="WiSE-FT: Wortsman et al. 2021, Robust fine-tuning of zero-shot models, arXiv 2109.01903",
         config=FullConfig,
         tuner=lambda: Full,

@@ -205,6 +205,8 @@ register(
         name="Image prompt",
         family="visual prompt",
         sentence="Trains a small picture that is read together with every image, as extra patches or as a border.",
+        use_when="You want to see what is learned: the prompt is a picture that is shown before and after training.",
+        equation="f = image([CLS, E·patch₁ … E·patch_M, patches])",
         paper="Bahng et al. 2022, Exploring Visual Prompts for Adapting Large-Scale Models, arXiv 2203.17274 (the "
         "border); the patches join as in Jia et al. 2022, Visual Prompt Tuning, arXiv 2203.12119",
         config=ImagePromptConfig,

@@ -55,6 +55,8 @@ register(
         name="Linear probe",
         family="head",
         sentence="Learns one weight vector a label on top of the frozen image features, starting at the label's text.",
+        use_when="The first thing to try with four or more images a label: it takes seconds on any backbone.",
+        equation="logits = f·Wᵀ + b,  W starts at s·(text features)",
         paper="Radford et al. 2021, arXiv 2103.00020; text start: Huang et al. 2024 (LP++), arXiv 2404.02285",
         config=LinearProbeConfig,
         tuner=lambda: LinearProbe,

@@ -227,6 +227,9 @@ register(
         name="LoRA",
         family="weights",
         sentence="Adds small low-rank matrices to the attention layers of both towers and trains only those.",
+        use_when="The features themselves must change: images far from web photos, and minutes of training are "
+        "acceptable.",
+        equation="W′ = W + (α/r)·B·A",
         paper="Hu et al. 2021, arXiv 2106.09685; CLIP-LoRA: Zanella & Ben Ayed 2024, arXiv 2405.18541",
         config=LoraConfig,
         tuner=lambda: Lora,

@@ -66,6 +66,9 @@ class MultitaskPromptConfig(TrainConfig):
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
         return too_many(self.method, "tokens", self.tokens, backbone)
 
+    def without_labels(self) -> MultitaskPromptConfig:
+        return dataclasses.replace(self, groups="")
+
 
 class MultitaskPrompt(TextPrompt):
     """The target stage: ``P* o (u v^T)`` before each label, P* and its own factor trained.
@@ -285,6 +288,9 @@ register(
         name="Multitask prompt (MPT)",
         family="text prompt",
         sentence="First learns one prompt from several tasks, your other ones or groups of the labels, then tunes it.",
+        use_when="You have other tasks of the same kind, or many labels that fall into groups: what they have in "
+        "common is learned first.",
+        equation="wₖ = text([P* ∘ u·vᵀ] [label k])",
         paper="Wang et al. 2023, Multitask Prompt Tuning Enables Parameter-Efficient Transfer Learning, "
         "arXiv 2303.02861",
         config=MultitaskPromptConfig,

@@ -42,6 +42,8 @@ register(
         name="Norm tuning",
         family="weights",
         sentence="Trains only the scales and shifts of the normalisation layers in both towers.",
+        use_when="Brightness, contrast or texture differ from web photos, and very few numbers may change.",
+        equation="y = γ·(x − mean)/deviation + β,  only γ and β are trained",
         paper="Kim et al. 2021, How to Adapt Your Large-Scale Vision-and-Language Model; Zhao et al. 2023, Tuning "
         "LayerNorm in Attention, arXiv 2312.11420",
         config=NormTuningConfig,

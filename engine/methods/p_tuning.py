@@ -112,6 +112,8 @@ register(
         name="P-tuning",
         family="text prompt",
         sentence="Prompt tuning whose vectors stand on both sides of the label and come out of a small network.",
+        use_when="Plain prompt tuning is stuck and there are eight or more images a label to train its encoder with.",
+        equation="wₖ = text([v₁ …] [label k] [… v_M]),  v = encoder(table)",
         paper="Liu et al. 2021, GPT Understands, Too, arXiv 2103.10385",
         config=PTuningConfig,
         tuner=lambda: PTuning,

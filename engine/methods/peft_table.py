@@ -21,6 +21,8 @@ class Row:
     id: str
     name: str
     sentence: str
+    use_when: str
+    equation: str
     paper: str
     peft: str
     """PEFT's config class."""
@@ -80,6 +82,8 @@ def even(rank: int) -> int:
 TABLE = (
     Row(
         "dora", "DoRA", "LoRA that trains the length of each weight row apart from its direction.",
+        "LoRA of a small rank stops short of what you need, and some more time a step is acceptable.",
+        "W′ = m·V / ‖V‖ row by row,  V = W + (α/r)·B·A",
         "Liu et al. 2024, DoRA: Weight-Decomposed Low-Rank Adaptation, arXiv 2402.09353", "LoraConfig",
         {**low_rank(8), "alpha": setting(16.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")},
         lambda c, layers: {"r": c.r, "lora_alpha": c.alpha, "use_dora": True},
@@ -87,6 +91,8 @@ TABLE = (
     ),
     Row(
         "adalora", "AdaLoRA", "LoRA that takes rank away from layers where it matters less.",
+        "You train for many steps and do not know which layers need the rank.",
+        "W′ = W + (α/r)·P·Λ·Q,  unimportant entries of the diagonal Λ are set to zero",
         "Zhang et al. 2023, AdaLoRA: Adaptive Budget Allocation, arXiv 2303.10512", "AdaLoraConfig",
         {
             "r": setting(12, 1, 256, help="rank of each layer at the start"),
@@ -103,18 +109,24 @@ TABLE = (
     ),
     Row(
         "ia3", "(IA)³", "Learns one factor for each key, each value and each hidden unit of the MLPs.",
+        "The file must be tiny and what the model knows already almost suffices.",
+        "k′ = l_k ∘ k,  v′ = l_v ∘ v,  hidden′ = l_h ∘ hidden",
         "Liu et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning, arXiv 2205.05638", "IA3Config", {},
         lambda c, layers: {}, "Σ out (in for fc2)", 3e-2, "Can only strengthen or weaken what is there.",
         targets="k,v,fc2", convolutions=True,
     ),
     Row(
         "vera", "VeRA", "All layers share one frozen pair of random low-rank matrices; each trains two vectors.",
+        "Many adapters have to be kept and each must be far smaller than a LoRA.",
+        "W′ = W + diag(b)·B·diag(d)·A,  A and B random and frozen",
         "Kopiczko et al. 2023, VeRA: Vector-based Random Matrix Adaptation, arXiv 2310.11454", "VeraConfig",
         low_rank(256, "rank of the random matrices"), lambda c, layers: {"r": c.r}, "Σ r + out", 3e-2,
         "Needs a far larger learning rate than LoRA.",
     ),
     Row(
         "loha", "LoHa", "The update is the elementwise product of two low-rank matrices.",
+        "The change you need has a high rank, but as few numbers as LoRA's are to be trained.",
+        "W′ = W + (α/r)·(B₁·A₁) ∘ (B₂·A₂)",
         "Hyeon-Woo et al. 2021, FedPara, arXiv 2108.06098; Yeh et al. 2023, LyCORIS, arXiv 2309.14859", "LoHaConfig",
         {**low_rank(8), "alpha": setting(8.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")},
         lambda c, layers: {"r": c.r, "alpha": c.alpha}, "Σ 2r(in + out)", 3e-3,
@@ -122,6 +134,8 @@ TABLE = (
     ),
     Row(
         "lokr", "LoKr", "The update is a Kronecker product of a small and a low-rank matrix.",
+        "You want a smaller file than LoRA's and the widths have suitable divisors.",
+        "W′ = W + (α/r)·C ⊗ (B·A)",
         "Yeh et al. 2023, Navigating Text-To-Image Customization (LyCORIS), arXiv 2309.14859", "LoKrConfig",
         {**low_rank(8), "alpha": setting(8.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")},
         lambda c, layers: {"r": c.r, "alpha": c.alpha}, "as PEFT reports: depends on how the sizes factor", 3e-3,
@@ -129,12 +143,16 @@ TABLE = (
     ),
     Row(
         "oft", "OFT", "Turns the inputs of each layer by trained rotations of blocks.",
+        "Other labels must not be forgotten: rotations keep the angles between the weights.",
+        "W′ = W·R,  R orthogonal, block by block",
         "Qiu et al. 2023, Controlling Text-to-Image Diffusion by Orthogonal Finetuning, arXiv 2306.07280", "OFTConfig",
         block(32), lambda c, layers: {"oft_block_size": divisor(c.block_size, inputs(layers))},
         "Σ in·(b - 1) / 2", 3e-3, "Rotations keep lengths, so it cannot strengthen one direction over another.",
     ),
     Row(
         "boft", "BOFT", "Turns the inputs of each layer by small rotations, and scales its outputs.",
+        "OFT is what you need and its large blocks train more than you can afford.",
+        "W′ = diag(m)·W·R,  R a product of sparse rotations (one factor here)",
         "Liu et al. 2023, Parameter-Efficient Orthogonal Finetuning via Butterfly Factorization, arXiv 2311.06243",
         "BOFTConfig", block(4),
         lambda c, layers: {"boft_block_size": divisor(c.block_size, inputs(layers)), "boft_n_butterfly_factor": 1},
@@ -143,6 +161,8 @@ TABLE = (
     ),
     Row(
         "fourierft", "FourierFT", "The update is a picture with few trained frequencies.",
+        "The file must be tiny whatever the width, and slow steps are acceptable.",
+        "W′ = W + scaling·real(IFFT₂(c)),  c zero but at the chosen frequencies",
         "Gao et al. 2024, Parameter-Efficient Fine-Tuning with Discrete Fourier Transform, arXiv 2405.03003",
         "FourierFTConfig",
         {
@@ -157,6 +177,8 @@ TABLE = (
     ),
     Row(
         "hra", "HRA", "Reflects the inputs of each layer at r trained mirrors.",
+        "You want something between LoRA and OFT: few numbers, and lengths are kept.",
+        "W′ = W·H₁·…·H_r,  Hᵢ = I − 2·uᵢ·uᵢᵀ/‖uᵢ‖²",
         "Yuan et al. 2024, Householder Reflection Adaptation, arXiv 2405.17484", "HRAConfig",
         low_rank(8, "number of reflections"), lambda c, layers: {"r": even(up_to(c.r, layers))},
         "Σ r·in", 1e-3,
@@ -164,6 +186,8 @@ TABLE = (
     ),
     Row(
         "randlora", "RandLoRA", "A sum of frozen random low-rank matrices with trained scales reaches full rank.",
+        "LoRA levels off because its rank is too low, and there are enough images to use more.",
+        "W′ = W + Σⱼ Bⱼ·Λⱼ·A·Γⱼ,  A and B random and frozen, Λ and Γ diagonal",
         "Albert et al. 2025, RandLoRA: Full-rank parameter-efficient fine-tuning, arXiv 2502.00987", "RandLoraConfig",
         low_rank(32, "rank of each random matrix; a smaller one trains more"),
         lambda c, layers: {"r": up_to(c.r, layers), "randlora_alpha": 20 * up_to(c.r, layers)},
@@ -171,11 +195,15 @@ TABLE = (
     ),
     Row(
         "miss", "MiSS", "One small matrix is repeated over the shards of each weight.",
+        "You want LoRA's effect with a single matrix a layer and quick steps.",
+        "y = W·x + D·Σⱼ xⱼ,  x cut into pieces xⱼ of length r",
         "Kang & Yin 2024, arXiv 2409.15371", "MissConfig", low_rank(64), lambda c, layers: {"r": up_to(c.r, layers)},
         "Σ r·out", 1e-3, "Inputs of one shard are only seen through their sum.", by_width=True,
     ),
     Row(
         "road", "RoAd", "Turns pairs of outputs of each layer and scales them.",
+        "The file must be tiny and steps quick, and scaling and mixing fixed pairs of outputs is enough.",
+        "(y₁, y₂)′ = a·rotation(θ)·(y₁, y₂) for every pair of outputs",
         "Liao & Monz 2024, 3-in-1: 2D Rotary Adaptation, arXiv 2409.00119", "RoadConfig",
         {"group_size": setting(64, 2, 1024, help="largest group of outputs; a common divisor up to it is used")},
         lambda c, layers: {"group_size": divisor(c.group_size, [o for *_, o in layers])}, "Σ out", 3e-2,
@@ -183,12 +211,16 @@ TABLE = (
     ),
     Row(
         "c3a", "C³A", "The update is made of circulant blocks: each is one trained vector, shifted row by row.",
+        "The change you need has a high rank and the widths share a large divisor.",
+        "y = W·x + c ⊛ x, block by block (⊛ circular convolution)",
         "Chen et al. 2024, Parameter-Efficient Fine-Tuning via Circular Convolution, arXiv 2407.19342", "C3AConfig",
         block(64), lambda c, layers: {"block_size": divisor(c.block_size, widths(layers)), "init_weights": True},
         "Σ in·out / b", 0.3, "Every step transforms all activations to frequencies and back.",
     ),
     Row(
         "vblora", "VB-LoRA", "All low-rank matrices are mixed from one small bank of vectors.",
+        "Many adapters have to be kept and the smallest possible file counts more than accuracy.",
+        "W′ = W + B·A,  every piece of B and A a mix of the best two vectors of one bank",
         "Li et al. 2024, VB-LoRA: Extreme Parameter Efficient Fine-Tuning with Vector Banks, arXiv 2405.15179",
         "VBLoRAConfig",
         {
@@ -207,6 +239,8 @@ TABLE = (
     ),
     Row(
         "delora", "DeLoRA", "LoRA with a bound on how far each weight may move, and the bound is trained.",
+        "Learning rate or number of steps are uncertain: the bound keeps a run from drifting far.",
+        "W′ = W + (λ‖W‖/r)·B·Ξ·A,  Ξ gives every rank-one part length one",
         "Bini et al. 2025, Decoupling Angles and Strength in Low-rank Adaptation, arXiv 2503.18225", "DeloraConfig",
         {**low_rank(8), "bound": setting(15.0, 0.01, 1000, help="bound on the update at the start")},
         lambda c, layers: {"r": c.r, "delora_lambda": c.bound}, "Σ r(in + out) + 1", 1e-3,

@@ -187,7 +187,8 @@ def register_row(row: Row) -> None:
     config = make_config(row)
     register(
         MethodSpec(
-            id=row.id, name=row.name, family="weights", sentence=row.sentence, paper=row.paper, config=config,
+            id=row.id, name=row.name, family="weights", sentence=row.sentence, use_when=row.use_when,
+            equation=row.equation, paper=row.paper, config=config,
             tuner=lambda: TUNERS.get(row.id, PeftTableTuner),
             count=lambda shape, config, K, N: skeleton_count(shape, config),
             formula=row.formula, runs_on="both@k", failures=(row.failure,),

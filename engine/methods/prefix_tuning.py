@@ -170,6 +170,8 @@ register(
         name="Prefix tuning",
         family="text prompt",
         sentence="Adds trained keys and values to the attention of every layer, so that all words look at them.",
+        use_when="Word vectors at the input are too weak, but the weights of the text tower must stay as they are.",
+        equation="attention(q, [P_K ; K], [P_V ; V]) in every layer,  P = encoder(table)",
         paper="Li & Liang 2021, Prefix-Tuning: Optimizing Continuous Prompts for Generation, arXiv 2101.00190",
         config=PrefixTuningConfig,
         tuner=lambda: PrefixTuning,

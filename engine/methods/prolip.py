@@ -69,6 +69,9 @@ register(
         family="head",
         sentence="Fine-tunes the last matrix of the image tower, which maps images into the shared space, and holds it "
         "near its start.",
+        use_when="You want more freedom than a linear probe and still seconds of training, also at one or two images "
+        "a label.",
+        equation="f = normalise(W·pooled),  loss + λ‖W − W₀‖²",
         paper="Fahes et al. 2024, Fine-tuning CLIP's Last Visual Projector, arXiv 2410.05270",
         config=ProlipConfig,
         tuner=lambda: Prolip,

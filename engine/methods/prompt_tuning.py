@@ -232,6 +232,8 @@ register(
         name="Prompt tuning (CoOp)",
         family="text prompt",
         sentence="Replaces the words around each label by trained vectors; both towers stay frozen.",
+        use_when="The labels are hard to put into words, and you want a tiny file that works with the frozen model.",
+        equation="wₖ = text([v₁ … v_M] [label k])",
         paper="Zhou et al. 2021, Learning to Prompt for Vision-Language Models, arXiv 2109.01134",
         config=PromptTuningConfig,
         tuner=lambda: PromptTuning,

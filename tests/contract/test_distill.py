@@ -15,6 +15,7 @@ from engine import registry, store, train
 from engine.backbones import catalog
 from engine.errors import BackboneUnavailable, BadAdapter, BadConfig
 from engine.features import FeatureStore, Views
+from engine.follow import follow
 from engine.losses import distillation
 from engine.shelf import Shelf
 
@@ -199,3 +200,12 @@ def test_counts(tiny):
         config = spec.configure(settings=settings)
         assert spec.count(tiny.shape, config, 3, 12) == registry.get("lora").count(tiny.shape, wanted, 3, 12)
     assert spec.count(tiny.shape, spec.configure(settings={"student": "full"}), 3, 12) == tiny.total_parameters()
+
+
+@pytest.mark.parametrize(("teacher", "steps"), [("linear_probe", [300]), ("tip_adapter_f", [40]), ("zero_shot", [])])
+def test_the_heads_training_is_in_the_forecast(teacher, steps, tiny):
+    spec = registry.get("distill")
+    config = spec.configure(settings={"teacher": teacher})
+    step = follow(spec, config, tiny, [label.prompt for label in LABELS], 48)
+    assert [count for _, count in step.rehearsals] == steps
+    assert all(work.flops > 0 for work, _ in step.rehearsals)

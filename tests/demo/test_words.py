@@ -48,8 +48,12 @@ def test_every_method_and_setting_is_said_in_korean():
     t, known = words.Translator("ko"), words.engine_table("methods.ko.json")
     used = set()
     for spec in registry.methods():
+        worded = [("formula", spec.formula)] if f"{spec.id}.formula" in known else []
+        assert worded or not re.search("[a-z]{4}", spec.formula.replace("max", "")), spec.formula
         for key, english in [
-            (f"{spec.id}.sentence", spec.sentence),
+            *((f"{spec.id}.{name}", getattr(spec, name)) for name in ("sentence", "use_when", "saved")),
+            *((f"{spec.id}.{name}", text) for name, text in worded),
+            (f"runs_on.{spec.runs_on}", registry.RUNS_ON[spec.runs_on]),
             *((f"{spec.id}.failures.{k}", failure) for k, failure in enumerate(spec.failures)),
         ]:
             assert t.method(key, english) != english, key

@@ -1,0 +1,204 @@
+"""Which method to take, in words with reasons. Limits only choose anew among what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from engine.compare.ranking import Ranking, Standing
+from engine.compare.resample import Difference
+from engine.errors import MESSAGES, messages
+from engine.evaluate import LEVEL
+from engine.types import BASELINE, Note
+
+SECOND = 1.0
+"""Seconds below which time is no reason."""
+FACTOR = 2.0
+"""Times within which costs count as equal."""
+
+messages(
+    advice_take="Take {method}: {accuracy:.1f} % right on {tested} test images, {points:+.1f} points against zero-shot "
+    "({low:+.1f} to {high:+.1f}).",
+    advice_alone="No other method that was compared comes close to it: the differences are beyond chance.",
+    advice_tied="It cannot be told apart from {methods}: too close to call on these images.",
+    advice_cheaper="{best} is {points:.1f} points above {method}, too close to call, and costs {times:.0f} times the "
+    "time ({best_seconds:.1f} s against {seconds:.1f} s): take {method}.",
+    advice_zero_shot="Zero-shot is enough: on these {tested} test images no method that was compared is better than it "
+    "beyond chance.",
+    advice_highest="The highest figure, that of {method}, is {points:+.1f} points against zero-shot ({low:+.1f} to "
+    "{high:+.1f}).",
+    advice_nothing_fits="No method fits your limits. {method} comes nearest.",
+    advice_over_memory="{method} needs {need:.0f} MB of memory; your limit is {limit:.0f} MB.",
+    advice_over_seconds="{method} takes {need:.1f} s; your limit is {limit:.1f} s.",
+    advice_over_parameters="{method} trains {need:,} parameters; your limit is {limit:,}.",
+    advice_over_file="{method} makes a file of {need:.2f} MB; your limit is {limit:.2f} MB.",
+    advice_over_loss="{method} loses {need:.1f} points on labels that it was not tuned on; your limit is {limit:.1f}.",
+    advice_beyond="Beyond your limits {method} is {points:.1f} points better ({low:+.1f} to {high:+.1f}).",
+    advice_more_photos="Doubling the photos ({shots} to {more} a label) should add about {points:.1f} points to "
+    "{method} ({low:+.1f} to {high:+.1f}), more than any other method that was compared: collect photos.",
+    advice_other_method="{other} adds {gain:.1f} points to what {method} reaches; doubling the photos ({shots} to "
+    "{more} a label) about {points:+.1f} ({low:+.1f} to {high:+.1f}): the method pays more than photos.",
+    advice_flat="Doubling the photos ({shots} to {more} a label) is not sure to help {method}: {points:+.1f} points "
+    "({low:+.1f} to {high:+.1f}). Neither does another method stand out.",
+    advice_no_curve="To learn whether more photos would help, compare two numbers of shots or more.",
+)
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """Limits of what may be chosen; None where there is none."""
+
+    memory_bytes: int | None = None
+    seconds: float | None = None
+    """Of a run on features that are there already."""
+    parameters: int | None = None
+    adapter_bytes: int | None = None
+    loss: float | None = None
+    """Most accuracy that may be lost on labels that were not tuned on, a share; only where that was measured."""
+
+    def broken_by(self, standing: Standing) -> Iterator[tuple[float, Note]]:
+        """(times the limit, sentence) of each limit that a method breaks."""
+        checks = (
+            ("memory", standing.memory_bytes, self.memory_bytes, 2**-20),
+            ("seconds", standing.seconds, self.seconds, 1),
+            ("parameters", standing.parameters, self.parameters, 1),
+            ("file", standing.adapter_bytes, self.adapter_bytes, 2**-20),
+            ("loss", standing.loss, self.loss, 100),
+        )  # fmt: skip
+        for name, need, limit, unit in checks:
+            if need is not None and limit is not None and need > limit:
+                values = (("method", standing.name), ("need", need * unit), ("limit", limit * unit))
+                yield need / max(limit, 1e-9), Note(f"advice_over_{name}", values)
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to take, and why."""
+
+    method: str | None
+    """None where nothing fits the limits."""
+    best: str | None
+    """The most accurate method within the limits."""
+    ranking: Ranking
+    """Those within the limits, grouped anew."""
+    notes: tuple[Note, ...]
+    """Sentences, the most important first."""
+    excluded: tuple[tuple[str, Note], ...]
+    """(method, which limit it breaks most)."""
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The notes in English."""
+        return tuple(MESSAGES[note.key].format(**dict(note.values)) for note in self.notes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        reasons = [
+            {"key": note.key, "values": dict(note.values), "sentence": sentence}
+            for note, sentence in zip(self.notes, self.sentences, strict=True)
+        ]
+        excluded = [{"method": m, "key": n.key, "values": dict(n.values)} for m, n in self.excluded]
+        return {"method": self.method, "best": self.best, "reasons": reasons, "excluded": excluded}
+
+
+NO_LIMITS = Constraints()
+
+
+def advise(ranking: Ranking, constraints: Constraints = NO_LIMITS) -> Advice:
+    """The cheapest method that cannot be told apart from the best one within some limits.
+
+    Zero-shot where it is among those. Otherwise, of the best group's methods that are better than zero-shot, those
+    whose time is within ``FACTOR`` of the shortest (below ``SECOND`` all times are equal), and of them the most
+    accurate.
+    """
+    broken = {s.method: sorted(constraints.broken_by(s), key=lambda b: -b[0]) for s in ranking.standings}
+    within = ranking.within(method for method, limits in broken.items() if not limits)
+    excluded = tuple((method, limits[0][1]) for method, limits in broken.items() if limits)
+    if not within.standings:
+        nearest = min(ranking.standings, key=lambda s: broken[s.method][0][0])
+        notes = [Note("advice_nothing_fits", (("method", nearest.name),)), *(n for _, n in broken[nearest.method])]
+        return Advice(None, None, within, tuple(notes), excluded)
+    best = within.standings[0]
+    top = [standing for standing in within.standings if standing.group == 1]
+    chosen = choose(top)
+    notes = [*reasons(chosen, best, top, within), *beyond(chosen, ranking, constraints)]
+    tuned = [standing for standing in within.standings if not is_zero_shot(standing)]
+    if tuned:
+        notes.append(photos_or_method(tuned[0] if is_zero_shot(chosen) else chosen, ranking))
+    return Advice(chosen.method, best.method, within, tuple(notes), excluded)
+
+
+def is_zero_shot(standing: Standing) -> bool:
+    """Whether nothing was tuned."""
+    return standing.family == "baseline"
+
+
+def choose(top: list[Standing]) -> Standing:
+    """The method to take among those of the best group."""
+    baselines = sorted(filter(is_zero_shot, top), key=lambda s: s.method != BASELINE)
+    if baselines:
+        return baselines[0]
+    proved = [standing for standing in top if standing.word == "better"] or top[:1]
+    cheapest = min(max(standing.seconds, SECOND) for standing in proved)
+    return max((s for s in proved if s.seconds <= FACTOR * cheapest), key=lambda s: s.accuracy.value)
+
+
+def reasons(chosen: Standing, best: Standing, top: list[Standing], within: Ranking) -> Iterator[Note]:
+    """Why a method is chosen."""
+    if is_zero_shot(chosen):
+        yield Note("advice_zero_shot", (("tested", within.tested),))
+        if not is_zero_shot(best):
+            yield Note("advice_highest", (("method", best.name), *points(best.over_zero_shot)))
+        return
+    right = (("method", chosen.name), ("accuracy", 100 * chosen.accuracy.value), ("tested", within.tested))
+    yield Note("advice_take", (*right, *points(chosen.over_zero_shot)))
+    if best.seconds > FACTOR * max(chosen.seconds, SECOND):
+        yield Note("advice_cheaper", (
+            ("best", best.name), ("points", 100 * within.pairs[best.method, chosen.method].value),
+            ("method", chosen.name), ("times", best.seconds / max(chosen.seconds, 0.1)),
+            ("best_seconds", best.seconds), ("seconds", chosen.seconds),
+        ))  # fmt: skip
+    others = [standing.name for standing in top if standing.method != chosen.method]
+    yield Note("advice_tied", (("methods", ", ".join(others)),)) if others else Note("advice_alone")
+
+
+def beyond(chosen: Standing, ranking: Ranking, constraints: Constraints) -> Iterator[Note]:
+    """What the limits cost, where the most accurate method breaks them and is better beyond chance."""
+    first = most_accurate(ranking)
+    broken = sorted(constraints.broken_by(first), key=lambda limit: -limit[0])
+    if broken:
+        gap = ranking.pairs[first.method, chosen.method]
+        if gap.p <= LEVEL:
+            yield Note("advice_beyond", (("method", first.name), *points(gap)))
+            yield broken[0][1]
+
+
+def most_accurate(ranking: Ranking) -> Standing:
+    """The method with the highest figure."""
+    return max(ranking.standings, key=lambda standing: standing.accuracy.value)
+
+
+def photos_or_method(subject: Standing, ranking: Ranking) -> Note:
+    """Whether twice the photos or the best other method would add more to what a method reaches.
+
+    Photos count only where the interval of their gain is above zero, a method only where it is better beyond chance.
+    """
+    curve, other = ranking.curve(subject.method), most_accurate(ranking)
+    if curve is None or curve.doubling is None:
+        return Note("advice_no_curve")
+    gap = ranking.pairs.get((other.method, subject.method))
+    gain = gap.value if gap and gap.p <= LEVEL else 0.0
+    photos = curve.doubling.value if curve.doubling.low > 0 else 0.0
+    shots = curve.shots[-1]
+    values = (("method", subject.name), ("shots", shots), ("more", 2 * shots), *points(curve.doubling))
+    if photos > gain:
+        return Note("advice_more_photos", values)
+    if gain > 0:
+        return Note("advice_other_method", (*values, ("other", other.name), ("gain", 100 * gain)))
+    return Note("advice_flat", values)
+
+
+def points(difference: Difference) -> tuple[tuple[str, float], ...]:
+    """A difference and its interval in points."""
+    return ("points", 100 * difference.value), ("low", 100 * difference.low), ("high", 100 * difference.high)

@@ -1,0 +1,240 @@
+"""Plots as SVG, written by hand: they need no library, print sharply and open offline.
+
+Grey is zero-shot, blue is tuned, as everywhere. Every text is escaped here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from engine.calibration import Bin
+from engine.report.placing import Box, columns, place, spread
+
+ZERO_SHOT, TUNED, FADED = "#6b7688", "#3b6fe0", "#b9c1cf"
+INK, GRID = "#374151", "#e3e6eb"
+WIDTH, TOP, BOTTOM, LEFT = 720, 14, 44, 56
+
+
+@dataclass(frozen=True)
+class Point:
+    """A method in the plot of cost against accuracy."""
+
+    name: str
+    x: float
+    value: float
+    """Accuracy, 0 to 1, with its 95 % interval."""
+    low: float
+    high: float
+    colour: str = TUNED
+    faded: bool = False
+    """Whether another method is at least as good and costs less."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method's accuracy by training images a label."""
+
+    name: str
+    x: tuple[float, ...]
+    values: tuple[float, ...]
+    lows: tuple[float, ...]
+    highs: tuple[float, ...]
+    colour: str = FADED
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The plot area and its two scales, from values to pixels."""
+
+    area: Box
+    x: Callable[[float], float]
+    y: Callable[[float], float]
+
+
+def number(value: float) -> str:
+    """A coordinate without needless digits."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def text(x: float, y: float, words: str, anchor: str = "start", colour: str = INK, size: int = 12) -> str:
+    """Words, escaped, with ``y`` the middle of their height."""
+    return (
+        f'<text x="{number(x)}" y="{number(y)}" text-anchor="{anchor}" dominant-baseline="central" '
+        f'font-size="{size}" fill="{colour}">{escape(words)}</text>'
+    )
+
+
+def line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1.0, dash: str = "") -> str:
+    """A straight line."""
+    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    return (
+        f'<line x1="{number(x1)}" y1="{number(y1)}" x2="{number(x2)}" y2="{number(y2)}" '
+        f'stroke="{colour}" stroke-width="{number(width)}"{dashes}/>'
+    )
+
+
+def circle(x: float, y: float, radius: float, colour: str, hint: str = "", opacity: float = 1.0) -> str:
+    """A dot; ``hint`` is shown under the pointer."""
+    title = f"<title>{escape(hint)}</title>" if hint else ""
+    return (
+        f'<circle cx="{number(x)}" cy="{number(y)}" r="{number(radius)}" fill="{colour}" '
+        f'fill-opacity="{number(opacity)}">{title}</circle>'
+    )
+
+
+def drawing(width: float, height: float, parts: Sequence[str], title: str) -> str:
+    """The whole figure; ``title`` is what a screen reader says."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {number(width)} {number(height)}" role="img" '
+        f'aria-label="{escape(title)}" style="max-width:{number(width)}px">{"".join(parts)}</svg>'
+    )
+
+
+def percent_range(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
+    """Accuracy axis in steps of ten points around the values, at least 20 points long."""
+    low, high = math.floor(10 * min(lows)) / 10, math.ceil(10 * max(highs) - 1e-9) / 10
+    if high - low < 0.2:
+        low, high = max(0.0, low - 0.1), min(1.0, high + 0.1)
+    return low, high
+
+
+def _accuracy_axis(area: Box, low: float, high: float, label: str) -> tuple[Callable[[float], float], list[str]]:
+    def y(value: float) -> float:
+        return area.bottom - (value - low) / (high - low) * (area.bottom - area.top)
+
+    step = 0.1 if high - low <= 0.6 + 1e-9 else 0.2
+    ticks = [low + step * k for k in range(int((high - low) / step + 1.001))]
+    parts = [line(area.left, y(tick), area.right, y(tick), GRID) for tick in ticks]
+    parts += [text(area.left - 8, y(tick), f"{100 * tick:.0f}", "end") for tick in ticks]
+    middle = (area.top + area.bottom) / 2
+    parts.append(f'<g transform="rotate(-90 14 {number(middle)})">{text(14, middle, label, "middle")}</g>')
+    return y, parts
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """Round numbers between two positive values: powers of ten, with their 2 and 5 fold where those are few."""
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        found = [step * 10.0**k for k in powers for step in steps if low <= step * 10.0**k <= high]
+        if len(found) >= 3:
+            break
+    return found
+
+
+def scatter(
+    points: Sequence[Point], x_label: str, y_label: str, tick: Callable[[float], str], height: float = 400
+) -> str:
+    """Cost (logarithmic, left is cheaper) against accuracy; a cost of zero stands at the left edge.
+
+    Args:
+        tick: a cost in words.
+    """
+    positive = [p.x for p in points if p.x > 0] or [1.0]
+    low, high = math.log10(min(positive)), math.log10(max(positive))
+    room = max(0.15, 0.06 * (high - low))
+    area = Box(LEFT, TOP, WIDTH - 20, height - BOTTOM)
+    zeros = any(p.x <= 0 for p in points)
+    start = area.left + (50 if zeros else 0)
+
+    def x(value: float) -> float:
+        if value <= 0:
+            return area.left + 18
+        share = (math.log10(value) - low + room) / (high - low + 2 * room)
+        return start + share * (area.right - start)
+
+    y, parts = _accuracy_axis(area, *percent_range([p.low for p in points], [p.high for p in points]), y_label)
+    ticks = round_numbers(10 ** (low - room), 10 ** (high + room))
+    ticks = ticks[:: max(1, -(-len(ticks) // 8))]
+    for value in ([0.0] if zeros else []) + ticks:
+        parts.append(line(x(value), area.top, x(value), area.bottom, GRID))
+        parts.append(text(x(value), area.bottom + 14, tick(value), "middle"))
+    parts.append(text((area.left + area.right) / 2, height - 10, x_label, "middle"))
+    return drawing(WIDTH, height, parts + _dots(points, Frame(area, x, y)), y_label)
+
+
+def _dots(points: Sequence[Point], frame: Frame) -> list[str]:
+    """Intervals below, dots above them, names on top."""
+    bars, dots, names = [], [], []
+    middles = [(frame.x(p.x), frame.y(p.value)) for p in points]
+    for p, (x, y) in zip(points, middles, strict=True):
+        colour = FADED if p.faded and p.colour == TUNED else p.colour
+        bars.append(line(x, frame.y(p.low), x, frame.y(p.high), colour, 1.5))
+        hint = f"{p.name}: {100 * p.value:.1f} % ({100 * p.low:.1f} - {100 * p.high:.1f})"
+        dots.append(circle(x, y, 5, colour, hint))
+    order = sorted(range(len(points)), key=lambda i: (points[i].faded, -points[i].value))
+    spots = place([middles[i] for i in order], [points[i].name for i in order], frame.area)
+    for i, spot in zip(order, spots, strict=True):
+        if spot.far:
+            names.append(line(*middles[i], spot.x, spot.y, FADED, 0.8))
+        names.append(text(spot.x, spot.y, points[i].name, spot.anchor, ZERO_SHOT if points[i].faded else INK))
+    return bars + dots + names
+
+
+def lines(curves: Sequence[Line], x_label: str, y_label: str, height: float = 340) -> str:
+    """Accuracy by training images a label (logarithmic), with intervals and names at the right ends."""
+    xs = sorted({x for curve in curves for x in curve.x})
+    names = max((columns(curve.name) for curve in curves), default=0) * 6.3
+    area = Box(LEFT, TOP, WIDTH - min(260.0, names + 24), height - BOTTOM)
+    low, high = math.log2(xs[0]), math.log2(xs[-1])
+
+    def x(value: float) -> float:
+        share = (math.log2(value) - low) / (high - low) if high > low else 0.5
+        return area.left + 16 + share * (area.right - area.left - 32)
+
+    bounds = [b for curve in curves for b in curve.lows], [b for curve in curves for b in curve.highs]
+    y, parts = _accuracy_axis(area, *percent_range(*bounds), y_label)
+    parts += [text(x(value), area.bottom + 14, f"{value:g}", "middle") for value in xs]
+    parts.append(text((area.left + area.right) / 2, height - 10, x_label, "middle"))
+    for curve in sorted(curves, key=lambda c: c.strong):
+        parts += _curve(curve, x, y)
+    ends = spread([y(curve.values[-1]) for curve in curves], area.top, area.bottom)
+    for curve, end in zip(curves, ends, strict=True):
+        last = x(curve.x[-1])
+        parts.append(line(last + 5, y(curve.values[-1]), area.right + 4, end, GRID))
+        parts.append(text(area.right + 8, end, curve.name, colour=curve.colour if curve.strong else ZERO_SHOT))
+    return drawing(WIDTH, height, parts, y_label)
+
+
+def _curve(curve: Line, x: Callable[[float], float], y: Callable[[float], float]) -> list[str]:
+    path = " ".join(f"{number(x(a))},{number(y(b))}" for a, b in zip(curve.x, curve.values, strict=True))
+    width = 2.5 if curve.strong else 1.5
+    parts = [f'<polyline points="{path}" fill="none" stroke="{curve.colour}" stroke-width="{width}"/>']
+    for a, value, low, high in zip(curve.x, curve.values, curve.lows, curve.highs, strict=True):
+        if curve.strong:
+            parts.append(line(x(a), y(low), x(a), y(high), curve.colour, 1.2))
+        hint = f"{curve.name}, {a:g}: {100 * value:.1f} % ({100 * low:.1f} - {100 * high:.1f})"
+        parts.append(circle(x(a), y(value), 4 if curve.strong else 3, curve.colour, hint))
+    return parts
+
+
+def reliability(bins: Sequence[Bin], title: str, x_label: str, y_label: str, colour: str = TUNED) -> str:
+    """Share right against confidence; a model that is as sure as it is right stays on the diagonal."""
+    side, left, top = 200, 50, 28
+    area = Box(left, top, left + side, top + side)
+
+    def x(value: float) -> float:
+        return area.left + value * side
+
+    def y(value: float) -> float:
+        return area.bottom - value * side
+
+    parts = [text(left, 10, title, colour=colour, size=13)]
+    for tick in (0.0, 0.5, 1.0):
+        parts += [line(x(tick), area.top, x(tick), area.bottom, GRID), line(x(0), y(tick), x(1), y(tick), GRID)]
+        parts += [text(x(tick), area.bottom + 12, f"{100 * tick:.0f}", "middle", size=11)]
+        parts += [text(area.left - 6, y(tick), f"{100 * tick:.0f}", "end", size=11)]
+    parts.append(line(x(0), y(0), x(1), y(1), INK, 1, "4 3"))
+    path = " ".join(f"{number(x(b.confidence))},{number(y(b.accuracy))}" for b in bins)
+    parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+    most = max((b.count for b in bins), default=1)
+    for b in bins:
+        hint = f"{100 * b.confidence:.0f} % / {100 * b.accuracy:.0f} %, n = {b.count}"
+        parts.append(circle(x(b.confidence), y(b.accuracy), 2 + 4 * math.sqrt(b.count / most), colour, hint, 0.8))
+    parts.append(text((area.left + area.right) / 2, area.bottom + 28, x_label, "middle", size=11))
+    middle = (area.top + area.bottom) / 2
+    parts.append(f'<g transform="rotate(-90 10 {number(middle)})">{text(10, middle, y_label, "middle", size=11)}</g>')
+    return drawing(left + side + 20, area.bottom + 40, parts, title)

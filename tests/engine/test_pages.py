@@ -1,0 +1,57 @@
+"""The documentation that is made from the methods' records."""
+
+from __future__ import annotations
+
+import re
+
+from engine import formula, pages, registry
+from engine.backbones.base import Shape
+from engine.outline import outline
+
+
+def test_the_page_is_what_the_records_say():
+    found = pages.PAGE.read_text(encoding="utf8")
+    assert found == pages.page(), "docs/methods.md is not up to date: run python -m engine.pages"
+
+
+def test_every_method_has_a_section_that_the_table_leads_to():
+    text = pages.PAGE.read_text(encoding="utf8")
+    for spec in registry.methods():
+        assert f"### {pages.heading(spec)}\n" in text
+        assert text.count(f"(#{pages.anchor(spec)})") == 1
+
+
+def test_papers_are_linked_by_their_ids():
+    assert pages.linked("A 2021, arXiv 2106.09685") == "A 2021, [arXiv 2106.09685](https://arxiv.org/abs/2106.09685)"
+    for spec in registry.methods():
+        assert re.search(r"(19|20)\d\d", spec.paper), spec.id
+        assert "](https://arxiv.org/abs/" in pages.linked(spec.paper), spec.id
+
+
+def shape() -> Shape:
+    return outline(pages.REFERENCE).shape
+
+
+def test_letters_of_the_formulas():
+    def said(method: str) -> str:
+        spec = registry.get(method)
+        return formula.said(formula.values(spec, spec.configure(shots=4), shape(), 10, 40))
+
+    assert said("linear_probe") == "K = 10, P = 512"
+    assert said("tip_adapter_f") == "N = 40, P = 512"
+    assert said("visual_prompt_deep") == "L = 12, M = 5, Dv = 768"
+    assert said("p_tuning") == "M = 8, Dt = 512"
+    assert said("lora") == "r = 8, layers = 48"
+    assert said("oft") == "b ≤ 32, layers = 48"
+    assert said("prefix_tuning") == "M = 4, D = 512, L = 12"
+
+
+def test_counts_follow_from_their_letters():
+    """Formulas that are plain arithmetic give the declared count."""
+    for method in ("linear_probe", "tip_adapter_f", "prolip", "visual_prompt", "visual_prompt_deep", "adapter"):
+        spec = registry.get(method)
+        config = spec.configure(shots=4)
+        known = formula.values(spec, config, shape(), 10, 40)
+        sum_of = re.sub(r"([A-Za-z])\(", r"\1*(", spec.formula.replace("·", "*"))
+        numbers = {name: int(value.replace(",", "")) for name, value in known.items()}
+        assert eval(sum_of, {}, numbers) == spec.count(shape(), config, 10, 40), method
