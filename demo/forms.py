@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Control:
     """Whether a number has no decimals."""
     lines: int = 1
     """Lines of a text."""
+    offers: str = ""
+    """What a text may name, a key of what :func:`component` is given."""
 
 
 def controls(spec: MethodSpec, preset: str, settings: Mapping[str, Any], shots: int, t: Translator) -> list[Control]:
@@ -53,6 +56,7 @@ def control(method: str, field: dataclasses.Field, value: Any, t: Translator) ->
         tuple(choices or ()),
         str(field.type) == "int",
         field.metadata.get("lines", 1),
+        field.metadata.get("offers", ""),
     )
 
 
@@ -62,8 +66,14 @@ def rows(fields: list[Control]) -> list[list[Control]]:
     return [[field] for field in wide] + [narrow[first : first + 2] for first in range(0, len(narrow), 2)]
 
 
-def component(control: Control) -> gr.components.Component:
-    """The gradio component of a control."""
+def component(
+    control: Control, offered: Mapping[str, Sequence[tuple[str, str]]] = MappingProxyType({})
+) -> gr.components.Component:
+    """The gradio component of a control.
+
+    Args:
+        offered: (title, name) of what a text may name: of ``tasks`` several, of ``teachers`` one.
+    """
     import gradio as gr
 
     common = {
@@ -77,11 +87,22 @@ def component(control: Control) -> gr.components.Component:
         return gr.Checkbox(control.value, **common)
     if control.kind == "choice":
         return gr.Dropdown(list(control.choices), value=control.value, **common)
+    if control.offers == "tasks":
+        chosen, choices = [name for name in control.value.split(",") if name], list(offered.get("tasks", ()))
+        return gr.Dropdown(choices, value=chosen, multiselect=True, allow_custom_value=True, **common)
+    if control.offers:
+        choices = list(offered.get(control.offers, ()))
+        return gr.Dropdown(choices, value=control.value, allow_custom_value=True, **common)
     if control.kind == "number":  # limits are the engine's to explain, in a sentence
         return gr.Number(control.value, precision=0 if control.whole else None, step=None, **common)
     return gr.Textbox(control.value, lines=control.lines, max_lines=10 if control.lines > 1 else 1, **common)
 
 
+def plain(value: Any) -> Any:
+    """A control's value as a config takes it: several names as one text."""
+    return ",".join(value) if isinstance(value, list) else value
+
+
 def read(spec: MethodSpec, preset: str, values: Mapping[str, Any], shots: int) -> Any:
     """The config that the controls' values make. Raises BadConfig."""
-    return spec.configure(preset, values, shots)
+    return spec.configure(preset, {name: plain(value) for name, value in values.items()}, shots)

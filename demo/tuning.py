@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from demo import tasks
+from demo import shelves, tasks
 from demo.session import INPUTS, Kept, RunRecord, Shown, Workspace
 from engine import episode
 from engine.errors import BadConfig, LabError
@@ -155,9 +155,9 @@ def tune(workspace: Workspace, stop: threading.Event) -> Iterator[Progress | Run
     built, backbone = episode_of(workspace), backbone_of(workspace)
     settings = tuple(workspace.settings.items())
     spec = RunSpec(backbone.id, inputs["method"], built, inputs["preset"], settings, inputs["seed"])
-    outcome = None
+    outcome, shelf = None, shelves.shelf(workspace)
     try:
-        for item in train.Run(spec, inputs["images"], backbone, stop).go():
+        for item in train.Run(spec, inputs["images"], backbone, stop, shelf=shelf).go():
             if isinstance(item, Progress):
                 yield item
             else:
@@ -264,7 +264,7 @@ def command(workspace: Workspace) -> str:
     ]
     words += ["--labels", shlex.quote(named)] if named else []
     for name, value in workspace.settings.items():
-        words += ["--set", shlex.quote(f"{name}={value}")]
+        words += ["--set", shlex.quote(f"{name}={shelves.on_command_line(workspace, name, value)}")]
     return " ".join(map(str, words)) + " --save adapter"
 
 

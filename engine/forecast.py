@@ -197,8 +197,8 @@ def seconds(step: Step, plan: Plan, speed: account.Speed, precision: str = "fp32
     features += of(step.inputs, distinct / IMAGES)
     evaluate = of(step.evaluate, plan.evaluated / IMAGES) + of(step.inputs, plan.evaluated / IMAGES)
     train = plan.steps * (speed.seconds(step.train, precision) + speed.step)
-    for work, steps in step.rehearsals:
-        train += steps * plan.trainings * (speed.seconds(work, precision) + speed.step)
+    for work, steps in step.rehearsals:  # in fp32
+        train += steps * plan.trainings * (speed.seconds(work) + speed.step)
     return {"features": features, "train": train, "evaluate": evaluate}
 
 

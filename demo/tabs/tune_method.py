@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from demo import forms, fragments, tuning
+from demo import forms, fragments, shelves, tuning
 from demo.page import Page, Visit, W
 from demo.session import Workspace
 from demo.words import Translator
@@ -64,18 +64,20 @@ class Method:
 
         t, spec = Translator(language), registry.get(workspace.method)
         fields = forms.controls(spec, workspace.preset, workspace.settings, workspace.shots, t)
+        kinds = {field.offers for field in fields if field.offers}
+        offered = {kind: shelves.offered(workspace, kind, t) for kind in kinds}
         if not fields:
             gr.HTML(f'<p class="ctl-hint">{t("method.no_settings")}</p>', padding=False)
         for row in forms.rows(fields):
             with gr.Row():
                 for field in row:
-                    component = forms.component(field)
+                    component = forms.component(field, offered)
                     self._listen(component, field.name)
 
     def _listen(self, component: Any, name: str) -> None:
         def change(visit: Visit) -> dict[Any, Any]:
             try:
-                tuning.check_setting(visit.workspace, name, visit[component])
+                tuning.check_setting(visit.workspace, name, forms.plain(visit[component]))
             except LabError as error:
                 sentence = f'<p class="ctl-warning" role="alert">{escape(visit.t.error(error))}</p>'
                 return {self.problem: sentence}

@@ -29,10 +29,16 @@ def setting(
     choices: tuple = (),
     help: str = "",
     lines: int = 1,
+    offers: str = "",
 ) -> Any:
-    """A config field with its limits and its meaning (unit included); ``lines``: of text that a form has room for."""
+    """A config field with its limits and its meaning (unit included).
+
+    Args:
+        lines: of text that a form has room for.
+        offers: what a text may name that a page can suggest: ``tasks`` (several, by comma) or ``teachers`` (one).
+    """
     limits = {"low": low, "high": high, "choices": choices}
-    return dataclasses.field(default=default, metadata={**limits, "help": help, "lines": lines})
+    return dataclasses.field(default=default, metadata={**limits, "help": help, "lines": lines, "offers": offers})
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class DistillConfig(LayerChoice, TrainConfig):
         "linear_probe",
         help="who teaches: a head that is trained here first (linear_probe, tip_adapter_f, clip_adapter), another "
         "backbone by name or folder, or a saved adapter's folder or zip",
+        offers="teachers",
     )
     student: str = setting("lora", choices=("lora", "full"), help="what trains: low-rank matrices, or every weight")
     temperature: float = setting(
@@ -188,20 +189,25 @@ class Distill(Tuner):
         return spec.tuner()(config, self.setting), config
 
     def adapter(self, name: str, folder: Path, store: FeatureStore, support: Sequence[int]) -> Lesson:
-        """A saved adapter on its own backbone. Raises BadAdapter where it lacks a label or saw images that may test."""
+        """A saved adapter on its own backbone; a label is found by its name, or else by what it is read as.
+
+        Raises BadAdapter where it lacks a label or was trained on images that do not train here.
+        """
         from engine import store as adapters
 
         recipe = adapters.read_recipe(folder)
-        known = [label["name"] for label in recipe["labels"]]
-        wanted = [label.name for label in self.setting.labels]
-        if missing := [label for label in wanted if label not in known]:
-            raise BadAdapter("teacher_labels", teacher=name, missing=", ".join(missing), known=", ".join(known))
+        known, labels = recipe["labels"], self.setting.labels
+        place = {label[key]: k for key in ("prompt", "name") for k, label in enumerate(known)}
+        columns = [place.get(label.name, place.get(label.prompt, -1)) for label in labels]
+        if missing := [label.name for label, column in zip(labels, columns, strict=True) if column < 0]:
+            its = ", ".join(label["name"] for label in known)
+            raise BadAdapter("teacher_labels", teacher=name, missing=", ".join(missing), known=its)
         mine = {store.images[i].digest[:DIGITS] for i in support}
         others = {image.digest[:DIGITS] for image in store.images} - mine
         if seen := others & set(recipe.get("trained_on", ())):
             raise BadAdapter("teacher_saw_test", teacher=name, count=len(seen))
         images = self.seen_by(recipe["backbone"], store)
-        return adapters.load(folder, images.backbone).tuner, images, [known.index(label) for label in wanted]
+        return adapters.load(folder, images.backbone).tuner, images, columns
 
     def seen_by(self, backbone: str, store: FeatureStore) -> FeatureStore:
         """The run's images as another backbone sees them. Raises BackboneUnavailable."""

@@ -38,7 +38,10 @@ class MultitaskPromptConfig(TrainConfig):
     rank: int = setting(1, 1, 64, help="rank of each task's factor")
     source_tasks: int = setting(3, 1, 64, help="source tasks: random groups of two labels or more")
     groups: str = setting("", help="the groups instead, as label names: a, b | c, d; labels left out form one more")
-    sources: str = setting("", help="other tasks, not groups, by comma: folders or zips with a sub-folder a class")
+    sources: str = setting(
+        "", help="other tasks in place of groups, by comma: earlier ones, folders or zips with a sub-folder a class",
+        offers="tasks",
+    )  # fmt: skip
     source_shots: int = setting(16, 1, 10_000, help="most images a label of such another task")
     source_epochs: int = setting(20, 1, 2000, help="passes over the training images for the source prompts, and again "
                                                    "to distil them")  # fmt: skip

@@ -15,6 +15,7 @@ from engine import registry, store, train
 from engine.backbones import catalog
 from engine.errors import BackboneUnavailable, BadAdapter, BadConfig
 from engine.features import FeatureStore, Views
+from engine.follow import follow
 from engine.losses import distillation
 from engine.shelf import Shelf
 
@@ -125,11 +126,12 @@ def test_the_columns_follow_the_labels(saved, task_images, tiny):
     """A teacher of more labels in another order."""
     recipe = json.loads((saved / store.RECIPE).read_text())
     recipe["labels"] = [{"name": "black", "prompt": "black square"}, *recipe["labels"][::-1]]
+    recipe["labels"][3] = {"name": "빨강", "prompt": "red square"}  # another language's name, read alike
     (saved / store.RECIPE).write_text(json.dumps(recipe))
     run, _, tuner = prepared(task_images, tiny, teacher=str(saved))
     loaded = store.load(saved, tiny)
     wanted = train.predict(loaded.tuner, run.store, run.spec.episode.final_support)
-    assert [label.name for label in loaded.labels] == ["black", "blue", "green", "red"]
+    assert [label.name for label in loaded.labels] == ["black", "blue", "green", "빨강"]
     torch.testing.assert_close(tuner.taught[0], wanted[:, [3, 2, 1]], atol=1e-2, rtol=1e-2)
     assert (tuner.taught[0] - wanted[:, 1:]).abs().max() > 0.1
 
@@ -159,9 +161,10 @@ def test_bad_teachers_are_explained(saved, task_images, tiny, tmp_path):
     with pytest.raises(BackboneUnavailable, match="no backbone"):
         prepared(task_images, tiny, teacher="nobody-knows-it")
     recipe = json.loads((saved / store.RECIPE).read_text())
-    other = {**recipe, "labels": [{"name": "cat", "prompt": "cat"}, *recipe["labels"][1:]]}
-    (saved / store.RECIPE).write_text(json.dumps(other))
-    with pytest.raises(BadAdapter, match="does not know the labels red; it was tuned on cat, green, blue"):
+    place = [label["name"] for label in recipe["labels"]].index("red")
+    recipe["labels"][place] = {"name": "cat", "prompt": "cat"}
+    (saved / store.RECIPE).write_text(json.dumps(recipe))
+    with pytest.raises(BadAdapter, match=r"does not know the labels red; it was tuned on .*cat"):
         prepared(task_images, tiny, teacher=str(saved))
     (saved / store.RECIPE).unlink()
     with pytest.raises(BadAdapter, match=r"adapter\.json is missing"):
@@ -197,3 +200,12 @@ def test_counts(tiny):
         config = spec.configure(settings=settings)
         assert spec.count(tiny.shape, config, 3, 12) == registry.get("lora").count(tiny.shape, wanted, 3, 12)
     assert spec.count(tiny.shape, spec.configure(settings={"student": "full"}), 3, 12) == tiny.total_parameters()
+
+
+@pytest.mark.parametrize(("teacher", "steps"), [("linear_probe", [300]), ("tip_adapter_f", [40]), ("zero_shot", [])])
+def test_the_heads_training_is_in_the_forecast(teacher, steps, tiny):
+    spec = registry.get("distill")
+    config = spec.configure(settings={"teacher": teacher})
+    step = follow(spec, config, tiny, [label.prompt for label in LABELS], 48)
+    assert [count for _, count in step.rehearsals] == steps
+    assert all(work.flops > 0 for work, _ in step.rehearsals)

@@ -133,7 +133,7 @@ def test_the_source_stage_is_in_the_forecast(tiny):
         step = follow(spec, config, tiny, ["red square", "green square", "blue square", "x"], 16)
         steps[sources] = [number for _, number in step.rehearsals]
         plan = forecast.plan_of(spec, config, 16, 32, 0, 1)
-        speed = Speed(1e9, 1e9, 1e-6, 0.0, 0.0)
+        speed = Speed(1e9, 1.0, 1e9, 1e-6, 0.0, 0.0)
         seconds[sources] = forecast.seconds(step, plan, speed)["train"]
         alone = forecast.seconds(type(step)(**{**step.__dict__, "rehearsals": ()}), plan, speed)["train"]
         assert seconds[sources] > 1.2 * alone
