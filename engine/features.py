@@ -250,8 +250,10 @@ class FeatureStore:
 
     @torch.no_grad()
     def _advance(self, pixels: Tensor, stage: int) -> Tensor:
-        x = self.backbone.normalise(pixels.to(self.backbone.device))
-        return self.backbone.vision.advance(x, PIXELS, stage)
+        tower = self.backbone.vision
+        x = self.backbone.normalise(pixels.to(self.backbone.device)).contiguous(memory_format=tower.memory_format)
+        # Rows are kept in the usual order: tuning on maps with channels last has corrupted memory in torch 2.15.
+        return tower.advance(x, PIXELS, stage).contiguous()
 
     def _pixels(self, batch: list[int], view: int, views: Views) -> Tensor:
         """uint8 ``(B, 3, S, S)``, from the cache where possible."""

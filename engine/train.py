@@ -20,6 +20,7 @@ from engine.features import SHARED, Cache, FeatureStore, Views, text_features
 from engine.forecast import Forecast, check_room, forecast
 from engine.images import ImageFile
 from engine.methods.base import Setting, TrainConfig, Tuner
+from engine.precision import choose
 from engine.types import Cost, Episode, Label, Progress, RunResult, RunSpec
 
 if TYPE_CHECKING:
@@ -63,8 +64,7 @@ class Run:
         obstacle = registry.why_not(self.method, backbone, self.config)
         if obstacle:
             raise obstacle
-        precision = choose_precision(spec.precision, self.method.runs_on, backbone.device)
-        self.spec = replace(spec, precision=precision)
+        self.spec = replace(spec, precision=choose(spec.precision, self.method.runs_on, backbone))
         self.store, self.cache = FeatureStore(backbone, images, cache, check=self.check), cache
         self.watch = account.Stopwatch()
         self.curve: list[tuple[int, float, float]] = []
@@ -243,18 +243,6 @@ def fit(
             yield number + 1, steps, loss.item(), right.item()
     finally:
         optimizer.zero_grad()  # a kept or stopped tuner holds no gradients
-
-
-def choose_precision(wanted: str, runs_on: str, device: torch.device) -> str:
-    """``fp32`` or ``bf16`` for the training steps of a method.
-
-    ``auto`` takes bf16 on CUDA where a tower is run. Heads stay in fp32: they gain nothing, and
-    Tip-Adapter's sharp kernel would lose digits.
-    """
-    if wanted != "auto":
-        return wanted
-    helps = device.type == "cuda" and torch.cuda.is_bf16_supported() and runs_on not in ("features", "-")
-    return "bf16" if helps else "fp32"
 
 
 def step(

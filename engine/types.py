@@ -104,7 +104,7 @@ class RunSpec:
     """Fields of the method's config that differ from the preset."""
     seed: int = 0
     precision: str = "auto"
-    """Of the training steps: ``fp32``, ``bf16``, or ``auto`` for bf16 on CUDA where a tower is run, otherwise fp32."""
+    """Of the training steps: ``fp32``, ``bf16``, or ``auto`` for what ``engine.precision`` chooses."""
 
 
 @dataclass(frozen=True)

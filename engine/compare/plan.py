@@ -15,8 +15,8 @@ from engine.episode import build, templates
 from engine.errors import BadConfig, BadLabels, LabError, messages
 from engine.forecast import forecast, plan_of
 from engine.images import ImageFile
+from engine.precision import choose
 from engine.registry import MethodSpec
-from engine.train import choose_precision
 from engine.types import BASELINE, Episode, Label, Note, RunSpec
 
 FORMAT = 1
@@ -112,7 +112,7 @@ def make_plan(request: Request, images: Sequence[ImageFile], labels: Sequence[La
         if obstacle := registry.why_not(spec, backbone, spec.configure(preset)):
             skipped.append((spec.id, note_of(obstacle)))
             continue
-        precision = choose_precision(request.precision, spec.runs_on, backbone.device)
+        precision = choose(request.precision, spec.runs_on, backbone)
         for episode in episodes:
             run = RunSpec(backbone.id, spec.id, episode, preset, seed=episode.seed, precision=precision)
             jobs.append(Job(run_key(task, run), run))

@@ -18,6 +18,7 @@ from engine.types import Label
 
 if TYPE_CHECKING:
     from engine.features import FeatureStore
+    from engine.methods.learned import Learned
 
 
 def setting(
@@ -184,3 +185,7 @@ class Tuner(nn.Module):
     def mixed(self, share: float) -> Tuner:
         """A new tuner with ``share`` of the tuned and the rest of the original weights, where :attr:`mixes` says so."""
         raise NotImplementedError
+
+    def learned(self) -> tuple[Learned, ...]:
+        """What was trained, in forms that people can look at; empty where there is none."""
+        return ()

@@ -23,6 +23,7 @@ class BiasTuningConfig(TrainConfig):
 
     method = "bias_tuning"
     epochs: int = setting(20, 1, 2000, help="passes over the training images")
+    lr: float = setting(1e-2, 1e-8, 10, help="peak learning rate")
     views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
 
 

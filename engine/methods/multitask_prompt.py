@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from engine.backbones.base import TEXT_TOKENS, Backbone
 from engine.errors import BadConfig
 from engine.methods.base import Setting, TrainConfig, setting
-from engine.methods.prompt_tuning import TextPrompt, start_vectors, too_many
+from engine.methods.prompt_tuning import Around, TextPrompt, start_vectors, too_many
 from engine.registry import MethodSpec, register
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class MultitaskPrompt(TextPrompt):
         self.setting, self.tasks = setting, task_of_labels(config, setting)
         self.prompt = shared_prompt(config, setting, tasks=1)
 
-    def text_features(self) -> Tensor:
-        return self.encode(task_prompts(self.prompt)[0])
+    def around(self) -> Around:
+        return Around(task_prompts(self.prompt)[0])
 
     def prepare(self, store: FeatureStore, support: Sequence[int]) -> Iterator[tuple[int, int]]:
         from engine.train import fit
@@ -99,8 +99,8 @@ class SourcePrompts(TextPrompt):
         """Each task's prompt, ``(tasks, M, D)``."""
         return self.own
 
-    def text_features(self) -> Tensor:
-        return self.encode(self.prompts()[self.tasks])
+    def around(self) -> Around:
+        return Around(self.prompts()[self.tasks])
 
     def within(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Logits ``(B, K)`` with the labels of other tasks than the image's own out of the question."""

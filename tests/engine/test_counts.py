@@ -32,6 +32,8 @@ EXACT = [
     ("context_prompt", "budget", CONTEXT_TOKENS * 512),
     ("visual_prompt", "budget", 3_840),
     ("visual_prompt_deep", "budget", 46_080),
+    ("image_prompt", "budget", 12_288),
+    ("image_prompt", "paper", 69_840),
     ("lora", "budget", 491_520),
     ("lora", "paper", 184_320),
     ("full", "budget", 151_277_313),

@@ -252,7 +252,7 @@ def test_an_outline_of_a_folder_reads_its_config(tmp_path):
 
 def needing(size):
     """A forecast of this many bytes."""
-    return forecast.Forecast(1, 1, size, 1.0, 1, {"weights": size // 2, "activations": size - size // 2}, {})
+    return forecast.Forecast(1, 1, size, 1.0, 1, {"weights": size // 2, "activations": size - size // 2}, {}, "fp32")
 
 
 def test_fits_compares_with_every_place():
