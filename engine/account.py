@@ -80,7 +80,9 @@ class Speed:
     """How quick this machine is."""
 
     flops: float
-    """Floating-point operations a second in a transformer block, forward and backward."""
+    """Floating-point operations a second in a transformer block, forward and backward, in fp32."""
+    half: float
+    """How many times as many under bf16 autocast."""
     written: float
     """Bytes a second that elementwise operations write."""
     operation: float
@@ -90,14 +92,15 @@ class Speed:
     image: float
     """Seconds to decode, resize and normalise a photo."""
 
-    def seconds(self, flops: float, written: float, operations: float) -> float:
-        """Seconds of some work."""
-        return flops / self.flops + written / self.written + operations * self.operation
+    def seconds(self, work: Work, precision: str = "fp32") -> float:
+        """Seconds of some work, with products in ``fp32`` or, under autocast, in ``bf16`` or ``fp16``."""
+        flops = self.flops * (1 if precision == "fp32" else self.half)
+        return work.flops / flops + work.written / self.written + work.operations * self.operation
 
 
 @cache
 def speed(device: str) -> Speed:
-    """This machine's speed, measured once (two seconds) and kept in :func:`cache_folder` by processor, torch
+    """This machine's speed, measured once (three seconds) and kept in :func:`cache_folder` by processor, torch
     version and number of threads. Delete the file to measure again."""
     file, key = cache_folder() / "speed.json", machine(device)
     try:
@@ -109,7 +112,7 @@ def speed(device: str) -> Speed:
     except (KeyError, TypeError, ValueError):
         measured = measure(device)
     kept = {**(kept if isinstance(kept, dict) else {}), key: asdict(measured)}
-    with suppress(OSError):  # a folder that cannot be written to costs two seconds at each start
+    with suppress(OSError):  # a folder that cannot be written to costs three seconds at each start
         file.parent.mkdir(parents=True, exist_ok=True)
         fresh = file.with_suffix(f".{os.getpid()}")
         fresh.write_text(json.dumps(kept, indent=1), encoding="utf8")
@@ -144,13 +147,17 @@ def measure(device: str) -> Speed:
     written = 3 * y.nbytes / quickest(lambda: (y + y, y * y, y.sigmoid()), device)
     step = small_step(device)
     operation = quickest(step, device) / counted(step).operations
-    block = block_step(device)
+    block = block_step(device, 256)
     work = counted(block)
     spent = quickest(block, device, 0.5)
     products = max(spent / 2, spent - work.written / written - work.operations * operation)
+    wide = block_step(device, 768)
+    full = quickest(wide, device)
+    with torch.autocast(device, torch.bfloat16):
+        half = full / quickest(wide, device)
     turn, inner = smallest_training(device)
     rest = max(0.0, quickest(turn, device) - inner.operations * operation)
-    return Speed(work.flops / products, written, operation, rest, quickest(photo_reader(), "cpu"))
+    return Speed(work.flops / products, half, written, operation, rest, quickest(photo_reader(), "cpu"))
 
 
 def quickest(work: Callable[[], Any], device: str, seconds: float = 0.2) -> float:
@@ -175,10 +182,12 @@ def counted(work: Callable[[], Any]) -> Work:
     return meter.work()
 
 
-def block_step(device: str) -> Callable[[], Any]:
+def block_step(device: str, width: int) -> Callable[[], Any]:
     """A transformer block on 1,024 tokens, forward and backward: products of the shapes that training has."""
-    block = nn.TransformerEncoderLayer(256, 4, 1024, 0.0, "gelu", batch_first=True, norm_first=True).to(device)
-    x = torch.randn(32, 32, 256, device=device, requires_grad=True)
+    heads = width // 64
+    block = nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+    block.to(device)
+    x = torch.randn(32, 32, width, device=device, requires_grad=True)
     return lambda: block(x).sum().backward()
 
 

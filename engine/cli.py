@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from engine import cli_compare
 from engine.errors import BadConfig, LabError, messages
 
 messages(
@@ -71,9 +72,12 @@ def parser() -> argparse.ArgumentParser:
         "--precision",
         choices=("auto", "fp32", "bf16"),
         default="auto",
-        help="of the training steps (default: bf16 on CUDA where a tower is run, otherwise fp32)",
+        help="of the training steps (default: bf16 where a tower is run and the device is quicker so, otherwise fp32)",
     )
     sub.add_argument("--save", type=Path, help="folder for the adapter")
+    sub = command("compare", cli_compare.run, "run many methods, shots and seeds on one task")
+    task(sub)
+    cli_compare.arguments(sub)
     sub = command("forecast", forecast, "what a run would need: parameters, memory by part, seconds")
     sub.add_argument("--method", required=True)
     sub.add_argument("--backbone", default="pocket", help="catalogue id, folder or hub name (default: pocket)")
@@ -84,9 +88,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--preset", default="budget", help="budget or paper")
     sub.add_argument(
         "--precision",
-        choices=("fp32", "bf16", "fp16"),
-        default="fp32",
-        help="of the step that is forecast (default: fp32)",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="of the step that is forecast (default: what tune would take)",
     )
     sub.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method; repeatable"
@@ -310,7 +314,7 @@ def forecast(options: argparse.Namespace) -> tuple[Any, str]:
             largest[place] = largest_that_fits(PLACES[place], batch, needed.total_bytes, smallest)
     result = {
         "backbone": backbone.id, "method": spec.id, "preset": options.preset, "config": config.to_dict(),
-        "labels": options.labels, "support": support, "precision": options.precision, "device": device,
+        "labels": options.labels, "support": support, "precision": needed.precision, "device": device,
         "trainable_parameters": needed.trainable_parameters, "total_parameters": needed.total_parameters,
         "memory": dict(needed.parts), "total_bytes": needed.total_bytes, "memory_bytes": needed.memory_bytes,
         "steps": needed.steps, "seconds": dict(needed.seconds_by_part), "fits": room, "largest_batch": largest,

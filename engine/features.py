@@ -181,7 +181,7 @@ class FeatureStore:
         batch: int = 32,
     ):
         self.backbone, self.images, self.cache, self.batch = backbone, tuple(images), cache, batch
-        self._check = check
+        self.check = check
 
     def __len__(self) -> int:
         return len(self.images)
@@ -226,8 +226,8 @@ class FeatureStore:
 
     def fresh(self, stage: int, indices: Sequence[int]) -> Tensor:
         """Like :meth:`stage`, without keeping the result (pixels are kept)."""
-        if self._check:
-            self._check()
+        if self.check:
+            self.check()
         return self._advance(self._pixels(list(indices), 0, Views()), stage)
 
     def _compute(self, stage: int, missing: list[int], view: int, views: Views) -> Iterator[tuple[list[int], Tensor]]:
@@ -236,8 +236,8 @@ class FeatureStore:
         with ThreadPoolExecutor(1) as ahead:
             futures = [ahead.submit(self._pixels, batch, view, views) for batch in batches[:1]]
             for number, batch in enumerate(batches):
-                if self._check:
-                    self._check()
+                if self.check:
+                    self.check()
                 pixels = futures.pop().result()
                 if number + 1 < len(batches):
                     futures.append(ahead.submit(self._pixels, batches[number + 1], view, views))
@@ -250,8 +250,10 @@ class FeatureStore:
 
     @torch.no_grad()
     def _advance(self, pixels: Tensor, stage: int) -> Tensor:
-        x = self.backbone.normalise(pixels.to(self.backbone.device))
-        return self.backbone.vision.advance(x, PIXELS, stage)
+        tower = self.backbone.vision
+        x = self.backbone.normalise(pixels.to(self.backbone.device)).contiguous(memory_format=tower.memory_format)
+        # Rows are kept in the usual order: tuning on maps with channels last has corrupted memory in torch 2.15.
+        return tower.advance(x, PIXELS, stage).contiguous()
 
     def _pixels(self, batch: list[int], view: int, views: Views) -> Tensor:
         """uint8 ``(B, 3, S, S)``, from the cache where possible."""

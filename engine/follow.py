@@ -5,6 +5,8 @@ is attached to it as it would be to the real one, then the step that training us
 dispatch mode that sees every operation. It adds each new storage, drops it when it dies, and counts
 floating-point operations. No weight is copied and no GPU is needed.
 
+Autocast is on for the step alone, as in training: features, source prompts and evaluation stay in fp32.
+
 Fake tensors are on the device ``cpu``: a fake ``cuda`` device fails without a driver. The mode itself
 is never entered, so that small things whose values matter (ids, positions, targets, the scale) stay
 real and may be read; what meets a fake tensor becomes one.
@@ -84,6 +86,8 @@ class Step:
     """``IMAGES`` images from pixels to the stage where training starts."""
     evaluate: Work
     """``IMAGES`` images from that stage to logits."""
+    rehearsals: tuple[tuple[Work, int], ...] = ()
+    """A gradient step of each training that comes before, and the number of its steps."""
 
 
 def rounded(size: int) -> int:
@@ -239,25 +243,42 @@ def _follow(
     device: str, steps: int,
 ) -> Step:  # fmt: skip
     fakes, dtype = Fakes(), PRECISIONS[weights[-1]]
-    with ONE_AT_A_TIME, torch.autocast("cpu", dtype) if dtype else nullcontext():
+    with ONE_AT_A_TIME:
         shell = fakes.shell(backbone)
         tuner = attach(spec, config, fakes, shell, prompts, support)
         base = [*shell.model.parameters(), *shell.model.buffers()]
         known = [*base, *tuner.parameters(), *tuner.buffers()]
-        text = remembered((weights, "text", tuple(prompts)), lambda: read_labels(shell, base, prompts))
-        encode, _ = remembered((weights, FEATURES), lambda: see_images(fakes, shell, base, FEATURES))
-        inputs, row = remembered((weights, tuner.stage), lambda: see_images(fakes, shell, base, tuner.stage))
+        text = remembered((weights[:2], "text", tuple(prompts)), lambda: read_labels(shell, base, prompts))
+        encode, _ = remembered((weights[:2], FEATURES), lambda: see_images(fakes, shell, base, FEATURES))
+        inputs, row = remembered((weights[:2], tuner.stage), lambda: see_images(fakes, shell, base, tuner.stage))
         evaluate, _ = watched(known, tuner.eval(), fakes.empty(IMAGES, *row))
         train, gradients, state = Work(), 0, 0
         if tuner.trains:
-            batch = support if tuner.full_batch else min(config.batch_size, support)
-            x = fakes.empty(batch, *row)
-            train, gradients, state = gradient_step(tuner, x, config, known, device, steps)
+            x = fakes.empty(batch_of(tuner, config, support), *row)
+            with torch.autocast("cpu", dtype) if dtype else nullcontext():
+                train, gradients, state = gradient_step(tuner, x, config, known, device, steps)
+        rehearsals = tuple(rehearse(*row, fakes, shell, known, device) for row in tuner.rehearsals())
     at_features = tuner.stage == FEATURES
     return Step(
         size_of(known), size_of(base), gradients, state, 4 * prod(row), at_features,
-        train, text, encode, Work() if at_features else inputs, evaluate,
+        train, text, encode, Work() if at_features else inputs, evaluate, rehearsals,
     )  # fmt: skip
+
+
+def batch_of(tuner: Tuner, config: TrainConfig, images: int) -> int:
+    """Images of one step."""
+    return images if tuner.full_batch else min(config.batch_size, images)
+
+
+def rehearse(
+    tuner: Tuner, config: TrainConfig, images: int, fakes: Fakes, shell: Backbone, known: Sequence[Tensor], device: str
+) -> tuple[Work, int]:
+    """A step of a training that comes before, in fp32 as those are, and the number of its steps."""
+    fakes.replace_parameters(tuner)
+    _, row = see_images(fakes, shell, known, tuner.stage)
+    batch = batch_of(tuner, config, images)
+    x, there = fakes.empty(batch, *row), [*known, *tuner.parameters(), *tuner.buffers()]
+    return gradient_step(tuner, x, config, there, device)[0], config.epochs * -(-images // batch)
 
 
 def read_labels(shell: Backbone, known: Sequence[Tensor], prompts: Sequence[str]) -> Work:
@@ -314,16 +335,19 @@ def gradient_step(
         group["foreach"] = device == "cuda"  # what each device does by itself
     scheduler = train.make_scheduler(optimizer, config, 1, 2)
     targets = torch.zeros(len(x), dtype=torch.long)
+    tuner.choose(torch.zeros_like(targets), torch.arange(len(x)))
     tuner.train()
     meter = Meter([*known, x, targets])
-    passes: list[int] = []
-    optimizer.register_step_pre_hook(lambda *_: passes.append(meter.peak))
+    passes: list[tuple[int, int]] = []
+    """Peak and bytes alive when the optimizer begins."""
+    optimizer.register_step_pre_hook(lambda *_: passes.append((meter.peak, meter.alive)))
     with meter:
         for _ in range(steps):
             train.step(tuner, x, targets, optimizer, scheduler)
     work = meter.work()
     gradients = size_of([p.grad for p in trained if p.grad is not None])
     state = size_of([v for p in trained for v in optimizer.state[p].values() if isinstance(v, Tensor)])
+    state = max(state, meter.alive - passes[0][1])  # AdaLoRA keeps running means besides
     if steps == 1:
-        work = replace(work, peak=max(work.peak, passes[0] + state))
+        work = replace(work, peak=max(work.peak, passes[0][0] + state))
     return work, gradients, state

@@ -13,6 +13,7 @@ from engine import account
 from engine.errors import OutOfMemory, messages
 from engine.features import CACHE_BYTES
 from engine.follow import IMAGES, PRECISIONS, Step, Work, follow
+from engine.precision import choose
 
 if TYPE_CHECKING:
     from engine.backbones.base import Backbone
@@ -62,6 +63,8 @@ class Forecast:
     away, temporaries included; ``features`` are kept image values and training's inputs."""
     seconds_by_part: Mapping[str, float]
     """``features``, ``train`` and ``evaluate``."""
+    precision: str
+    """Of the training steps."""
 
     @property
     def total_bytes(self) -> int:
@@ -94,7 +97,7 @@ def forecast(
     support: int,
     images: int,
     folds: int = 1,
-    precision: str = "fp32",
+    precision: str = "auto",
     cached_images: int = 0,
     device: str | None = None,
 ) -> Forecast:
@@ -106,22 +109,23 @@ def forecast(
         support: training images of one fold.
         images: all images; ``cached_images`` of them have features already.
         folds: folds that are trained and measured; with more than one the kept adapter is trained too.
-        precision: ``fp32``, or ``bf16`` or ``fp16`` for autocast.
+        precision: of the training steps: ``fp32``, ``bf16`` or ``fp16`` for autocast, or ``auto`` for what a run takes.
         device: ``cpu`` or ``cuda``, for the memory; the backbone's own by default. Seconds are this machine's: where
             there is no CUDA, its processor's.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     device = device or ("cuda" if backbone.device.type == "cuda" else "cpu")
+    precision = choose(precision, spec.runs_on, backbone, device)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be auto or one of {', '.join(PRECISIONS)}, not {precision!r}")
     prompts = [f"class {k}" for k in range(labels)] if isinstance(labels, int) else list(labels)
     step = follow(spec, config, backbone, prompts, support, precision, device)
     plan = plan_of(spec, config, support, images, cached_images, folds)
     parts = memory(step, plan, backbone, len(prompts), device)
     here = device if torch.cuda.is_available() else "cpu"
-    spent = seconds(step, plan, account.speed(here))
+    spent = seconds(step, plan, account.speed(here), precision)
     return Forecast(
         spec.count(backbone.shape, config, len(prompts), support), backbone.shape.parameters,
-        expected(parts, step, backbone, device), sum(spent.values()), plan.steps, parts, spent,
+        expected(parts, step, backbone, device), sum(spent.values()), plan.steps, parts, spent, precision,
     )  # fmt: skip
 
 
@@ -152,6 +156,7 @@ def memory(step: Step, plan: Plan, backbone: Backbone, labels: int, device: str)
         kept + (2 * inputs if trains else 0),  # views one by one, then put together
         kept + (inputs + step.train.peak if trains else 0),
         kept + step.evaluate.peak,
+        *(kept + work.peak for work, _ in step.rehearsals),
     )
     features = kept + (inputs if trains else 0)
     state = {"gradients": step.gradients, "optimizer": step.optimizer}
@@ -179,11 +184,11 @@ def expected(parts: Mapping[str, int], step: Step, backbone: Backbone, device: s
     return psutil.Process().memory_info().rss + total - loaded
 
 
-def seconds(step: Step, plan: Plan, speed: account.Speed) -> dict[str, float]:
+def seconds(step: Step, plan: Plan, speed: account.Speed, precision: str = "fp32") -> dict[str, float]:
     """Seconds by part of a run."""
 
     def of(work: Work, times: float) -> float:
-        return times * speed.seconds(work.flops, work.written, work.operations)
+        return times * speed.seconds(work)
 
     missing, extra = plan.images - plan.cached_images, (plan.views - 1) * plan.support
     trained = plan.support * plan.views * plan.trainings if plan.steps else 0
@@ -191,7 +196,9 @@ def seconds(step: Step, plan: Plan, speed: account.Speed) -> dict[str, float]:
     features = (missing + extra) * speed.image + of(step.encode, missing / IMAGES) + of(step.text, 8)
     features += of(step.inputs, distinct / IMAGES)
     evaluate = of(step.evaluate, plan.evaluated / IMAGES) + of(step.inputs, plan.evaluated / IMAGES)
-    train = of(step.train, plan.steps) + plan.steps * speed.step
+    train = plan.steps * (speed.seconds(step.train, precision) + speed.step)
+    for work, steps in step.rehearsals:
+        train += steps * plan.trainings * (speed.seconds(work, precision) + speed.step)
     return {"features": features, "train": train, "evaluate": evaluate}
 
 

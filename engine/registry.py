@@ -90,7 +90,9 @@ class MethodSpec:
             if name not in fields:
                 raise BadConfig("unknown_setting", method=self.id, name=name, known=", ".join(fields) or "none")
             changes[name] = parse_value(self.id, fields[name], value)
-        return dataclasses.replace(config, **changes)
+        config = dataclasses.replace(config, **changes)
+        config.check()
+        return config
 
 
 def parse_value(method: str, field: dataclasses.Field, value: Any) -> Any:

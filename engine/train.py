@@ -20,7 +20,9 @@ from engine.features import SHARED, Cache, FeatureStore, Views, text_features
 from engine.forecast import Forecast, check_room, forecast
 from engine.images import ImageFile
 from engine.methods.base import Setting, TrainConfig, Tuner
-from engine.types import Cost, Episode, Label, Progress, RunResult, RunSpec
+from engine.precision import choose
+from engine.shelf import Shelf
+from engine.types import DIGITS, Cost, Episode, Label, Progress, RunResult, RunSpec
 
 if TYPE_CHECKING:
     from engine.store import Adapter
@@ -36,7 +38,8 @@ class Outcome:
 
     ``arrays``: ``zero_shot``, ``ensemble`` and ``tuned`` logits ``(N, K)`` (out-of-fold where
     cross-validated), ``image_before``/``image_after`` ``(N, P)`` and ``text_before``/``text_after``
-    ``(K, P)`` normalised features, ``tested`` ``(N,)`` bool.
+    ``(K, P)`` normalised features, ``tested`` ``(N,)`` bool, ``correct`` ``(N,)`` share of an image's tests
+    that the tuned model got right.
     """
 
     result: RunResult
@@ -55,15 +58,16 @@ class Run:
         backbone: Backbone,
         stop: threading.Event | None = None,
         cache: Cache = SHARED,
+        shelf: Shelf | None = None,
     ):
+        self.shelf = shelf or Shelf()
         self.spec, self.backbone, self.stop = spec, backbone, stop or threading.Event()
         self.method = registry.get(spec.method)
         self.config = self.method.configure(spec.preset, dict(spec.settings), spec.episode.shots)
         obstacle = registry.why_not(self.method, backbone, self.config)
         if obstacle:
             raise obstacle
-        precision = choose_precision(spec.precision, self.method.runs_on, backbone.device)
-        self.spec = replace(spec, precision=precision)
+        self.spec = replace(spec, precision=choose(spec.precision, self.method.runs_on, backbone))
         self.store, self.cache = FeatureStore(backbone, images, cache, check=self.check), cache
         self.watch = account.Stopwatch()
         self.curve: list[tuple[int, float, float]] = []
@@ -130,7 +134,7 @@ class Run:
             ensemble=text_features(self.backbone, prompts, sentences, self.cache),
             support=self.store.features(support),
             targets=torch.tensor([episode.targets[i] for i in support], device=self.backbone.device),
-            seed=self.spec.seed,
+            seed=self.spec.seed, shelf=self.shelf,
         )  # fmt: skip
 
     def _train(self, setting: Setting, support: Sequence[int], number: int) -> Generator[Progress, None, Tuner]:
@@ -189,6 +193,7 @@ class Run:
             tested = sorted({i for fold in episode.folds for i in fold.test})
             arrays["tested"] = np.isin(np.arange(len(self.store)), tested)
             correct = correct_shares(episode, arrays, tuned)
+            arrays["correct"] = np.array(correct["tuned"])
         shares = {name: evaluate.accuracy([row[i] for i in tested]) for name, row in correct.items()}
         verdict = evaluate.judge(
             [correct["zero_shot_ensemble"][i] for i in tested], [correct["tuned"][i] for i in tested],
@@ -209,6 +214,7 @@ class Run:
             {name: share.value for name, share in shares.items()},
             {name: (share.low, share.high) for name, share in shares.items()},
             verdict, cost, tuple(self.curve), account.versions(), dict(tuner.chosen),
+            tuple(self.store.images[i].digest[:DIGITS] for i in episode.final_support),
         )  # fmt: skip
         return result, arrays
 
@@ -237,22 +243,11 @@ def fit(
                 order = torch.randperm(count, generator=generator)
             chosen = order[(number % per_epoch) * batch :][:batch]
             views = torch.randint(len(inputs), (len(chosen),), generator=generator)
+            tuner.choose(views, chosen)
             loss, right = step(tuner, inputs[views, chosen], targets[chosen], optimizer, scheduler, precision)
             yield number + 1, steps, loss.item(), right.item()
     finally:
         optimizer.zero_grad()  # a kept or stopped tuner holds no gradients
-
-
-def choose_precision(wanted: str, runs_on: str, device: torch.device) -> str:
-    """``fp32`` or ``bf16`` for the training steps of a method.
-
-    ``auto`` takes bf16 on CUDA where a tower is run. Heads stay in fp32: they gain nothing, and
-    Tip-Adapter's sharp kernel would lose digits.
-    """
-    if wanted != "auto":
-        return wanted
-    helps = device.type == "cuda" and torch.cuda.is_bf16_supported() and runs_on not in ("features", "-")
-    return "bf16" if helps else "fp32"
 
 
 def step(

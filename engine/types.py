@@ -8,6 +8,11 @@ from typing import Any
 
 import numpy as np
 
+BASELINE = "zero_shot_ensemble"
+"""Id of the method that every other one is judged against: prompt-ensembled zero-shot."""
+DIGITS = 12
+"""Hex digits of an image's hash that an adapter keeps."""
+
 
 @dataclass(frozen=True)
 class Label:
@@ -101,7 +106,7 @@ class RunSpec:
     """Fields of the method's config that differ from the preset."""
     seed: int = 0
     precision: str = "auto"
-    """Of the training steps: ``fp32``, ``bf16``, or ``auto`` for bf16 on CUDA where a tower is run, otherwise fp32."""
+    """Of the training steps: ``fp32``, ``bf16``, or ``auto`` for what ``engine.precision`` chooses."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,9 @@ class RunResult:
     versions: Mapping[str, str]
     chosen: Mapping[str, float] = field(default_factory=dict)
     """Hyperparameters that were chosen on the support images, never on test images."""
+    trained_on: tuple[str, ...] = ()
+    """First ``DIGITS`` hex digits of the SHA-256 of each image that trained the kept adapter: an adapter that teaches
+    another run must not have seen its test images."""
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``tune --json`` prints."""
@@ -215,6 +223,7 @@ class RunResult:
             "forecast_seconds": self.cost.forecast_seconds,
             "adapter_bytes": self.cost.adapter_bytes,
             "curve": [list(point) for point in self.curve],
+            "trained_on": list(self.trained_on),
             "versions": dict(self.versions),
             "notes": [note.key for note in episode.notes],
         }

@@ -91,6 +91,7 @@ class Translator:
 _PHRASES = (
     (r"between (\S+) and (\S+)", "{0} 이상 {1} 이하"),
     (r"at least (\S+)", "{0} 이상"),
+    (r"one of (.+), a backbone or a saved adapter", "다음 중 하나: {0}. 또는 백본이나 저장한 어댑터"),
     (r"one of (.+)", "다음 중 하나: {0}"),
     (r"among (.+)", "다음 가운데: {0}"),
     (r"a whole number above 0 and at most (\S+)", "0보다 크고 {0} 이하인 정수"),
@@ -101,6 +102,11 @@ _PHRASES = (
     (r"text", "글자"),
     (r"names of labels, each once: (.+)", "레이블 이름을 한 번씩: {0}"),
     (r"no vector would be trained", "학습할 벡터가 없습니다"),
+    (r"one image has no other to be told apart from", "이미지가 한 장이면 견줄 다른 이미지가 없습니다"),
+    (
+        r"the source tasks are either groups of the labels or other tasks",
+        "소스 과제는 레이블 묶음이나 다른 과제 가운데 하나여야 합니다",
+    ),
     (r"it is too large", "너무 큽니다"),
     (r"there is no model\.safetensors", "model.safetensors가 없습니다"),
     (r"none were published for this architecture", "이 구조에는 공개된 것이 없습니다"),

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engine.backbones.base import Backbone, Shape, TextTower, VisionTower, part_sizes
+from engine.backbones.base import Backbone, Shape, TextTower, VisionTower, mean_position, part_sizes, without_marks
 
 LINEAR_PARTS = {
     "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj", "out": "self_attn.out_proj",
@@ -29,6 +29,11 @@ class HFVisionTower(VisionTower):
     @property
     def width(self) -> int:
         return self.tower.config.hidden_size
+
+    def embed_patches(self, patches: Tensor) -> Tensor:
+        parts = self.tower.embeddings
+        place = mean_position(parts.position_embedding.weight, parts.num_patches)
+        return parts.patch_embedding(patches).flatten(1) + place  # (M, D)
 
     def run_block(self, k: int, hidden: Tensor) -> Tensor:
         return self.blocks[k](hidden, None)
@@ -88,6 +93,9 @@ class HFBackbone(Backbone):
     def linear_names(self, tower: str, kinds: Sequence[str], first_block: int = 0) -> list[str]:
         blocks = range(first_block, len({"vision": self.vision, "text": self.text}[tower].blocks))
         return [f"{tower}_model.encoder.layers.{k}.{LINEAR_PARTS[kind]}" for k in blocks for kind in kinds]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return without_marks(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
     @property
     def scale(self) -> Tensor:

@@ -26,6 +26,9 @@ class ClipVisionTower(HFVisionTower):
     def embed(self, pixels: Tensor) -> Tensor:
         return self.tower.pre_layrnorm(self.tower.embeddings(pixels))  # (B, T, D)
 
+    def embed_patches(self, patches: Tensor) -> Tensor:
+        return self.tower.pre_layrnorm(super().embed_patches(patches))  # (M, D)
+
     def pool(self, hidden: Tensor) -> Tensor:
         return self.tower.post_layernorm(hidden[:, 0])  # (B, D)
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from engine.backbones.base import Backbone, Shape, TextTower, VisionTower, part_sizes
+from engine.backbones.base import Backbone, Shape, TextTower, VisionTower, part_sizes, without_marks
 from engine.backbones.hf_siglip import first_of
 from engine.backbones.loading import BUILDING, SAMPLE, check_finite, check_tokens, explained, hash_weights
 from engine.backbones.openclip_towers import (
@@ -154,6 +154,10 @@ class OpenClip(Backbone):
         if inner is None:
             return len(self.tokenizer.encode(text)) + 2
         return len(inner(self.tokenizer.clean_fn(text), verbose=False).input_ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        inner = getattr(self.tokenizer, "tokenizer", self.tokenizer)
+        return without_marks(inner.decode([id for id in ids if id not in inner.all_special_ids]))
 
     def end_of(self, ids: Tensor) -> Tensor:
         if self.pooling == "argmax":

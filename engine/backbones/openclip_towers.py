@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.backbones.base import TextTower, VisionTower
+from engine.backbones.base import TextTower, VisionTower, mean_position
 
 BLOCK_NAMES = MappingProxyType(
     {"q": "attn.q", "k": "attn.k", "v": "attn.v", "out": "attn.out", "fc1": "mlp.c_fc", "fc2": "mlp.c_proj"}
@@ -123,6 +123,11 @@ class OpenClipVit(VisionTower):
     def embed(self, pixels: Tensor) -> Tensor:
         return self.visual._embeds(pixels)  # (B, T, D)
 
+    def embed_patches(self, patches: Tensor) -> Tensor:
+        positions = self.visual.positional_embedding
+        place = mean_position(positions, len(positions) - self.prefix)
+        return self.visual.ln_pre(self.visual.conv1(patches).flatten(1) + place)  # (M, D)
+
     def run_block(self, k: int, hidden: Tensor) -> Tensor:
         return self.blocks[k](hidden)
 
@@ -168,6 +173,12 @@ class TimmVit(VisionTower):
         tokens = tokens[0] if isinstance(tokens, tuple) else self.trunk.patch_drop(tokens)
         return self.trunk.norm_pre(tokens)  # (B, T, D)
 
+    def embed_patches(self, patches: Tensor) -> Tensor:
+        part = self.trunk.patch_embed
+        stem, norm = getattr(part, "backbone", nn.Identity()), getattr(part, "norm", nn.Identity())
+        tokens = norm(part.proj(stem(patches)).flatten(1))
+        return self.trunk.norm_pre(tokens + mean_position(self.trunk.pos_embed, self.patches))  # (M, D)
+
     def run_block(self, k: int, hidden: Tensor) -> Tensor:
         if self.rope is None:
             return self.blocks[k](hidden)
@@ -207,6 +218,7 @@ class FastVitTower(VisionTower):
 
     has_tokens = False
     prefix = 0
+    memory_format = torch.channels_last
     path = "visual.trunk.stages"
 
     def __init__(self, visual: Any):
@@ -247,6 +259,7 @@ class WholeVision(VisionTower):
 
     has_tokens = False
     prefix = 0
+    memory_format = torch.channels_last
     blocks: Sequence[nn.Module] = ()
     path = ""
     names: Mapping[str, str] = MappingProxyType({})

@@ -8,13 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from engine.backbones.base import VISION_TOKENS
-from engine.methods.base import Setting, TrainConfig, setting
+from engine.methods.base import Setting, TowerConfig, setting
 from engine.methods.lora import TowerTuner, first_block
 from engine.registry import MethodSpec, register
 
 
 @dataclass(frozen=True)
-class AdapterConfig(TrainConfig):
+class AdapterConfig(TowerConfig):
     """Settings of bottleneck adapters."""
 
     method = "adapter"
@@ -22,7 +22,7 @@ class AdapterConfig(TrainConfig):
     bottleneck_scale: float = setting(0.1, 1e-4, 10, help="factor on the bottleneck's output")
     last_blocks: int = setting(0, 0, 100, help="only the last n blocks of the image tower; 0 = all")
     epochs: int = setting(20, 1, 2000, help="passes over the training images")
-    lr: float = setting(1e-3, 1e-8, 10, help="peak learning rate at width 768; grows with the inverse width")
+    lr: float = setting(3e-3, 1e-8, 10, help="peak learning rate at width 768; grows with the inverse width")
     views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
 
 

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, Backbone
 from engine.errors import BadConfig
-from engine.losses import classification
+from engine.losses import LOSSES, starting_bias
+from engine.shelf import Shelf
 from engine.types import Label
 
 if TYPE_CHECKING:
     from engine.features import FeatureStore
+    from engine.methods.learned import Learned
 
 
 def setting(
@@ -40,6 +42,10 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Field names and values."""
         return dataclasses.asdict(self)
+
+    def check(self) -> None:
+        """Raise BadConfig where a visitor's settings make no sense together. Not part of the construction: forecasts
+        try batches of one image with every loss."""
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
         """Why these settings cannot run on a backbone; None where they can."""
@@ -75,6 +81,28 @@ class TrainConfig(Config):
 
 
 @dataclass(frozen=True)
+class TowerConfig(TrainConfig):
+    """Settings of a method that trains through a tower, where images meet the labels' texts as pairs.
+
+    Heads have no texts of their own to pair; CoCoOp's differ from image to image; ProLIP, CPT, MPT and distillation
+    state their own objectives. These offer no choice.
+    """
+
+    loss: str = setting(
+        "classification",
+        choices=tuple(LOSSES),
+        help="cross-entropy over the labels, InfoNCE over the batch's pairs, or SigLIP's yes-or-no for each pair",
+    )
+
+    def check(self) -> None:
+        if self.loss == "contrastive" and self.batch_size == 1:
+            raise BadConfig(
+                "setting_conflict", method=self.method, first="loss = contrastive", second="batch_size = 1",
+                reason="one image has no other to be told apart from",
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Setting:
     """What a tuner is built for: a frozen backbone, the classes and the support images' features."""
 
@@ -91,6 +119,8 @@ class Setting:
     targets: Tensor
     """Classes of the support images ``(N,)``."""
     seed: int = 0
+    shelf: Shelf = dataclasses.field(default_factory=Shelf)
+    """Other tasks and adapters that the config may name."""
 
     def generator(self) -> torch.Generator:
         """A fresh CPU generator of the run's seed, for initial values."""
@@ -114,6 +144,8 @@ class Tuner(nn.Module):
     """Text features ``(K, P)`` that are used where the text path is not tuned."""
     lr_factor: float = 1.0
     """Factor on the config's learning rate, where it depends on the tower."""
+    added_bias: float = 0.0
+    """What the loss adds to the logits: a fixed bias where the sigmoid loss wants one and the backbone has none."""
     keeps_support: bool = False
     """Whether predicting needs the support images' features, so that they are saved."""
 
@@ -122,6 +154,10 @@ class Tuner(nn.Module):
         self.config, self.backbone = config, setting.backbone
         self.chosen: dict[str, float] = {}
         self.register_buffer("frozen_text", setting.ensemble.clone(), persistent=False)
+        loss = config.loss if isinstance(config, TowerConfig) else "classification"
+        self.loss, self.added_bias = LOSSES[loss], 0.0
+        if loss == "sigmoid" and self.backbone.bias is None:
+            self.added_bias = starting_bias(self.backbone.logits(setting.support, setting.ensemble))
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that are trained, by the name under which they are saved."""
@@ -163,10 +199,18 @@ class Tuner(nn.Module):
         """
         yield from ()
 
+    def rehearsals(self) -> Iterator[tuple[Tuner, TrainConfig, int]]:
+        """The trainings inside :meth:`prepare`, for the forecast: tuner, its settings and its number of images. What
+        is not read before the run starts counts as if it were as large as the run's own task."""
+        yield from ()
+
+    def choose(self, views: Tensor, chosen: Tensor) -> None:
+        """Called before each step with its images' views and positions among the training images, ``(B,)`` each."""
+
     def objective(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a training batch, a scalar, and its logits ``(B, K)``."""
         logits = self(x)
-        return classification(logits, targets), logits
+        return self.loss(logits + self.added_bias, targets), logits
 
     def after_step(self) -> None:
         """Called after each step of the optimizer, for constraints on the parameters."""
@@ -174,3 +218,7 @@ class Tuner(nn.Module):
     def finished(self) -> Tuner:
         """The tuner to keep once training is over; usually itself."""
         return self
+
+    def learned(self) -> tuple[Learned, ...]:
+        """What was trained, in forms that people can look at; empty where there is none."""
+        return ()

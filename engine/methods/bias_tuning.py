@@ -12,17 +12,18 @@ from typing import Any
 from torch import nn
 
 from engine.backbones.base import PIXELS, named_biases
-from engine.methods.base import Setting, TrainConfig, setting
+from engine.methods.base import Setting, TowerConfig, setting
 from engine.methods.lora import TowerTuner
 from engine.registry import MethodSpec, register
 
 
 @dataclass(frozen=True)
-class BiasTuningConfig(TrainConfig):
+class BiasTuningConfig(TowerConfig):
     """Settings of bias tuning."""
 
     method = "bias_tuning"
     epochs: int = setting(20, 1, 2000, help="passes over the training images")
+    lr: float = setting(1e-2, 1e-8, 10, help="peak learning rate")
     views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
 
 

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from engine.backbones.base import TEXT_TOKENS, Backbone
 from engine.errors import BadConfig
 from engine.methods.base import Setting, TrainConfig, setting
-from engine.methods.prompt_tuning import TextPrompt, start_vectors, too_many
+from engine.methods.prompt_tuning import Around, TextPrompt, start_vectors, too_many
 from engine.registry import MethodSpec, register
 
 TEXTS_AT_ONCE = 128
@@ -74,9 +74,9 @@ class ConditionalPrompt(TextPrompt):
     def saved(self) -> dict[str, Tensor]:
         return {**self.trained(), "mean_shift": self.mean_shift}
 
-    def text_features(self) -> Tensor:
+    def around(self) -> Around:
         """For display: with the mean shift of the training images. Logits use each image's own."""
-        return self.encode(self.context + self.mean_shift)
+        return Around(self.context + self.mean_shift)
 
     def head(self, image: Tensor, text: Tensor) -> Tensor:
         chunks = image.split(max(1, TEXTS_AT_ONCE // len(self.class_tokens)))

@@ -11,7 +11,7 @@ from engine.backbones.base import TEXT_TOKENS, Backbone, Shape
 from engine.errors import BadConfig, messages
 from engine.losses import classification
 from engine.methods.base import Setting, TrainConfig, setting
-from engine.methods.prompt_tuning import LABEL_TOKENS, TextPrompt
+from engine.methods.prompt_tuning import LABEL_TOKENS, Around, TextPrompt, word_ids
 from engine.registry import MethodSpec, register
 
 messages(
@@ -72,7 +72,7 @@ class ContextPrompt(TextPrompt):
     start: Tensor
 
     def __init__(self, config: ContextPromptConfig, setting: Setting):
-        rows = [sentence_ids(setting.backbone, sentence) for sentence in config.sentences]
+        rows = [word_ids(setting.backbone, sentence) for sentence in config.sentences]
         ids = torch.cat(rows)  # (M,)
         if obstacle := config.obstacle(setting.backbone):
             raise obstacle
@@ -88,8 +88,11 @@ class ContextPrompt(TextPrompt):
         """Start tokens plus shifts, ``(M, D)``."""
         return self.start + self.shifts
 
-    def text_features(self) -> Tensor:
-        return self.encode(self.vectors())
+    def around(self) -> Around:
+        return Around(self.vectors())
+
+    def start_ids(self) -> Tensor:
+        return torch.cat([word_ids(self.backbone, sentence) for sentence in self.config.sentences])
 
     def objective(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         vectors, image = self.vectors(), self.image_features(x)
@@ -104,12 +107,6 @@ class ContextPrompt(TextPrompt):
     def after_step(self) -> None:
         """Bring every shift back into its ball."""
         self.shifts.copy_(torch.renorm(self.shifts, p=2, dim=0, maxnorm=self.radius))
-
-
-def sentence_ids(backbone: Backbone, sentence: str) -> Tensor:
-    """Ids of a sentence without start and end, ``(T,)``."""
-    ids = backbone.tokenize([sentence])
-    return ids[0, backbone.start_tokens : int(backbone.words_end(ids)[0])]
 
 
 def radius(epsilon: float, width: int) -> float:

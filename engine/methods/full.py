@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from engine.backbones.base import PIXELS
-from engine.methods.base import Setting, TrainConfig, setting
+from engine.methods.base import Setting, TowerConfig, setting
 from engine.methods.lora import TowerTuner
 from engine.registry import MethodSpec, register
 
 
 @dataclass(frozen=True)
-class FullConfig(TrainConfig):
+class FullConfig(TowerConfig):
     """Settings of full fine-tuning."""
 
     method = "full"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, LINEAR, LINEAR_KINDS, TEXT_TOKENS, Backbone, fill
 from engine.errors import BadConfig, messages
-from engine.methods.base import Setting, TrainConfig, Tuner, setting
+from engine.methods.base import Setting, TowerConfig, Tuner, setting
 from engine.registry import MethodSpec, register
 
 messages(
@@ -30,7 +30,7 @@ class LayerChoice:
     last_blocks: int
 
     def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[misc]  # of TrainConfig
+        super().__post_init__()  # type: ignore[misc]  # of TowerConfig
         unknown = [kind for kind in self.kinds if kind not in LINEAR_KINDS]
         if unknown or not self.kinds:
             raise BadConfig(
@@ -73,7 +73,7 @@ class LayerChoice:
 
 
 @dataclass(frozen=True)
-class LoraConfig(LayerChoice, TrainConfig):
+class LoraConfig(LayerChoice, TowerConfig):
     """LoRA's settings."""
 
     method = "lora"

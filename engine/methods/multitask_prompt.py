@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.backbones.base import TEXT_TOKENS, Backbone
-from engine.errors import BadConfig
-from engine.methods.base import Setting, TrainConfig, setting
-from engine.methods.prompt_tuning import TextPrompt, start_vectors, too_many
+from engine.errors import BadConfig, BadTask
+from engine.methods.base import Setting, TrainConfig, Tuner, setting
+from engine.methods.prompt_tuning import Around, TextPrompt, start_vectors, too_many
 from engine.registry import MethodSpec, register
+from engine.shelf import SourceTask
+from engine.types import Label
 
 if TYPE_CHECKING:
     from engine.features import FeatureStore
+    from engine.images import ImageFile
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,27 @@ class MultitaskPromptConfig(TrainConfig):
     rank: int = setting(1, 1, 64, help="rank of each task's factor")
     source_tasks: int = setting(3, 1, 64, help="source tasks: random groups of two labels or more")
     groups: str = setting("", help="the groups instead, as label names: a, b | c, d; labels left out form one more")
+    sources: str = setting("", help="other tasks, not groups, by comma: folders or zips with a sub-folder a class")
+    source_shots: int = setting(16, 1, 10_000, help="most images a label of such another task")
     source_epochs: int = setting(20, 1, 2000, help="passes over the training images for the source prompts, and again "
                                                    "to distil them")  # fmt: skip
     distil: float = setting(0.9, 0, 100, help="weight of the source prompts' logits and text features in the loss")
     epochs: int = setting(40, 1, 2000, help="passes over the training images")
     lr: float = setting(5e-3, 1e-8, 10, help="peak learning rate")
     warmup_epochs: int = setting(1, 0, 100, help="epochs at the start with a small learning rate")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.groups.strip() and self.source_names:
+            raise BadConfig(
+                "setting_conflict", method=self.method, first="groups", second="sources",
+                reason="the source tasks are either groups of the labels or other tasks",
+            )  # fmt: skip
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """The other tasks' names, folders or zips."""
+        return tuple(name.strip() for name in self.sources.split(",") if name.strip())
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
         return too_many(self.method, "tokens", self.tokens, backbone)
@@ -46,9 +67,10 @@ class MultitaskPromptConfig(TrainConfig):
 class MultitaskPrompt(TextPrompt):
     """The target stage: ``P* o (u v^T)`` before each label, P* and its own factor trained.
 
-    :meth:`prepare` is the source stage. Its tasks are groups of the visitor's own labels: to tell the
-    labels of a group apart, from the support images of that group. P* and the mean of the tasks'
-    factors are what the target stage starts from, as PEFT's ``AVERAGE_SOURCE_TASKS`` does.
+    :meth:`prepare` is the source stage. Its tasks are the visitor's other tasks, with images and labels
+    of their own, or else groups of this task's labels: to tell the labels of a group apart, from the
+    support images of that group. P* and the mean of the tasks' factors are what the target stage starts
+    from, as PEFT's ``AVERAGE_SOURCE_TASKS`` does.
     """
 
     def __init__(self, config: MultitaskPromptConfig, setting: Setting):
@@ -56,21 +78,42 @@ class MultitaskPrompt(TextPrompt):
         self.setting, self.tasks = setting, task_of_labels(config, setting)
         self.prompt = shared_prompt(config, setting, tasks=1)
 
-    def text_features(self) -> Tensor:
-        return self.encode(task_prompts(self.prompt)[0])
+    def around(self) -> Around:
+        return Around(task_prompts(self.prompt)[0])
 
     def prepare(self, store: FeatureStore, support: Sequence[int]) -> Iterator[tuple[int, int]]:
         from engine.train import fit
 
-        config, setting, tasks = self.config, self.setting, self.tasks.to(self.frozen_text.device)
-        schedule = dataclasses.replace(config, epochs=config.source_epochs)
-        teachers = SourcePrompts(config, setting, tasks)
-        for step, steps, *_ in fit(teachers, setting.support[None], setting.targets, schedule, setting.seed):
-            yield step, 2 * steps
-        shared = SharedPrompt(config, setting, tasks, teachers.eval())
-        for step, steps, *_ in fit(shared, setting.support[None], setting.targets, schedule, setting.seed):
-            yield steps + step, 2 * steps
-        self.start_from(shared.prompt)
+        setting, tasks = self.setting, self.tasks
+        if self.config.source_names:
+            setting, tasks = other_tasks(self.config, setting, store, support)
+        source: Any = None
+        for stage, source in enumerate(self.source_stage(setting, tasks)):
+            for step, steps, *_ in fit(source, setting.support[None], setting.targets, self.schedule, setting.seed):
+                yield stage * steps + step, 2 * steps
+        self.start_from(source.prompt)
+
+    @property
+    def schedule(self) -> MultitaskPromptConfig:
+        """The source stage's settings."""
+        return dataclasses.replace(self.config, epochs=self.config.source_epochs)
+
+    def source_stage(self, setting: Setting, tasks: Tensor) -> Iterator[SourcePrompts]:
+        """The teachers, then, made when these are trained, the prompt that is distilled from them."""
+        teachers = SourcePrompts(self.config, setting, tasks.to(self.frozen_text.device))
+        yield teachers
+        yield SharedPrompt(self.config, setting, teachers.tasks, teachers.eval())
+
+    def rehearsals(self) -> Iterator[tuple[Tuner, TrainConfig, int]]:
+        setting, tasks, labels = self.setting, self.tasks, len(self.setting.labels)
+        if many := len(self.config.source_names):
+            tasks = torch.arange(many).repeat_interleave(labels)
+            setting = dataclasses.replace(
+                setting, labels=setting.labels * many, support=setting.support.repeat(many, 1),
+                targets=torch.cat([setting.targets + labels * k for k in range(many)]),
+            )  # fmt: skip
+        for source in self.source_stage(setting, tasks):
+            yield source, self.schedule, len(setting.targets)
 
     @torch.no_grad()
     def start_from(self, source: Any) -> None:
@@ -96,8 +139,8 @@ class SourcePrompts(TextPrompt):
         """Each task's prompt, ``(tasks, M, D)``."""
         return self.own
 
-    def text_features(self) -> Tensor:
-        return self.encode(self.prompts()[self.tasks])
+    def around(self) -> Around:
+        return Around(self.prompts()[self.tasks])
 
     def within(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Logits ``(B, K)`` with the labels of other tasks than the image's own out of the question."""
@@ -165,6 +208,50 @@ def task_prompts(prompt: Any) -> Tensor:
     return prompt(tokens.expand(len(tasks), -1), tasks)
 
 
+def other_tasks(
+    config: MultitaskPromptConfig, setting: Setting, store: FeatureStore, support: Sequence[int]
+) -> tuple[Setting, Tensor]:
+    """The labels and images of all other tasks, one task after the other, and the task of each label ``(K,)``.
+
+    Images of the run that do not train are left out wherever they turn up again. Raises BadTask.
+    """
+    from engine.features import FeatureStore, text_features
+
+    trains = {store.images[i].digest for i in support}
+    hidden = {image.digest for image in store.images} - trains
+    labels: list[Label] = []
+    features, targets, tasks = [], [], []
+    with tempfile.TemporaryDirectory() as work:
+        for k, name in enumerate(config.source_names):
+            task = setting.shelf.task(name, Path(work) / str(k))
+            chosen = usable(task, hidden, config.source_shots, setting.seed)
+            if len(chosen) < 2:
+                raise BadTask("source_small", name=name)
+            images = [image for rows in chosen.values() for image in rows]
+            features.append(FeatureStore(setting.backbone, images, store.cache, store.check, store.batch).features())
+            for label in (label for label in task.labels if label.name in chosen):
+                targets += [len(labels)] * len(chosen[label.name])
+                labels.append(label)
+                tasks.append(k)
+    text = text_features(setting.backbone, [x.prompt for x in labels], setting.templates[:1], store.cache)
+    joined = dataclasses.replace(
+        setting, labels=tuple(labels), single=text, ensemble=text, support=torch.cat(features),
+        targets=torch.tensor(targets, device=text.device),
+    )  # fmt: skip
+    return joined, torch.tensor(tasks)
+
+
+def usable(task: SourceTask, hidden: set[str], shots: int, seed: int) -> dict[str, list[ImageFile]]:
+    """Up to ``shots`` images of each label that has any, drawn by the seed, none of them hidden."""
+    chosen = {}
+    for k, label in enumerate(task.labels):
+        rows = [image for image in task.images if image.label == label.name and image.digest not in hidden]
+        if rows:
+            order = np.random.default_rng([seed, k]).permutation(len(rows))[:shots]
+            chosen[label.name] = [rows[i] for i in order]
+    return chosen
+
+
 def task_of_labels(config: MultitaskPromptConfig, setting: Setting) -> Tensor:
     """The source task of each label, ``(K,)``. Raises BadConfig for unknown or repeated names in ``groups``."""
     names = [label.name for label in setting.labels]
@@ -194,9 +281,9 @@ register(
         id="multitask_prompt",
         name="Multitask prompt (MPT)",
         family="text prompt",
-        sentence="First learns one prompt from several small tasks made of the labels, then tunes it on all of them.",
-        use_when="There are many labels that fall into groups, so that what is common to the groups can be learned "
-        "first.",
+        sentence="First learns one prompt from several tasks, your other ones or groups of the labels, then tunes it.",
+        use_when="You have other tasks of the same kind, or many labels that fall into groups: what they have in "
+        "common is learned first.",
         equation="wₖ = text([P* ∘ u·vᵀ] [label k])",
         paper="Wang et al. 2023, Multitask Prompt Tuning Enables Parameter-Efficient Transfer Learning, "
         "arXiv 2303.02861",
@@ -208,7 +295,7 @@ register(
         formula="M·Dt + r·(M + Dt)",
         runs_on="text",
         failures=(
-            "With few labels or images the source tasks hold nothing that the target task does not.",
+            "Groups of few labels hold nothing that the task itself does not; other tasks do.",
             "Trains three times, so it takes longer than plain prompt tuning.",
         ),
         saved="the M vectors and the factor",

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from torch import nn
 
 from engine.backbones.base import named_norms
-from engine.methods.base import TrainConfig, setting
+from engine.methods.base import TowerConfig, setting
 from engine.methods.bias_tuning import SelectedTuner
 from engine.registry import MethodSpec, register
 
 
 @dataclass(frozen=True)
-class NormTuningConfig(TrainConfig):
+class NormTuningConfig(TowerConfig):
     """Settings of norm tuning."""
 
     method = "norm_tuning"
     epochs: int = setting(20, 1, 2000, help="passes over the training images")
+    lr: float = setting(1e-2, 1e-8, 10, help="peak learning rate")
     views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
 
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from engine.backbones.base import TEXT_TOKENS, Backbone
 from engine.errors import BadConfig
-from engine.methods.base import Setting, TrainConfig, setting
-from engine.methods.prompt_tuning import TextPrompt, too_many, word_vectors
+from engine.methods.base import Setting, TowerConfig, setting
+from engine.methods.prompt_tuning import Around, TextPrompt, too_many, word_ids
 from engine.registry import MethodSpec, register
 
 
 @dataclass(frozen=True)
-class PTuningConfig(TrainConfig):
+class PTuningConfig(TowerConfig):
     """P-tuning's settings."""
 
     method = "p_tuning"
@@ -44,7 +44,7 @@ class PTuningConfig(TrainConfig):
         return self.front + self.back
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
-        anchor = len(word_vectors(backbone, self.anchor))
+        anchor = len(word_ids(backbone, self.anchor))
         return too_many(self.method, "front + back + anchor", self.tokens + anchor, backbone)
 
 
@@ -55,9 +55,9 @@ class PTuning(TextPrompt):
     """
 
     def __init__(self, config: PTuningConfig, setting: Setting):
-        words = word_vectors(setting.backbone, config.anchor)
-        super().__init__(config, setting, reserve=config.tokens + len(words))
-        self.anchor: Tensor = words  # (A, D)
+        fixed = word_ids(setting.backbone, config.anchor)
+        super().__init__(config, setting, reserve=config.tokens + len(fixed))
+        self.fixed = fixed
         self.vectors: nn.Parameter | None = None
         self.encoder: Any = prompt_encoder(config, self.backbone.text.width).to(setting.support)
 
@@ -65,12 +65,12 @@ class PTuning(TextPrompt):
         """The trained vectors ``(M, D)``."""
         if self.vectors is not None:
             return self.vectors
-        return self.encoder(torch.arange(self.config.tokens, device=self.anchor.device)[None])[0]
+        return self.encoder(torch.arange(self.config.tokens, device=self.ids.device)[None])[0]
 
-    def text_features(self) -> Tensor:
-        vectors = self.prompt()
+    def around(self) -> Around:
+        vectors, anchor = self.prompt(), self.backbone.text.embed_tokens(self.fixed)  # (M, D), (A, D)
         before, after = vectors[: self.config.front], vectors[self.config.front :]
-        return self.encode(torch.cat([before, self.anchor]), after=after)
+        return Around(torch.cat([before, anchor]), after=after)
 
     @torch.no_grad()
     def finished(self) -> PTuning:
@@ -81,12 +81,6 @@ class PTuning(TextPrompt):
 
     def restorable(self) -> PTuning:
         return self.finished()
-
-    def layout(self, label: str) -> list[str]:
-        """What stands where in a label's text: ``v1``, ``v2``, ... for trained vectors, words otherwise."""
-        names = [f"v{k + 1}" for k in range(self.config.tokens)]
-        front = self.config.front
-        return [*names[:front], *self.config.anchor.split(), label, *names[front:], "."]
 
 
 def prompt_encoder(config: PTuningConfig, width: int) -> Any:

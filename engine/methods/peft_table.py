@@ -104,7 +104,7 @@ TABLE = (
             "init_r": c.r, "target_r": min(c.r, c.target_r), "lora_alpha": c.alpha,
             "orth_reg_weight": c.orthogonality,
         },
-        "Σ r(in + out + 1)", 1e-3, "The budget is spread within few steps; with few images it is spread by noise.",
+        "Σ r(in + out + 1)", 3e-3, "The budget is spread within few steps; with few images it is spread by noise.",
         by_width=True,
     ),
     Row(
@@ -112,7 +112,7 @@ TABLE = (
         "The file must be tiny and what the model knows already almost suffices.",
         "k′ = l_k ∘ k,  v′ = l_v ∘ v,  hidden′ = l_h ∘ hidden",
         "Liu et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning, arXiv 2205.05638", "IA3Config", {},
-        lambda c, layers: {}, "Σ out (in for fc2)", 1e-2, "Can only strengthen or weaken what is there.",
+        lambda c, layers: {}, "Σ out (in for fc2)", 3e-2, "Can only strengthen or weaken what is there.",
         targets="k,v,fc2", convolutions=True,
     ),
     Row(
@@ -120,8 +120,8 @@ TABLE = (
         "Many adapters have to be kept and each must be far smaller than a LoRA.",
         "W′ = W + diag(b)·B·diag(d)·A,  A and B random and frozen",
         "Kopiczko et al. 2023, VeRA: Vector-based Random Matrix Adaptation, arXiv 2310.11454", "VeraConfig",
-        low_rank(256, "rank of the random matrices"), lambda c, layers: {"r": c.r}, "Σ r + out", 1e-2,
-        "Needs a ten times larger learning rate than LoRA.",
+        low_rank(256, "rank of the random matrices"), lambda c, layers: {"r": c.r}, "Σ r + out", 3e-2,
+        "Needs a far larger learning rate than LoRA.",
     ),
     Row(
         "loha", "LoHa", "The update is the elementwise product of two low-rank matrices.",
@@ -129,7 +129,7 @@ TABLE = (
         "W′ = W + (α/r)·(B₁·A₁) ∘ (B₂·A₂)",
         "Hyeon-Woo et al. 2021, FedPara, arXiv 2108.06098; Yeh et al. 2023, LyCORIS, arXiv 2309.14859", "LoHaConfig",
         {**low_rank(8), "alpha": setting(8.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")},
-        lambda c, layers: {"r": c.r, "alpha": c.alpha}, "Σ 2r(in + out)", 1e-3,
+        lambda c, layers: {"r": c.r, "alpha": c.alpha}, "Σ 2r(in + out)", 3e-3,
         "Learns slowly at first: a product of two small matrices is very small.", by_width=True,
     ),
     Row(
@@ -138,7 +138,7 @@ TABLE = (
         "W′ = W + (α/r)·C ⊗ (B·A)",
         "Yeh et al. 2023, Navigating Text-To-Image Customization (LyCORIS), arXiv 2309.14859", "LoKrConfig",
         {**low_rank(8), "alpha": setting(8.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")},
-        lambda c, layers: {"r": c.r, "alpha": c.alpha}, "as PEFT reports: depends on how the sizes factor", 1e-3,
+        lambda c, layers: {"r": c.r, "alpha": c.alpha}, "as PEFT reports: depends on how the sizes factor", 3e-3,
         "The size of its factors follows from divisors of the widths, so backbones differ.", by_width=True,
     ),
     Row(
@@ -147,7 +147,7 @@ TABLE = (
         "W′ = W·R,  R orthogonal, block by block",
         "Qiu et al. 2023, Controlling Text-to-Image Diffusion by Orthogonal Finetuning, arXiv 2306.07280", "OFTConfig",
         block(32), lambda c, layers: {"oft_block_size": divisor(c.block_size, inputs(layers))},
-        "Σ in·(b - 1) / 2", 1e-3, "Rotations keep lengths, so it cannot strengthen one direction over another.",
+        "Σ in·(b - 1) / 2", 3e-3, "Rotations keep lengths, so it cannot strengthen one direction over another.",
     ),
     Row(
         "boft", "BOFT", "Turns the inputs of each layer by small rotations, and scales its outputs.",
@@ -156,7 +156,7 @@ TABLE = (
         "Liu et al. 2023, Parameter-Efficient Orthogonal Finetuning via Butterfly Factorization, arXiv 2311.06243",
         "BOFTConfig", block(4),
         lambda c, layers: {"boft_block_size": divisor(c.block_size, inputs(layers)), "boft_n_butterfly_factor": 1},
-        "Σ in·b + out", 1e-3,
+        "Σ in·b + out", 1e-2,
         "Without PEFT's CUDA extension one butterfly factor is used, and then a block only mixes its own inputs.",
     ),
     Row(
@@ -206,7 +206,7 @@ TABLE = (
         "(y₁, y₂)′ = a·rotation(θ)·(y₁, y₂) for every pair of outputs",
         "Liao & Monz 2024, 3-in-1: 2D Rotary Adaptation, arXiv 2409.00119", "RoadConfig",
         {"group_size": setting(64, 2, 1024, help="largest group of outputs; a common divisor up to it is used")},
-        lambda c, layers: {"group_size": divisor(c.group_size, [o for *_, o in layers])}, "Σ out", 1e-2,
+        lambda c, layers: {"group_size": divisor(c.group_size, [o for *_, o in layers])}, "Σ out", 3e-2,
         "Can only mix outputs in fixed pairs.",
     ),
     Row(

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from engine.backbones.base import LINEAR, Backbone, Shape
 from engine.errors import BadConfig, messages
-from engine.methods.base import Setting, TrainConfig, setting
+from engine.methods.base import Setting, TowerConfig, setting
 from engine.methods.lora import LayerChoice, LinearTuner, first_block
 from engine.methods.peft_table import ROWS, TABLE, Layers, Row
 from engine.registry import MethodSpec, register
@@ -38,7 +38,7 @@ messages(
 
 
 @dataclass(frozen=True)
-class PeftLayersConfig(LayerChoice, TrainConfig):
+class PeftLayersConfig(LayerChoice, TowerConfig):
     """What the settings of all tuners of the table share."""
 
     targets: str = setting("q,v", help="linear layers, by comma: q, k, v, out, fc1, fc2")

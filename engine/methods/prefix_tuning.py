@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, Backbone, Shape, fill
 from engine.errors import BadConfig, messages
-from engine.methods.base import Setting, TrainConfig, Tuner, setting
+from engine.methods.base import Setting, TowerConfig, Tuner, setting
 from engine.registry import MethodSpec, register
 
 messages(
@@ -21,7 +21,7 @@ messages(
 
 
 @dataclass(frozen=True)
-class PrefixTuningConfig(TrainConfig):
+class PrefixTuningConfig(TowerConfig):
     """Settings of prefix tuning."""
 
     method = "prefix_tuning"

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from engine.backbones.base import TEXT_TOKENS, Backbone
-from engine.errors import BadConfig
-from engine.methods.base import Setting, TrainConfig, Tuner, setting
+from engine.errors import BadConfig, messages
+from engine.methods.base import Setting, TowerConfig, Tuner, setting
+from engine.methods.learned import LearnedToken, LearnedTokens, Piece, nearest_words
 from engine.registry import MethodSpec, register
+from engine.types import Note
 
 LABEL_TOKENS = 8
 """Tokens of the context that are kept free for a label, with start, full stop and end."""
+MOST_LABELS = 12
+"""Labels whose own vectors are described."""
+
+messages(
+    learned_shared="{count} trained vectors stand in the text of every label. For {label} the text tower reads:",
+    learned_own="The {count} trained vectors of {label}. The text tower reads:",
+)
 
 
 @dataclass(frozen=True)
-class PromptTuningConfig(TrainConfig):
+class PromptTuningConfig(TowerConfig):
     """CoOp's settings."""
 
     method = "prompt_tuning"
@@ -29,7 +39,7 @@ class PromptTuningConfig(TrainConfig):
     class_token: str = setting(
         "end", choices=("end", "middle", "front"), help="where the label stands among the vectors"
     )
-    epochs: int = setting(40, 1, 2000, help="passes over the training images")
+    epochs: int = setting(100, 1, 2000, help="passes over the training images")
     lr: float = setting(5e-3, 1e-8, 10, help="peak learning rate")
     warmup_epochs: int = setting(1, 0, 100, help="epochs at the start with a small learning rate")
 
@@ -45,10 +55,26 @@ def too_many(method: str, name: str, vectors: int, backbone: Backbone) -> BadCon
     return BadConfig("bad_setting", method=method, name=name, value=vectors, allowed=f"between 1 and {most}")
 
 
+def word_ids(backbone: Backbone, text: str) -> Tensor:
+    """Ids ``(n,)`` of a text's words, without start and end."""
+    ids = backbone.tokenize([text])
+    return ids[0, backbone.start_tokens : int(backbone.words_end(ids)[0])]
+
+
 def word_vectors(backbone: Backbone, text: str) -> Tensor:
     """Token embeddings ``(n, D)`` of a text's words, without start and end."""
-    ids = backbone.tokenize([text])
-    return backbone.text.embed_tokens(ids)[0, backbone.start_tokens : int(backbone.words_end(ids)[0])].detach()
+    return backbone.text.embed_tokens(word_ids(backbone, text)).detach()
+
+
+class Around(NamedTuple):
+    """What stands around a label."""
+
+    context: Tensor
+    """``(M, D)`` for all labels, ``(K, M, D)``, or ``(B K, M, D)`` for B versions of every label."""
+    where: str = "end"
+    """Where the label stands among them, as in :func:`place`."""
+    after: Tensor | None = None
+    """More vectors ``(A, D)`` between each label and its full stop."""
 
 
 class TextPrompt(Tuner):
@@ -59,38 +85,92 @@ class TextPrompt(Tuner):
     """
 
     class_tokens: Tensor
+    fixed: Tensor
+    """Ids of words at the end of the context that are not trained, ``(A,)``."""
 
     def __init__(self, config: Any, setting: Setting, reserve: int):
         super().__init__(config, setting)
         backbone = self.backbone
-        ids = backbone.tokenize([f"{label.prompt}." for label in setting.labels], reserve=reserve)
+        self.labels = tuple(label.name for label in setting.labels)
+        self.ids = backbone.tokenize([f"{label.prompt}." for label in setting.labels], reserve=reserve)  # (K, T)
         with torch.no_grad():
-            self.register_buffer("class_tokens", backbone.text.embed_tokens(ids).clone(), persistent=False)  # (K, T, D)
-        self.ends: Tensor = backbone.end_of(ids)  # (K,)
-        self.words_end: Tensor = backbone.words_end(ids)  # (K,)
+            class_tokens = backbone.text.embed_tokens(self.ids).clone()
+        self.register_buffer("class_tokens", class_tokens, persistent=False)  # (K, T, D)
+        self.ends: Tensor = backbone.end_of(self.ids)  # (K,)
+        self.words_end: Tensor = backbone.words_end(self.ids)  # (K,)
         self.stop_tokens = min(1, max(0, backbone.count_tokens("x.") - backbone.count_tokens("x")))
+        self.fixed = self.ids.new_empty(0)
+
+    def around(self) -> Around:
+        """The vectors around every label, as they are trained so far."""
+        raise NotImplementedError
+
+    def text_features(self) -> Tensor:
+        return self.encode(*self.around())
 
     def encode(self, context: Tensor, where: str = "end", after: Tensor | None = None) -> Tensor:
-        """Text features of the labels with vectors around them.
-
-        Args:
-            context: ``(M, D)`` for all labels, ``(K, M, D)``, or ``(B K, M, D)`` for B versions of every label.
-            where: where the label stands, as in :func:`place`.
-            after: more vectors ``(A, D)`` between each label and its full stop.
-
-        Returns:
-            ``(K, P)`` or ``(B K, P)``, normalised.
-        """
+        """Text features of the labels with vectors around them, as in :class:`Around`: ``(K, P)`` or ``(B K, P)``,
+        normalised."""
         versions = max(1, len(context) // len(self.class_tokens)) if context.ndim == 3 else 1
-        tokens = self.class_tokens.repeat(versions, 1, 1)
-        pooled, words = self.ends.repeat(versions), self.words_end.repeat(versions)
-        around = (self.backbone.start_tokens, self.stop_tokens)
+        tokens = self.join(self.class_tokens.repeat(versions, 1, 1), context, where, after)
+        moved = context.shape[-2] + (0 if after is None else len(after))
+        return self.backbone.text.encode_tokens(tokens, self.ends.repeat(versions) + moved)
+
+    def join(self, tokens: Tensor, context: Tensor, where: str, after: Tensor | None) -> Tensor:
+        """Put vectors among the labels' tokens ``(K, T, D)`` or ``(B K, T, D)``; only this says what stands where."""
+        words = self.words_end.repeat(len(tokens) // len(self.words_end))
+        stands = (self.backbone.start_tokens, self.stop_tokens)
         if after is not None:
-            tokens = place(after.expand(len(tokens), *after.shape), tokens, words, "front", *around)
-            pooled, words = pooled + len(after), words + len(after)
-        context = context.expand(len(tokens), *context.shape[-2:])  # (K, M, D)
-        tokens = place(context, tokens, words, where, *around)
-        return self.backbone.text.encode_tokens(tokens, pooled + context.shape[-2])
+            tokens = place(after.expand(len(tokens), *after.shape), tokens, words, "front", *stands)
+            words = words + len(after)
+        return place(context.expand(len(tokens), *context.shape[-2:]), tokens, words, where, *stands)
+
+    # ---- what was learned, for people
+
+    def start_ids(self) -> Tensor:
+        """Ids of the words that the first vectors started from; empty where that was noise."""
+        if getattr(self.config, "init", "noise") == "noise":
+            return self.ids.new_empty(0)
+        return word_ids(self.backbone, self.config.words)[: self.config.tokens]
+
+    @torch.no_grad()
+    def learned(self) -> tuple[LearnedTokens, ...]:
+        around = self.around()
+        own = around.context.ndim == 3
+        return tuple(self.describe(k, around, own) for k in range(min(len(self.labels), MOST_LABELS) if own else 1))
+
+    def describe(self, k: int, around: Around, own: bool) -> LearnedTokens:
+        """The vectors of label ``k`` and where they stand; ``own``: no other label has them."""
+        context = around.context[k] if own else around.context
+        vectors = context[: len(context) - len(self.fixed)]
+        vectors = vectors if around.after is None else torch.cat([vectors, around.after])  # (M, D)
+        ids = self.start_ids()
+        moved = (vectors[: len(ids)] - self.backbone.text.embed_tokens(ids)).norm(dim=-1).tolist()
+        words = [self.backbone.decode([id]) for id in ids.tolist()]
+        unknown = len(vectors) - len(ids)
+        rows = zip(
+            nearest_words(self.backbone, vectors), [*words, *[""] * unknown], [*moved, *[None] * unknown], strict=True
+        )
+        tokens = tuple(LearnedToken(f"v{n}", near, word, far) for n, (near, word, far) in enumerate(rows, 1))
+        about = Note("learned_own" if own else "learned_shared", (("count", len(tokens)), ("label", self.labels[k])))
+        return LearnedTokens(about, self.labels[k], not own, self.layout(k, around), tokens)
+
+    def layout(self, k: int, around: Around) -> tuple[Piece, ...]:
+        """What the tower reads for label ``k``: the real placing, done with ids, and with -1, -2, ... for v1, v2."""
+        before = around.context.shape[-2] - len(self.fixed)
+        after = 0 if around.after is None else len(around.after)
+        marks = -torch.arange(1, before + after + 1, device=self.ids.device)
+        context = torch.cat([marks[:before], self.fixed])[:, None].double()  # ids as vectors of one number
+        behind = None if around.after is None else marks[before:, None].double()
+        row = self.join(self.ids[..., None].double(), context, around.where, behind)[k, :, 0]
+        end = int(self.words_end[k]) + len(context) + after
+        ids = [int(id) for id in row[self.backbone.start_tokens : end].tolist()]
+        pieces: list[Piece] = []
+        for trained, group in itertools.groupby(ids, lambda id: id < 0):
+            together = list(group)
+            names = [f"v{-id}" for id in together] if trained else [self.backbone.decode(together)]
+            pieces += [Piece(name, trained) for name in names]
+        return tuple(pieces)
 
 
 class PromptTuning(TextPrompt):
@@ -101,8 +181,8 @@ class PromptTuning(TextPrompt):
         start = start_vectors(config, setting)  # (M, D)
         self.context = nn.Parameter(start.repeat(len(setting.labels), 1, 1) if config.per_class else start)
 
-    def text_features(self) -> Tensor:
-        return self.encode(self.context, self.config.class_token)
+    def around(self) -> Around:
+        return Around(self.context, self.config.class_token)
 
 
 def start_vectors(config: Any, setting: Setting) -> Tensor:

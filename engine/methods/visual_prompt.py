@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, VISION_TOKENS
-from engine.methods.base import Setting, TrainConfig, Tuner, setting
+from engine.methods.base import Setting, TowerConfig, Tuner, setting
 from engine.registry import MethodSpec, register
 
 PAPER = "Jia et al. 2022, Visual Prompt Tuning, arXiv 2203.12119"
 
 
 @dataclass(frozen=True)
-class VisualPromptConfig(TrainConfig):
+class VisualPromptConfig(TowerConfig):
     """VPT-shallow's settings."""
 
     method = "visual_prompt"
     tokens: int = setting(5, 1, 100, help="M, number of trained tokens")
     epochs: int = setting(30, 1, 2000, help="passes over the training images")
-    lr: float = setting(1e-2, 1e-8, 10, help="peak learning rate")
+    lr: float = setting(3e-2, 1e-8, 10, help="peak learning rate")
     warmup_epochs: int = setting(3, 0, 100, help="epochs at the start in which the learning rate rises")
     views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
 
@@ -32,6 +32,7 @@ class VisualPromptDeepConfig(VisualPromptConfig):
     """VPT-deep's settings."""
 
     method = "visual_prompt_deep"
+    lr: float = setting(1e-2, 1e-8, 10, help="peak learning rate")
 
 
 class VisualPrompt(Tuner):
@@ -86,7 +87,10 @@ register(
         count=lambda shape, config, K, N: config.tokens * shape.vision_width,
         formula="M·Dv",
         runs_on="image@0",
-        failures=("Learns slowly: gradients pass through the whole tower.", "Often behind heads at few shots."),
+        failures=(
+            "Learns slowly: a few tokens at the first layer change little, and gradients pass through the whole tower.",
+            "Often behind heads at few shots.",
+        ),
         saved="the M tokens",
         needs=frozenset({VISION_TOKENS}),
         presets={"budget": lambda shots: VisualPromptConfig(), "paper": paper(VisualPromptConfig)},

@@ -25,11 +25,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPModel
 
 from engine import vocabulary
+from engine.precision import multiplies_bf16
 from engine.pretrain.card import describe_run, read_runs, write_card
 from engine.pretrain.corpus import Batch, Mixer, all_captions, load_sources
 from engine.pretrain.measure import MEAN, STD, Suite
 from engine.pretrain.model import Recipe, build_model, grow
-from engine.pretrain.precision import bf16_is_faster
 from engine.pretrain.tokenizer import copy_tokenizer, train_tokenizer
 
 
@@ -63,7 +63,7 @@ class Trainer:
         self.recipe, self.out, self.work, self.device = recipe, out, work, device
         self.step, self.images, self.seconds = 0, 0, 0.0
         self.mixer = Mixer(load_sources(data, device), recipe.batch_size, recipe.seed)
-        self.bf16 = bf16_is_faster(device)
+        self.bf16 = multiplies_bf16(torch.device(device).type)
         self.suite = Suite(data)
         self.earlier: list[dict[str, Any]] = []
         self._maker, self._ahead = ThreadPoolExecutor(1), dict[tuple[int, int], Future[Batch]]()

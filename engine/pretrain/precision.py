@@ -1,12 +1,10 @@
-"""Mixed precision where it is faster."""
+"""Attention that stays in full precision under autocast on a CPU."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -23,19 +21,3 @@ def full_precision_attention(module: Any, query: Any, key: Any, value: Any, mask
 
 AttentionInterface.register(FULL_PRECISION_ATTENTION, full_precision_attention)
 AttentionMaskInterface.register(FULL_PRECISION_ATTENTION, sdpa_mask)
-
-
-def bf16_is_faster(device: str) -> bool:
-    """Whether bf16 matrix products beat fp32 clearly here: on CUDA yes, on a CPU it is measured."""
-    if device != "cpu":
-        return True
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.randn(4096, 256).to(dtype), torch.randn(1024, 256).to(dtype)
-        runs = []
-        for _ in range(5):
-            started = time.perf_counter()
-            F.linear(a, b)
-            runs.append(time.perf_counter() - started)
-        seconds[dtype] = min(runs)
-    return seconds[torch.bfloat16] < 0.7 * seconds[torch.float32]

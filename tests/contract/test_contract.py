@@ -10,9 +10,11 @@ import torch
 from engine import episode, registry, store, train
 from engine.backbones.base import PIXELS, POOLED
 from engine.episode import templates
+from engine.errors import MESSAGES
 from engine.features import Cache, FeatureStore, Views
 from engine.losses import classification
 from engine.methods.base import Setting, TrainConfig
+from engine.methods.learned import NEAREST, LearnedImage
 from engine.methods.peft_table import ROWS
 from engine.types import Label, Progress, RunSpec
 
@@ -168,27 +170,47 @@ def test_views_are_deterministic(method, task_images, tiny):
     assert not torch.equal(rows[0], stores[0].stage(PIXELS, [1, 2]))
 
 
+@pytest.mark.parametrize("method", ONE_BY_ONE)
+def test_what_was_learned_can_be_looked_at(method, task_images, tiny):
+    """Pictures of one size; vectors that stand in the text, each with its nearest words. Reading changes nothing."""
+    _, _, tuner = built(task_images, method, tiny)
+    before = {name: p.detach().clone() for name, p in tuner.trained().items()}
+    parts = tuner.learned()
+    family = registry.get(method).family
+    readable = method == "image_prompt" or (family == "text prompt" and method != "prefix_tuning")
+    assert bool(parts) == readable
+    for part in parts:
+        assert part.about.key in MESSAGES and MESSAGES[part.about.key].format(**dict(part.about.values))
+        if isinstance(part, LearnedImage):
+            assert part.before.shape == part.after.shape == (*part.after.shape[:2], 3)
+            assert part.before.dtype == part.after.dtype == "uint8"
+            continue
+        assert [piece.text for piece in part.layout if piece.trained] == [token.name for token in part.tokens]
+        words = [piece.text for piece in part.layout if not piece.trained]
+        assert any(next(x.prompt for x in LABELS if x.name == part.label) in text for text in words)
+        for token in part.tokens:
+            distances = [distance for _, distance in token.nearest]
+            assert len(distances) == NEAREST and distances == sorted(distances)
+            if token.start:  # where it starts from, and here still is
+                assert token.nearest[0] == (token.start, token.moved) and token.moved < 1e-3
+    assert all(torch.equal(before[name], p) for name, p in tuner.trained().items())
+
+
 def test_template_sets_start_with_one_sentence():
     assert isinstance(Setting.__doc__, str)
     assert all("{}" in sentence for name in episode.TEMPLATE_SETS for sentence in templates(name))
 
 
-def test_bf16_steps_learn_and_keep_fp32_weights(task_images, tiny):
-    run, setting, tuner = built(task_images, "visual_prompt", tiny, epochs=20, lr=1e-2)
+@pytest.mark.parametrize("method", [m for m in TRAINED if registry.get(m).runs_on != "features"])
+def test_bf16_steps_learn_and_keep_fp32_weights(method, task_images, tiny):
+    rate = 1e-3 if registry.get(method).family == "weights" else 1e-2
+    run, setting, tuner = built(task_images, method, tiny, epochs=20, lr=rate)
     inputs = torch.stack([run.store.stage(tuner.stage, run.spec.episode.final_support)])
-    losses = [loss for *_, loss, _ in train.fit(tuner, inputs, setting.targets, run.config, 0, "bf16")]
-    assert losses[-1] < losses[0]
+
+    def losses(precision: str) -> list[float]:
+        return [loss for *_, loss, _ in train.fit(tuner, inputs, setting.targets, run.config, 0, precision)]
+
+    half = losses("bf16")
+    assert half[-1] < half[0]
     assert all(p.dtype == torch.float32 for p in tuner.parameters())
-    exact = [loss for *_, loss, _ in train.fit(tuner, inputs, setting.targets, run.config, 0)]
-    assert exact[0] < losses[0]
-
-
-@pytest.mark.parametrize(
-    ("wanted", "runs_on", "device", "chosen"),
-    [("auto", "both@0", "cpu", "fp32"), ("bf16", "both@0", "cpu", "bf16"), ("auto", "features", "cuda", "fp32"),
-     ("fp32", "both@0", "cuda", "fp32")],
-)  # fmt: skip
-def test_precision(wanted, runs_on, device, chosen, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert train.choose_precision(wanted, runs_on, torch.device(device)) == chosen
-    assert train.choose_precision("auto", "text", torch.device("cuda")) == "bf16"
+    assert losses("fp32")[0] < half[0]

@@ -18,7 +18,8 @@ from engine.types import RunSpec
 
 REFUSED = {
     ("mobileclip", "visual_prompt"), ("mobileclip", "visual_prompt_deep"),
-    ("resnet", "visual_prompt"), ("resnet", "visual_prompt_deep"), ("resnet", "lora"),
+    ("resnet", "visual_prompt"), ("resnet", "visual_prompt_deep"), ("resnet", "lora"), ("resnet", "distill"),
+    ("mobileclip", "image_prompt"), ("resnet", "image_prompt"),
     *((kind, "prefix_tuning") for kind in OPEN_CLIP),
     ("mobileclip", "adapter"), ("resnet", "adapter"),
     ("siglip", "prolip"), ("siglip_timm", "prolip"), ("resnet", "prolip"),
@@ -55,11 +56,11 @@ def run(request, family, task_images):
     return make_run(method, family, task_images)
 
 
-def make_run(method: str, backbone, task_images, epochs: int = 15) -> train.Run:
+def make_run(method: str, backbone, task_images, epochs: int = 15, **more) -> train.Run:
     """Few epochs at a rate that suits a random tower; a weak cache, which leaves Tip-Adapter-F something to learn."""
     chosen = episode.build(LABELS, [image.label for image in task_images], 4)
     cache = {"alpha": 0.1, "beta": 1.0} if method == "tip_adapter_f" else {}
-    settings = short(method, epochs=epochs, **cache) | FITTING.get(method, {})
+    settings = short(method, epochs=epochs, **cache) | FITTING.get(method, {}) | more
     if "epochs" in settings:
         settings["lr"] = 2e-4 if registry.get(method).family == "weights" else 1e-2
         if method in ROWS:
@@ -131,11 +132,40 @@ def test_refusals(method, family, task_images):
     obstacle = why_not(method, family)
     assert (obstacle is not None) == ((kind_of(family), method) in REFUSED)
     if obstacle:
-        assert obstacle.key in ("method_needs", "no_such_layers", "no_prefix_attention")
+        assert obstacle.key in ("method_needs", "no_such_layers", "no_prefix_attention", "patches_need_tokens")
         assert "Choose" in str(obstacle)
         chosen = episode.build(LABELS, [image.label for image in task_images], 4)
         with pytest.raises(BadConfig, match="Choose"):
             train.Run(RunSpec(family.id, method, chosen), task_images, family, cache=Cache())
+
+
+def test_a_border_is_trained_on_every_image_tower(family, task_images):
+    run = make_run("image_prompt", family, task_images, form="border")
+    setting = run._setting(run.spec.episode.final_support)
+    tuner = run.method.tuner()(run.config, setting)
+    start = train.predict(tuner, run.store, range(len(run.store)))
+    expected = family.logits(run.store.features(), setting.ensemble)
+    torch.testing.assert_close(start, expected, atol=1e-4, rtol=1e-4)  # nothing is added yet
+    assert tuner.pixels.numel() == run.method.count(family.shape, run.config, 3, 12)
+    learns(tuner, run, setting)
+
+
+def test_loose_patches_are_embedded_as_those_of_an_image(family):
+    """All patches of one image: their mean is that of its tokens, but for what a norm after the positions changes."""
+    if not family.vision.has_tokens:
+        with pytest.raises(NotImplementedError):
+            family.vision.embed_patches(torch.zeros(1, 3, 8, 8))
+        return
+    from engine.methods.image_prompt import cut
+
+    picture, shape = torch.randn(3, family.shape.image_size, family.shape.image_size), family.shape
+    loose = family.vision.embed_patches(cut(picture, shape.patch))
+    own = family.vision.embed(picture[None])[0, family.vision.prefix :]
+    assert loose.shape == own.shape
+    normed = torch.allclose(loose.mean(1), torch.zeros(len(loose)), atol=1e-4)
+    if not normed:  # no norm stands between positions and blocks
+        torch.testing.assert_close(loose.mean(0), own.mean(0), atol=1e-5, rtol=1e-4)
+    assert torch.corrcoef(torch.stack([loose.flatten(), own.flatten()]))[0, 1] > 0.5
 
 
 def test_lora_takes_layers_of_one_tower_only(family):
@@ -199,6 +229,8 @@ def said(obstacle: BadConfig) -> str:
     """An obstacle in a cell."""
     if obstacle.key == "no_prefix_attention":
         return "transformers' towers only"
+    if obstacle.key == "patches_need_tokens":
+        return "border only"
     return f"no {obstacle.values['needed']}" if "needed" in obstacle.values else "text tower only"
 
 

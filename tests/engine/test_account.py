@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from engine import account
+from engine.follow import Work
 
 
 def test_meter_sees_memory_that_is_given_back():
@@ -47,6 +48,7 @@ def test_speed_is_measured_once_and_kept(fresh_cache, monkeypatch):
     first = account.speed("cpu")
     assert 1e8 < first.flops < 1e14
     assert 1e7 < first.written < 1e13
+    assert 0.01 < first.half < 100
     assert 1e-8 < first.operation < 1e-2
     assert 0 <= first.step < 0.1
     assert 1e-5 < first.image < 1
@@ -60,7 +62,7 @@ def test_speed_is_measured_once_and_kept(fresh_cache, monkeypatch):
 
 @pytest.mark.parametrize("damaged", ["", "[]", "{", '{"KEY": {"flops": 1}}', '{"KEY": 3}'])
 def test_a_damaged_speed_file_is_measured_again(fresh_cache, monkeypatch, damaged):
-    speed = account.Speed(1e9, 1e9, 1e-6, 1e-4, 1e-3)
+    speed = account.Speed(1e9, 2, 1e9, 1e-6, 1e-4, 1e-3)
     monkeypatch.setattr(account, "measure", lambda device: speed)
     fresh_cache.parent.mkdir()
     fresh_cache.write_text(damaged.replace("KEY", account.machine("cpu")))
@@ -71,9 +73,11 @@ def test_a_damaged_speed_file_is_measured_again(fresh_cache, monkeypatch, damage
 def test_a_cache_folder_that_cannot_be_made_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CTL_CACHE", str(tmp_path / "file"))
-    speed = account.Speed(1e9, 2e9, 1e-6, 1e-4, 1e-3)
+    speed = account.Speed(1e9, 4, 2e9, 1e-6, 1e-4, 1e-3)
     monkeypatch.setattr(account, "measure", lambda device: speed)
     account.speed.cache_clear()
     assert account.speed("cpu") == speed
     account.speed.cache_clear()
-    assert speed.seconds(1e9, 2e9, 1e6) == pytest.approx(3)
+    work = Work(flops=1e9, written=2e9, operations=1_000_000)
+    assert speed.seconds(work) == pytest.approx(3)
+    assert speed.seconds(work, "bf16") == pytest.approx(2.25)

@@ -9,6 +9,8 @@ from torch.nn.functional import normalize, one_hot
 from engine import registry, train
 from engine.backbones.base import FEATURES, POOLED
 from engine.errors import BadConfig
+from engine.features import Cache, FeatureStore
+from engine.images import read_image
 from engine.methods.base import Setting
 from engine.methods.prompt_tuning import place
 from engine.methods.tip_adapter import leave_one_out
@@ -134,6 +136,75 @@ def test_visual_prompt_against_a_plain_forward(tiny, setting):
         hidden = block(hidden, None)
     pooled = tiny.model.vision_model.post_layernorm(hidden[:, 0])
     torch.testing.assert_close(tuner.image_features(tokens), normalize(tiny.model.visual_projection(pooled), dim=-1))
+
+
+def test_image_prompt_against_a_plain_forward(tiny, setting):
+    tuner, tower = build("image_prompt", setting, tokens=3), tiny.model.vision_model
+    parts, tokens = tower.embeddings, torch.randn(2, 5, 48)
+    flat = parts.patch_embedding.weight.flatten(1)  # (D, 3 p p)
+    prompts = torch.stack([flat @ patch.flatten() for patch in tuner.pixels])
+    prompts = tower.pre_layrnorm(prompts + parts.position_embedding.weight[1:].mean(0))
+    hidden = torch.cat([tokens[:, :1], prompts.expand(2, -1, -1), tokens[:, 1:]], dim=1)
+    for block in tower.encoder.layers:
+        hidden = block(hidden, None)
+    expected = normalize(tiny.model.visual_projection(tower.post_layernorm(hidden[:, 0])), dim=-1)
+    torch.testing.assert_close(tuner.image_features(tokens), expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_border_is_added_to_the_pixels(tiny, setting):
+    tuner, pixels = build("image_prompt", setting, form="border", border=3), torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(tuner.image_features(pixels), tiny.encode_image(pixels))
+    tuner.pixels.copy_(torch.randn_like(tuner.pixels))
+    framed, flat = pixels.clone(), iter(tuner.pixels.T)
+    for y in range(16):
+        for x in range(16):
+            if min(x, y, 15 - x, 15 - y) < 3:
+                framed[:, :, y, x] += next(flat)
+    assert next(flat, None) is None
+    torch.testing.assert_close(tuner.image_features(pixels), tiny.encode_image(framed), atol=1e-5, rtol=1e-4)
+
+
+def test_a_border_wider_than_the_image_is_refused(tiny):
+    spec = registry.get("image_prompt")
+    wide, widest = (spec.configure(settings={"form": "border", "border": b}) for b in (8, 7))
+    assert registry.why_not(spec, tiny, widest) is None
+    assert "between 0 and 7" in str(registry.why_not(spec, tiny, wide))
+
+
+def alike(first, second) -> bool:
+    """Whether two pictures differ by rounding at most: the start is kept in half precision."""
+    return bool((abs(first.astype(int) - second.astype(int)) <= 1).all())
+
+
+@pytest.mark.parametrize(("tokens", "size"), [(4, (16, 16)), (5, (16, 24))])
+def test_patches_start_from_a_training_image(tiny, setting, task_images, tokens, size):
+    """The picture before training is the training image that the seed chose, shrunk; after, it is what was trained."""
+    store = FeatureStore(tiny, task_images, Cache())
+    seen = []
+    for seed in (1, 1, 2):
+        tuner = build("image_prompt", Setting(**{**vars(setting), "seed": seed}), tokens=tokens)
+        assert list(tuner.prepare(store, [3, 14, 30])) == [(1, 1)]
+        (part,) = tuner.learned()
+        assert part.before.shape == (*size, 3) and alike(part.before, part.after)
+        seen.append(part.before)
+    assert (seen[0] == seen[1]).all() and (seen[0] != seen[2]).any()
+    if tokens == 4:  # as large as the image itself, so nothing was shrunk
+        pictures = tiny.load_pixels([read_image(task_images[i].path) for i in (3, 14, 30)]).permute(0, 2, 3, 1)
+        assert any(alike(seen[0], picture.numpy()) for picture in pictures)
+    with torch.no_grad():
+        tuner.pixels[0] = 100
+    (part,) = tuner.learned()
+    assert (part.after[:8, :8] == 255).all() and (part.before == seen[2]).all()
+    assert alike(part.after[8:, :8], part.before[8:, :8])
+
+
+def test_a_border_is_shown_on_grey(setting):
+    (part,) = build("image_prompt", setting, form="border", border=2, init="noise").learned()
+    assert part.after.shape == (16, 16, 3) and (part.after[2:-2, 2:-2] == 128).all()
+    assert part.after[:2].std() > 30
+    (still,) = build("image_prompt", setting, form="border", border=2).learned()
+    assert (still.after == 128).all()
 
 
 @pytest.mark.parametrize(("towers", "last", "stage"), [("both", 0, 0), ("vision", 1, 2), ("text", 2, FEATURES)])

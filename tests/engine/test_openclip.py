@@ -19,6 +19,7 @@ from engine.backbones.base import (
     VISION_TOKENS,
 )
 from engine.backbones.split_attention import SplitAttention, split_block, splittable
+from engine.features import Cache, FeatureStore
 
 TEXTS = ["a photo of a cat.", "dog", "a very long sentence about nothing " * 20, "Fire   truck!"]
 
@@ -67,6 +68,19 @@ def test_any_stage_leads_to_the_same_features(pair):
         for stage in (*range(len(backbone.vision.blocks) + 1), POOLED):
             part = backbone.vision.advance(pixels, PIXELS, stage)
             torch.testing.assert_close(backbone.vision.advance(part, stage, FEATURES), whole, atol=1e-6, rtol=1e-5)
+
+
+def test_what_is_encoded_with_channels_last_is_kept_in_the_usual_order(pair, task_images):
+    backbone, _ = pair
+    store = FeatureStore(backbone, task_images[:3], Cache())
+    pixels = store.fresh(PIXELS, range(3))
+    for stage in (0, len(backbone.vision.blocks), FEATURES):
+        found = store.fresh(stage, range(3))
+        assert found.is_contiguous()
+        with torch.no_grad():
+            torch.testing.assert_close(found, backbone.vision.advance(pixels, PIXELS, stage), atol=1e-4, rtol=1e-4)
+    last = backbone.vision.memory_format == torch.channels_last
+    assert last == (not backbone.vision.has_tokens)
 
 
 def test_shape_says_the_sizes(pair):

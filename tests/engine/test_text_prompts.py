@@ -123,7 +123,9 @@ def test_p_tuning_stands_where_it_should_and_its_encoder_can_go(tiny, setting, e
     assert torch.equal(kept.text_features(), before)
     assert {name: p.numel() for name, p in kept.saved().items()} == {"vectors": 5 * 32}
     assert not any("encoder" in name for name, _ in kept.named_parameters())
-    assert kept.layout("cat") == ["v1", "v2", "v3", "photo", "of", "cat", "v4", "v5", "."]
+    pieces = kept.learned()[0].layout
+    assert [piece.text for piece in pieces] == ["v1", "v2", "v3", "photo of cat", "v4", "v5", "."]
+    assert [piece.trained for piece in pieces] == [True, True, True, False, True, True, False]
 
 
 def test_p_tuning_is_not_without_vectors():

@@ -1,0 +1,144 @@
+"""The command ``compare``: many methods on one task."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import MESSAGES, BadConfig, messages
+
+if TYPE_CHECKING:
+    from engine.compare import Comparison, Event, Row
+
+messages(
+    compare_bad_list="--{name} {text!r} is not a list of whole numbers by comma, such as {example}.",
+)
+
+COLUMNS = (
+    "method", "shots", "seed", "status", "accuracy", "low", "high", "zero_shot_ensemble", "verdict", "p_value", "test",
+    "trainable_parameters", "peak_memory_bytes", "memory_kind", "forecast_memory_bytes", "seconds_features",
+    "seconds_train", "seconds_evaluate", "adapter_bytes", "backbone", "preset", "precision", "error",
+)  # fmt: skip
+"""Of the CSV file."""
+
+
+def arguments(sub: argparse.ArgumentParser) -> None:
+    """Add the command's options; those that describe the task are there already."""
+    sub.add_argument("--methods", default="quick", help="quick, all, a family, or methods by comma (default: quick)")
+    sub.add_argument(
+        "--shots", default="", help="training images a label, by comma (default: 1,2,4,8,16 as far as the images go)"
+    )
+    sub.add_argument("--seeds", default="0,1,2", help="draws of the training images, by comma (default: 0,1,2)")
+    sub.add_argument("--preset", default="budget", help="budget or paper")
+    sub.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the training steps")
+    sub.add_argument("--again", action="store_true", help="run everything again, also what was run before")
+    sub.add_argument("--csv", type=Path, metavar="FILE", help="write the runs as a table")
+
+
+def run(options: argparse.Namespace) -> tuple[Any, str]:
+    """Compare methods; what was run before on the same images and settings is not run again."""
+    from engine.cli import read_task
+    from engine.compare import Request, compare
+
+    request = Request(
+        tuple(name.strip() for name in options.methods.split(",") if name.strip()),
+        whole_numbers("shots", options.shots, "1,2,4"), whole_numbers("seeds", options.seeds, "0,1,2"),
+        options.preset, options.templates, options.precision,
+    )  # fmt: skip
+    stop = threading.Event()
+    with tempfile.TemporaryDirectory() as work:
+        images, labels, backbone = read_task(options, Path(work))
+        comparison = shown(compare(request, images, labels, backbone, stop=stop, fresh=options.again))
+    for note in comparison.notes:
+        print(MESSAGES[note.key].format(**dict(note.values)), file=sys.stderr)
+    if options.csv:
+        write_csv(comparison, options.csv)
+    return comparison.to_json(), compare_table(comparison)
+
+
+def whole_numbers(name: str, text: str, example: str) -> tuple[int, ...]:
+    """Numbers by comma. Raises BadConfig."""
+    try:
+        numbers = tuple(int(part) for part in text.split(",")) if text.strip() else ()
+    except ValueError as error:
+        raise BadConfig("compare_bad_list", name=name, text=text, example=example) from error
+    if any(number < 0 for number in numbers):
+        raise BadConfig("compare_bad_list", name=name, text=text, example=example)
+    return numbers
+
+
+def shown(events: Iterator[Event]) -> Comparison:
+    """Go through a comparison with a bar on stderr, or with a line a row where that is no terminal."""
+    from tqdm import tqdm
+
+    with tqdm(disable=not sys.stderr.isatty(), unit="run", dynamic_ncols=True) as bar:
+        rows = 0
+        try:
+            for event in events:
+                if event.kind == "planned":
+                    bar.reset(event.total)
+                elif event.kind == "features":
+                    bar.set_postfix_str(f"features {event.done}/{event.total}")
+                elif event.job:
+                    left = "" if event.seconds_left is None else f", about {event.seconds_left:.0f} s left"
+                    bar.set_postfix_str(f"{event.job.spec.method}, {event.job.spec.episode.shots} shots{left}")
+                elif event.row:
+                    rows = event.done
+                    bar.update()
+                    if bar.disable or event.row.error:
+                        tqdm.write(f"{event.done}/{event.total} {row_line(event.row)}", file=sys.stderr)
+                if event.comparison:
+                    return event.comparison
+        except KeyboardInterrupt:
+            tqdm.write(f"{rows} rows are kept; the same command goes on from there.", file=sys.stderr)
+            raise
+    raise AssertionError("a comparison ends with its last event")
+
+
+def row_line(row: Row) -> str:
+    """A row for people."""
+    where = row.method if row.shots is None else f"{row.method}, {row.shots} shots, seed {row.seed}"
+    if not row.result:
+        return f"{where}: {row.message}"
+    return f"{where}: {row.result['accuracy']['tuned']:.1%}{' (from before)' if row.reused else ''}"
+
+
+def compare_table(comparison: Comparison) -> str:
+    """The runs for people."""
+    from engine.cli import table
+
+    rows: list[list[Any]] = []
+    for row in comparison.rows:
+        result = row.result
+        if not result:
+            rows.append([row.method, row.shots or "", "" if row.seed is None else row.seed, row.message])
+            continue
+        low, high = result["interval95"]["tuned"]
+        rows.append([
+            row.method, row.shots, row.seed, f"{result['accuracy']['tuned']:.1%}", f"{low:.1%} to {high:.1%}",
+            result["verdict"], f"{result['trainable_parameters']:,}", f"{sum(result['seconds'].values()):.1f}",
+            f"{result['adapter_bytes'] / 1024:.0f}",
+        ])  # fmt: skip
+    head = ["method", "shots", "seed", "accuracy", "95 % interval", "against zero-shot", "trained", "s", "KB"]
+    return table(head, [[*row, *[""] * (len(head) - len(row))] for row in rows])
+
+
+def write_csv(comparison: Comparison, path: Path) -> None:
+    """One line a run."""
+    with path.open("w", newline="", encoding="utf8") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        for row in comparison.rows:
+            found: dict[str, Any] = dict(row.to_json())
+            if row.result:
+                low, high = found["interval95"]["tuned"]
+                found |= {"low": low, "high": high, "zero_shot_ensemble": found["accuracy"]["zero_shot_ensemble"]}
+                found |= {f"seconds_{part}": spent for part, spent in found["seconds"].items()}
+                found["accuracy"] = found["accuracy"]["tuned"]
+            writer.writerow({**found, "error": row.message})

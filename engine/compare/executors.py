@@ -1,0 +1,110 @@
+"""Where runs are done: in this process, one after the other. Other places have the same interface."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from engine import registry, store
+from engine.backbones.base import Backbone
+from engine.compare.plan import Job, note_of, tier
+from engine.compare.results import Measured, measured
+from engine.errors import LabError, messages
+from engine.features import SHARED, Cache
+from engine.images import ImageFile
+from engine.train import Run, Stopped
+from engine.types import Note, Progress
+
+messages(
+    compare_no_memory="{method} ran out of memory, and the other runs went on. Choose a method that trains less, a "
+    "smaller batch_size or a smaller backbone.",
+    compare_broke="{method} stopped because of an unexpected error ({reason}), and the other runs went on.",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What all runs of a comparison share."""
+
+    images: tuple[ImageFile, ...]
+    backbone: Backbone
+    cache: Cache = SHARED
+    """Holds the features of all images when the first run starts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """News of a job: it starts (neither field), goes on, or has ended."""
+
+    job: Job
+    progress: Progress | None = None
+    ended: Measured | Note | None = None
+    """What it measured, or why it failed."""
+
+
+class Executor(Protocol):
+    """Does jobs. A job that fails ends with a note; no job's failure ends another."""
+
+    def run(self, bench: Bench, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Turn]:
+        """Do the jobs in about their order; each one's last turn has ``ended``. Returns soon after ``stop`` is set;
+        jobs under way then end without a last turn."""
+
+
+class InProcess:
+    """One run after the other, here; with progress."""
+
+    def run(self, bench: Bench, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Turn]:
+        """See :class:`Executor`."""
+        for job in jobs:
+            if stop.is_set():
+                return
+            yield Turn(job)
+            try:
+                with closing(attempt(job, bench, stop)) as news:
+                    for item in news:
+                        progress, ended = (item, None) if isinstance(item, Progress) else (None, item)
+                        yield Turn(job, progress, ended)
+            except Stopped:
+                return
+
+
+def attempt(job: Job, bench: Bench, stop: threading.Event) -> Generator[Progress | Measured | Note]:
+    """Do one run; the last item is what it measured, or a note about what went wrong. Raises Stopped."""
+    method = registry.get(job.spec.method)
+    ended: Measured | Note | None = None
+    try:
+        for item in Run(job.spec, bench.images, bench.backbone, stop, bench.cache).go():
+            if isinstance(item, Progress):
+                yield item
+            else:
+                with tempfile.TemporaryDirectory() as folder:
+                    ended = measured(item, store.save(item, folder))
+                del item  # the tuner goes before the next run comes
+    except Stopped:
+        raise
+    except LabError as error:
+        ended = note_of(error)
+    except Exception as error:  # whatever a method does, the other runs go on
+        ended = unexpected(method.name, error)
+    if tier(method) > 1:  # twins of a tower hold each other in circles
+        gc.collect()
+    if isinstance(ended, Note) and bench.backbone.device.type == "cuda":
+        torch.cuda.empty_cache()
+    assert ended is not None, "a run ends with its outcome"
+    yield ended
+
+
+def unexpected(method: str, error: Exception) -> Note:
+    """The sentence for an error that is none of the lab's own."""
+    text = str(error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in text:
+        return Note("compare_no_memory", (("method", method),))
+    reason = f"{type(error).__name__}: {text.splitlines()[0]}" if text.strip() else type(error).__name__
+    return Note("compare_broke", (("method", method), ("reason", reason[:200])))

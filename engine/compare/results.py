@@ -1,0 +1,174 @@
+"""Results of runs on disk, found by their content, and the rows of a comparison."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine import account
+from engine.compare.plan import FORMAT, Job
+from engine.errors import MESSAGES, BadConfig, messages
+from engine.train import Outcome
+from engine.types import Note
+
+DONE, FAILED, SKIPPED = "done", "failed", "skipped"
+
+messages(
+    compare_disk="Results cannot be written to {folder} ({reason}). Free some space there, or let CTL_CACHE name "
+    "another folder.",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a run leaves: plain data and arrays of its n test images.
+
+    ``arrays``: ``tested`` ``(n,)`` int32 positions of the images, ``target`` and ``predicted`` ``(n,)`` int32 classes,
+    ``correct`` ``(n,)`` float32 share of the image's tests that were right, 0 to 1 (folds that repeat test an image
+    more than once), ``probabilities`` ``(n, K)`` float16 of the tuned model.
+    """
+
+    result: Mapping[str, Any]
+    """``RunResult.to_json()``."""
+    arrays: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A run of a comparison, or a method that did not run."""
+
+    key: str
+    method: str
+    shots: int | None
+    seed: int | None
+    """None, like ``shots``, where the method does not run at all."""
+    status: str
+    """``done``, ``failed``, or ``skipped``: the backbone lacks something, or the method is not quick here."""
+    result: Mapping[str, Any] | None = None
+    """``RunResult.to_json()``; with ``damage`` where that was measured: its ``loss`` is the share of accuracy lost on
+    labels that were not tuned on."""
+    error: Note | None = None
+    """Why it failed or was skipped."""
+    reused: bool = False
+    """Whether the result was there already."""
+    file: Path | None = None
+    """Its arrays."""
+
+    @classmethod
+    def without(cls, job: Job, status: str, error: Note) -> Row:
+        """The row of a run that has no result."""
+        return cls(job.key, job.spec.method, job.spec.episode.shots, job.spec.seed, status, error=error)
+
+    @property
+    def message(self) -> str:
+        """The error's sentence in English; empty without an error."""
+        return MESSAGES[self.error.key].format(**dict(self.error.values)) if self.error else ""
+
+    @cached_property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        if self.file is None:
+            raise ValueError(f"the run of {self.method} has no arrays: it is {self.status}")
+        with np.load(self.file, allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of :class:`Measured`, read when they are first asked for."""
+        return self._arrays
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of ``tune --json`` with the row's status and error."""
+        error = None
+        if self.error:
+            error = {"key": self.error.key, "values": dict(self.error.values), "sentence": self.message}
+        own = {"key": self.key, "status": self.status, "reused": self.reused, "error": error}
+        return {**own, "method": self.method, "shots": self.shots, "seed": self.seed, **(self.result or {})}
+
+
+class Results:
+    """Results by key in a folder: ``KEY.json``, and ``KEY.npz`` beside it. The first is written last and in one go,
+    so that a run that was cut short has none.
+
+    Args:
+        folder: ``results`` in :func:`engine.account.cache_folder` by default.
+    """
+
+    def __init__(self, folder: str | Path | None = None):
+        self.folder = Path(folder) if folder else account.cache_folder() / "results"
+
+    def find(self, job: Job) -> Row | None:
+        """The row of a run that was done before; None where there is none, or it cannot be read."""
+        file = self._file(job.key, "json")
+        try:
+            found = json.loads(file.read_text(encoding="utf8"))
+            with zipfile.ZipFile(file.with_suffix(".npz")) as arrays:
+                whole = arrays.testzip() is None
+        except (OSError, ValueError, zipfile.BadZipFile):
+            return None
+        if not whole or not isinstance(found, dict) or found.get("format") != FORMAT:
+            return None
+        return self._row(job, found["result"], True)
+
+    def keep(self, job: Job, measured: Measured) -> Row:
+        """Write a result; returns its row. Raises BadConfig where the folder cannot be written to."""
+        file = self._file(job.key, "json")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with Replacing(file.with_suffix(".npz")) as fresh, fresh.open("wb") as stream:
+                np.savez_compressed(stream, **measured.arrays)  # type: ignore[arg-type]
+            with Replacing(file) as fresh:
+                content = {"format": FORMAT, "result": dict(measured.result)}
+                fresh.write_text(json.dumps(content, ensure_ascii=False), encoding="utf8")
+        except OSError as error:
+            raise BadConfig("compare_disk", folder=str(self.folder), reason=error.strerror or str(error)) from error
+        return self._row(job, measured.result, False)
+
+    def _row(self, job: Job, result: Mapping[str, Any], reused: bool) -> Row:
+        file = self._file(job.key, "npz")
+        return Row(
+            job.key, job.spec.method, job.spec.episode.shots, job.spec.seed, DONE, result, reused=reused, file=file
+        )
+
+    def _file(self, key: str, ending: str) -> Path:
+        return self.folder / key[:2] / f"{key}.{ending}"
+
+
+class Replacing:
+    """A temporary file that takes its target's place when the block ends well, and goes otherwise."""
+
+    def __init__(self, target: Path):
+        self.target, self.fresh = target, target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+
+    def __enter__(self) -> Path:
+        return self.fresh
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            os.replace(self.fresh, self.target)
+        else:
+            self.fresh.unlink(missing_ok=True)
+
+
+def measured(outcome: Outcome, adapter_bytes: int) -> Measured:
+    """What is kept of a finished run; nothing of the tuner."""
+    result, arrays = outcome.result, outcome.arrays
+    tested = np.flatnonzero(arrays["tested"])
+    logits = arrays["tuned"][tested]
+    targets = np.asarray(result.spec.episode.targets)[tested]
+    scale = outcome.setting.backbone.logit_scale
+    return Measured(
+        {**result.to_json(), "adapter_bytes": adapter_bytes},
+        {
+            "tested": tested.astype(np.int32), "target": targets.astype(np.int32),
+            "predicted": logits.argmax(1).astype(np.int32), "correct": arrays["correct"][tested].astype(np.float32),
+            "probabilities": scale.probabilities(logits).astype(np.float16),
+        },
+    )  # fmt: skip

@@ -1,0 +1,191 @@
+"""A comparison in progress: what is on disk already, the rest cheapest first, row by row."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from engine.backbones.base import FEATURES, Backbone
+from engine.compare.executors import Bench, Executor, InProcess
+from engine.compare.plan import Job, Plan, Request, cheapest_first, make_plan
+from engine.compare.results import DONE, FAILED, SKIPPED, Results, Row
+from engine.errors import BadConfig, messages
+from engine.features import SHARED, Cache, FeatureStore
+from engine.images import ImageFile
+from engine.train import Stopped
+from engine.types import Label, Note, Progress
+
+messages(
+    compare_all_failed="None of the {count} runs could be done. The first one: {reason}",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The rows of a comparison, in the order in which they came."""
+
+    request: Request
+    backbone: str
+    labels: tuple[Label, ...]
+    image_names: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[Note, ...]
+    """What there is to know about the split."""
+    seconds: float
+    """Spent now, results that were there already not counted."""
+    stopped: bool
+
+    @property
+    def done(self) -> tuple[Row, ...]:
+        """Rows with a result."""
+        return tuple(row for row in self.rows if row.status == DONE)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "backbone": self.backbone, "labels": [asdict(label) for label in self.labels],
+            "images": len(self.image_names), "request": asdict(self.request),
+            "runs": [row.to_json() for row in self.rows], "seconds": self.seconds, "stopped": self.stopped,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Event:
+    """A moment of a comparison."""
+
+    kind: str
+    """``planned``, ``features``, ``started``, ``progress``, ``row`` or, at last, ``finished``."""
+    done: int
+    """Rows that are there; images, for ``features``."""
+    total: int
+    """Rows that there will be; images, for ``features``."""
+    job: Job | None = None
+    """Of ``started`` and ``progress``."""
+    progress: Progress | None = None
+    """Of ``progress``."""
+    row: Row | None = None
+    """Of ``row``."""
+    seconds_left: float | None = None
+    """Expected for the runs that were forecast so far, where some were."""
+    comparison: Comparison | None = None
+    """Of ``finished``."""
+
+
+def compare(
+    request: Request,
+    images: Sequence[ImageFile],
+    labels: Sequence[Label],
+    backbone: Backbone,
+    results: Results | None = None,
+    executor: Executor | None = None,
+    stop: threading.Event | None = None,
+    fresh: bool = False,
+    cache: Cache = SHARED,
+) -> Iterator[Event]:
+    """Run methods x shots x seeds and yield what happens.
+
+    All methods see the same split for a number of shots and a seed. What was run before on the same pictures, weights
+    and settings is not run again, so a comparison that was interrupted goes on where it was. A run that fails is a
+    row with its error, and the others go on.
+
+    Args:
+        images: the labelled task.
+        results: where results are kept; the user's cache folder by default.
+        executor: where runs are done; in this process by default.
+        stop: set it to stop soon; what is done stays.
+        fresh: run everything, also what is there already.
+
+    Raises:
+        LabError: before the first event, where the request cannot be met; at the end, where no run could be done.
+    """
+    plan = make_plan(request, images, labels, backbone)
+    bench = Bench(plan.images, backbone, cache)
+    running = _Running(plan, bench, results or Results(), executor or InProcess(), stop or threading.Event())
+    yield from running.go(fresh)
+
+
+class _Running:
+    """The state of one comparison."""
+
+    def __init__(self, plan: Plan, bench: Bench, results: Results, executor: Executor, stop: threading.Event):
+        self.plan, self.bench, self.results, self.executor, self.stop = plan, bench, results, executor, stop
+        self.rows: list[Row] = []
+        self.total = len(plan.jobs) + len(plan.skipped)
+        self.ahead: dict[str, float] = {}  # key -> expected seconds of runs that were forecast and are not done
+
+    def go(self, fresh: bool) -> Iterator[Event]:
+        started = time.perf_counter()
+        yield Event("planned", 0, self.total)
+        for method, reason in self.plan.skipped:
+            yield self._row(Row("", method, None, None, SKIPPED, error=reason))
+        left = []
+        for job in self.plan.jobs:
+            row = None if fresh else self.results.find(job)
+            if row:
+                yield self._row(row)
+            else:
+                left.append(job)
+        if left:
+            try:
+                yield from self._features()
+                yield from self._run(left)
+            except Stopped:
+                pass
+        yield self._finished(time.perf_counter() - started)
+
+    def _features(self) -> Iterator[Event]:
+        """The one pass over all images that every run needs."""
+
+        def check() -> None:
+            if self.stop.is_set():
+                raise Stopped
+
+        store = FeatureStore(self.bench.backbone, self.bench.images, self.bench.cache, check)
+        for done, total in store.prefetch(FEATURES, range(len(store))):
+            yield Event("features", done, total)
+
+    def _run(self, left: Sequence[Job]) -> Iterator[Event]:
+        late: list[Row] = []
+        jobs = cheapest_first(
+            self.plan, left, self.bench.backbone, self.stop.is_set,
+            lambda job, reason: late.append(Row.without(job, SKIPPED, reason)), self._expect,
+        )  # fmt: skip
+        for turn in self.executor.run(self.bench, jobs, self.stop):
+            while late:
+                yield self._row(late.pop(0))
+            if isinstance(turn.ended, Note):
+                yield self._row(Row.without(turn.job, FAILED, turn.ended))
+            elif turn.ended is not None:
+                yield self._row(self.results.keep(turn.job, turn.ended))
+            else:
+                kind = "progress" if turn.progress else "started"
+                yield self._event(kind, job=turn.job, progress=turn.progress)
+        while late:
+            yield self._row(late.pop(0))
+
+    def _expect(self, jobs: Sequence[Job]) -> None:
+        self.ahead |= {job.key: job.seconds for job in jobs}
+
+    def _row(self, row: Row) -> Event:
+        self.rows.append(row)
+        self.ahead.pop(row.key, None)
+        return self._event("row", row=row)
+
+    def _event(self, kind: str, **fields: Any) -> Event:
+        seconds = sum(self.ahead.values()) if self.ahead else None
+        return Event(kind, len(self.rows), self.total, seconds_left=seconds, **fields)
+
+    def _finished(self, seconds: float) -> Event:
+        plan = self.plan
+        failed = [row for row in self.rows if row.status == FAILED]
+        if failed and not any(row.status == DONE for row in self.rows) and not self.stop.is_set():
+            raise BadConfig("compare_all_failed", count=len(failed), reason=failed[0].message)
+        notes = dict.fromkeys(note for episode in plan.episodes for note in episode.notes)
+        comparison = Comparison(
+            plan.request, self.bench.backbone.id, plan.labels, tuple(image.name for image in plan.images),
+            tuple(self.rows), tuple(notes), seconds, self.stop.is_set(),
+        )  # fmt: skip
+        return self._event("finished", comparison=comparison)
