@@ -43,6 +43,7 @@ def letters(spec: MethodSpec, config: Any, shape: Shape, K: int, N: int) -> dict
     numbers = {
         **{name: value for name, value in settings.items() if type(value) in (int, float)},
         "K": K, "N": N, "P": shape.embedding, "Dt": shape.text_width, "Dv": shape.vision_width,
+        "p": shape.patch,
     }  # fmt: skip
     for letter, name in (("M", "tokens"), ("r", "rank")):
         if hasattr(config, name):

@@ -400,7 +400,7 @@ def test_learn_shows_where_a_method_trains(browser, server):
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.click("#language label >> nth=1")
         page.wait_for_function("document.querySelector('#lesson').innerText.includes('이미지 타워')")
-        assert page.locator("#glossary").inner_text().startswith("용어 풀이")
+        page.wait_for_function("document.querySelector('#glossary').innerText.startsWith('용어 풀이')")
         page.click("#learn-use")
         page.wait_for_function("document.querySelector('#method-panel').innerText.includes('층마다')")
         assert page.is_visible("#tune-button")
