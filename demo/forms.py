@@ -29,6 +29,8 @@ class Control:
     choices: tuple[Any, ...] = ()
     whole: bool = False
     """Whether a number has no decimals."""
+    lines: int = 1
+    """Lines of a text."""
     offers: str = ""
     """What a text may name, a key of what :func:`component` is given."""
 
@@ -53,8 +55,15 @@ def control(method: str, field: dataclasses.Field, value: Any, t: Translator) ->
         high,
         tuple(choices or ()),
         str(field.type) == "int",
+        field.metadata.get("lines", 1),
         field.metadata.get("offers", ""),
     )
+
+
+def rows(fields: list[Control]) -> list[list[Control]]:
+    """Controls two a row; a text of several lines has its row to itself, before the others."""
+    wide, narrow = ([field for field in fields if (field.lines > 1) == alone] for alone in (True, False))
+    return [[field] for field in wide] + [narrow[first : first + 2] for first in range(0, len(narrow), 2)]
 
 
 def component(
@@ -86,7 +95,7 @@ def component(
         return gr.Dropdown(choices, value=control.value, allow_custom_value=True, **common)
     if control.kind == "number":  # limits are the engine's to explain, in a sentence
         return gr.Number(control.value, precision=0 if control.whole else None, step=None, **common)
-    return gr.Textbox(control.value, max_lines=1, **common)
+    return gr.Textbox(control.value, lines=control.lines, max_lines=10 if control.lines > 1 else 1, **common)
 
 
 def plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from demo.loading import Loading, entry_of
 from demo.page import GONE, Page, Visit, W, merged
 from demo.session import Workspaces
 from demo.tabs.compare import Compare
+from demo.tabs.learn import Learn
 from demo.tabs.runs import Runs
 from demo.tabs.tune import Tune
 from demo.words import LANGUAGES, Translator, choose
@@ -146,7 +148,8 @@ def build_app(workspaces: Workspaces | None = None) -> gr.Blocks:
         title="CLIP Tuning Lab", analytics_enabled=False, delete_cache=(1800, keep), fill_width=False
     ) as app:
         page = Page(workspaces)
-        header, tune, compare, runs = Header(page), Tune(page), Compare(page), Runs(page)
+        header, tune, runs = Header(page), Tune(page), Runs(page)
+        compare, learn = Compare(page), Learn(page)
         header.build()
         header.build_loading()
         page.notice.render()
@@ -158,18 +161,38 @@ def build_app(workspaces: Workspaces | None = None) -> gr.Blocks:
             ) as compare_tab:
                 compare.build()
             with page.make(
+                gr.Tab, label=W("screen.learn"), id="learn", elem_id="screen-learn", render_children=True
+            ) as learn_tab:
+                learn.build()
+            with page.make(
                 gr.Tab, label=W("screen.runs"), id="runs", elem_id="screen-runs", render_children=True
             ) as runs_tab:
                 runs.build()
         compare.bind(compare_tab)
-        bind(app, page, header, tune, compare, runs, screens, runs_tab)
+        learn.bind(
+            learn_tab, [tune.method.how], screens, lambda visit: tune.method.view(visit.workspace, visit.t),
+            tune.method.outputs,
+        )  # fmt: skip
+        parts = Parts(page, header, tune, compare, learn, runs)
+        bind(app, parts, screens, runs_tab)
     return app
 
 
-def bind(
-    app: gr.Blocks, page: Page, header: Header, tune: Tune, compare: Compare, runs: Runs, screens: Any, runs_tab: Any
-) -> None:
+@dataclass(frozen=True)
+class Parts:
+    """The page and what is on it."""
+
+    page: Page
+    header: Header
+    tune: Tune
+    compare: Compare
+    learn: Learn
+    runs: Runs
+
+
+def bind(app: gr.Blocks, parts: Parts, screens: Any, runs_tab: Any) -> None:
     """Attach the handlers that concern more than one tab."""
+    page, header, tune, runs = parts.page, parts.header, parts.tune, parts.runs
     tune.bind()
     results = [tune.results.open_tab, tune.results.kind]
     method_outputs = tune.method.outputs
@@ -183,12 +206,14 @@ def bind(
         }
 
     runs.bind(runs_tab, reopened, [*tune.outputs, *method_outputs, screens, header.backbone], results)
-    _bind_language(page, header, tune, compare, runs, results)
+    _bind_language(parts, results)
     _bind_backbone(page, header, tune)
     _bind_load(app, page, header, tune)
 
 
-def _bind_language(page: Page, header: Header, tune: Tune, compare: Compare, runs: Runs, results: list[Any]) -> None:
+def _bind_language(parts: Parts, results: list[Any]) -> None:
+    page, header, tune = parts.page, parts.header, parts.tune
+    compare, learn, runs = parts.compare, parts.learn, parts.runs
     words = [component for component, _ in page.bound]
 
     def switch(visit: Visit) -> dict[Any, Any]:
@@ -200,13 +225,14 @@ def _bind_language(page: Page, header: Header, tune: Tune, compare: Compare, run
             tune.show(visit),
             compare.view(visit),
             runs.view(visit.workspace, t),
+            learn.view(visit.workspace, t, visit[learn.method]),
             tune.method.view(visit.workspace, t),
             header.view(visit.workspace.backbone, t),
         )
 
-    screens = [*tune.outputs, *compare.outputs, *runs.outputs, *tune.method.outputs]
+    screens = [*tune.outputs, *compare.outputs, *learn.outputs, *runs.outputs, *tune.method.outputs]
     outputs = [page.language, *words, *screens, header.chip, header.backbone]
-    page.on(header.language.input, switch, [header.language, *results, *compare.shown], outputs)
+    page.on(header.language.input, switch, [header.language, learn.method, *results, *compare.shown], outputs)
     header.language.input(
         None, header.language, None, js="(code) => { window.ctlLanguage && window.ctlLanguage(code); }"
     )

@@ -228,6 +228,7 @@ def settings_of(options: argparse.Namespace) -> tuple[tuple[str, str], ...]:
 def tune(options: argparse.Namespace) -> tuple[Any, str]:
     """One run."""
     from engine import registry, store, train
+    from engine.methods.learned import LearnedTokens
     from engine.types import RunSpec
 
     registry.get(options.method).configure(options.preset, dict(settings_of(options)), options.shots)
@@ -240,6 +241,7 @@ def tune(options: argparse.Namespace) -> tuple[Any, str]:
         outcome = finish(train.Run(spec, images, backbone))
         size = store.save(outcome, options.save or Path(work) / "adapter")
     result = replace(outcome.result, cost=replace(outcome.result.cost, adapter_bytes=size)).to_json()
+    result["learned"] = [part.to_json() for part in outcome.tuner.learned() if isinstance(part, LearnedTokens)]
     return result, tune_table(result)
 
 

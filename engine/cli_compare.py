@@ -47,12 +47,14 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--again", action="store_true", help="run everything again, also what was run before")
     sub.add_argument("--csv", type=Path, metavar="FILE", help="write the runs as a table")
+    sub.add_argument("--report", type=Path, metavar="FILE", help="write everything as one HTML file")
 
 
 def run(options: argparse.Namespace) -> tuple[Any, str]:
     """Compare methods; what was run before on the same images and settings is not run again."""
     from engine.cli import read_task
     from engine.compare import Request, compare
+    from engine.report import command_line, write_report
 
     request = Request(
         tuple(name.strip() for name in options.methods.split(",") if name.strip()),
@@ -63,6 +65,11 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
     with tempfile.TemporaryDirectory() as work:
         images, labels, backbone = read_task(options, Path(work))
         comparison = shown(compare(request, images, labels, backbone, constraints=limits, fresh=options.again))
+        if options.report:
+            write_report(
+                comparison, options.report, images=images, task=Path(options.task).name,
+                command=command_line(comparison, options.task, options.labels or ""),
+            )  # fmt: skip
     for note in comparison.notes:
         print(MESSAGES[note.key].format(**dict(note.values)), file=sys.stderr)
     if options.csv:

@@ -36,6 +36,7 @@ class Method:
             elem_id="method",
         )
         self.panel = gr.HTML("", padding=False, elem_id="method-panel")
+        self.how = page.make(gr.Button, value=W("learn.how"), size="sm", elem_id="how", elem_classes="ctl-link")
         self.preset = page.make(
             gr.Radio,
             choices=[],
@@ -67,9 +68,9 @@ class Method:
         offered = {kind: shelves.offered(workspace, kind, t) for kind in kinds}
         if not fields:
             gr.HTML(f'<p class="ctl-hint">{t("method.no_settings")}</p>', padding=False)
-        for first in range(0, len(fields), 2):
+        for row in forms.rows(fields):
             with gr.Row():
-                for field in fields[first : first + 2]:
+                for field in row:
                     component = forms.component(field, offered)
                     self._listen(component, field.name)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import gradio as gr
 
-from demo import drawings, fragments, tasks
+from demo import drawings, fragments, learned_view, tasks
 from demo.page import Page, Visit, W
 from demo.session import Shown, Workspace
 from demo.words import Translator
 
-TABS = ("scores", "heat", "confusion", "training", "map", "errors")
+TABS = ("scores", "heat", "confusion", "training", "learned", "map", "errors")
 GROUPS = ("fixed", "broken", "still_wrong")
 UNTESTED = ("no_images", "nothing_to_test")
 """Notes that explain why zero-shot has no accuracy."""
@@ -89,6 +89,9 @@ class Results:
     def _build_training(self) -> None:
         self.training = self._plot("training")
 
+    def _build_learned(self) -> None:
+        self.learned = gr.HTML("", padding=False, elem_id="learned")
+
     def _build_map(self) -> None:
         self.map = self._plot("map", "map.hint", elem_classes="map-plot")
 
@@ -123,6 +126,7 @@ class Results:
             self.heat,
             self.confusion,
             self.training,
+            self.learned,
             self.map,
             self.summary,
             *self.titles.values(),
@@ -161,6 +165,8 @@ class Results:
         shown, kind = workspace.shown, kind or "probability"
         if tab == "training":
             return {self.training: drawings.training(shown, t, dark)}
+        if tab == "learned":
+            return {self.learned: learned_view.view(workspace, t)}
         if shown is None or not shown.images:
             return self._nothing(tab)
         if tab == "scores":

@@ -327,10 +327,10 @@ class Backbone(ABC):
 
 
 def without_marks(text: str) -> str:
-    """A decoded text with single spaces where a tokenizer left its marks."""
+    """A decoded text with single spaces where a tokenizer left its marks, and none before a full stop."""
     for mark in SPACES:
         text = text.replace(mark, " ")
-    return " ".join(text.split())
+    return " ".join(text.split()).replace(" .", ".")
 
 
 def mean_position(table: Tensor | None, patches: int) -> Tensor | float:

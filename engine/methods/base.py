@@ -28,15 +28,17 @@ def setting(
     high: float | None = None,
     choices: tuple = (),
     help: str = "",
+    lines: int = 1,
     offers: str = "",
 ) -> Any:
     """A config field with its limits and its meaning (unit included).
 
     Args:
+        lines: of text that a form has room for.
         offers: what a text may name that a page can suggest: ``tasks`` (several, by comma) or ``teachers`` (one).
     """
-    metadata = {"low": low, "high": high, "choices": choices, "help": help, "offers": offers}
-    return dataclasses.field(default=default, metadata=metadata)
+    limits = {"low": low, "high": high, "choices": choices}
+    return dataclasses.field(default=default, metadata={**limits, "help": help, "lines": lines, "offers": offers})
 
 
 @dataclass(frozen=True)

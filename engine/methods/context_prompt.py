@@ -26,8 +26,9 @@ class ContextPromptConfig(TrainConfig):
 
     method = "context_prompt"
     context: str = setting(
-        "a picture with one thing in it | its colour and shape can be seen well | a photo of a",
+        "a picture with one thing in it\nits colour and shape can be seen well\na photo of a",
         help="sentences that stand before every label, one a line or divided by |; the last is nearest",
+        lines=3,
     )
     epsilon: float = setting(
         1.0, 1e-6, 100, help="farthest that a token may move at text width 2048; shrinks with the root of the width"

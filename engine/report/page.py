@@ -237,7 +237,7 @@ class Sections:
         request = self.comparison.request
         done = [row.result for row in self.comparison.rows if row.result]
         versions = done[0]["versions"] if done else {}
-        shots = sorted({row.shots for row in self.comparison.rows if row.status == "done"})
+        shots = sorted({row.shots or 0 for row in self.comparison.rows if row.result})
         facts: list[tuple[str, Any]] = [
             (self.say("seeds"), ", ".join(map(str, request.seeds))),
             (self.say("shots_used"), ", ".join(map(str, shots))),

@@ -362,3 +362,45 @@ def test_words_that_the_backbone_hardly_saw_are_named(browser, server):
         page.press("#labels textarea", "Enter")
         page.wait_for_selector("#reading .ctl-warning")
         assert "hardly saw: zucchini." in page.inner_text("#reading")
+
+
+@pytest.mark.timeout(300)
+def test_what_was_learned_is_shown(browser, server):
+    with visitor(browser, server) as page:
+        start(page, "materials")
+        choose(page, "#method", "Image prompt")
+        open_settings(page)
+        page.wait_for_selector("#setting-form")  # this method's controls, not those of the one before
+        set_epochs(page, 1)
+        tune(page)
+        page.click("#tab-learned-button")
+        page.wait_for_selector(".ctl-pixels img")
+        pictures = page.locator(".ctl-pixels img")
+        assert pictures.count() == 2 and pictures.first.get_attribute("src") != pictures.last.get_attribute("src")
+        assert pictures.first.evaluate("e => [e.naturalWidth, getComputedStyle(e).imageRendering]") == [16, "pixelated"]
+
+
+@pytest.mark.timeout(300)
+def test_context_sentences_are_typed_one_a_line(browser, server):
+    with visitor(browser, server) as page:
+        choose(page, "#method", "Context prompt")
+        open_settings(page)
+        page.fill("#setting-context textarea", "a photo\nof thing")
+        page.locator("#setting-context textarea").blur()
+        page.wait_for_function("/\\b640\\b/.test(document.querySelector('#method-panel').innerText)")  # 4 tokens of 160
+
+
+def test_learn_shows_where_a_method_trains(browser, server):
+    with visitor(browser, server, viewport={"width": 390, "height": 844}) as page:
+        page.click("#how")
+        page.wait_for_function("document.querySelector('#lesson h2')?.innerText === 'Linear probe'")
+        choose(page, "#learn-method", "Deep visual prompt")
+        page.wait_for_function("document.querySelector('#lesson h2').innerText.startsWith('Deep visual')")
+        assert page.locator("#lesson svg circle.ctl-a-trained").count() == 18
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.click("#language label >> nth=1")
+        page.wait_for_function("document.querySelector('#lesson').innerText.includes('이미지 타워')")
+        assert page.locator("#glossary").inner_text().startswith("용어 풀이")
+        page.click("#learn-use")
+        page.wait_for_function("document.querySelector('#method-panel').innerText.includes('층마다')")
+        assert page.is_visible("#tune-button")

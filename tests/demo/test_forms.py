@@ -36,3 +36,13 @@ def test_controls_know_their_kind_and_meaning(method):
 def test_a_bad_value_is_explained_by_the_engine():
     with pytest.raises(BadConfig, match="between 1 and 256"):
         forms.read(SPECS["lora"], "budget", {"r": 0}, 8)
+
+
+def test_text_of_several_lines_has_room_for_them():
+    controls = forms.controls(SPECS["context_prompt"], "budget", {}, 8, Translator("en"))
+    first, *others = forms.rows(controls)
+    assert [control.name for control in first] == ["context"] and forms.component(first[0]).lines == 3
+    assert sorted(c.name for row in [first, *others] for c in row) == sorted(c.name for c in controls)
+    assert all(len(row) == 2 for row in others[:-1])
+    typed = forms.read(SPECS["context_prompt"], "budget", {"context": "one thing\n\n two of them | a photo of"}, 8)
+    assert typed.sentences == ("one thing", "two of them", "a photo of")

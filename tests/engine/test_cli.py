@@ -37,7 +37,7 @@ def test_tune_json_holds_everything(result):
     for key in ("backbone", "method", "preset", "config", "seed", "labels", "support", "test", "accuracy", "interval95",
                 "verdict", "p_value", "trainable_parameters", "total_parameters", "peak_memory_bytes", "memory_kind",
                 "forecast_memory_bytes", "forecast_parts", "seconds", "forecast_seconds", "adapter_bytes",
-                "curve"):  # fmt: skip
+                "curve", "learned"):  # fmt: skip
         assert key in run, key
     assert set(run["accuracy"]) == {"zero_shot", "zero_shot_ensemble", "tuned"} == set(run["interval95"])
     assert set(run["seconds"]) == {"features", "train", "evaluate"}
@@ -63,6 +63,14 @@ def test_same_command_twice_same_numbers(task_folder, capsys):
     for changing in ("seconds", "forecast_seconds", "peak_memory_bytes", "forecast_memory_bytes"):
         first.pop(changing), second.pop(changing)
     assert first == second
+
+
+def test_learned_words_are_in_the_json(task_folder, capsys):
+    command = ("tune", "--task", task_folder, "--method", "prompt_tuning", "--shots", 2, "--set", "epochs=1", "--json")
+    (part,) = json.loads(call(capsys, *command)[1])["learned"]
+    assert part["layout"] == ["[v1]", "[v2]", "[v3]", "[v4]", "blue."]
+    assert [token["start"] for token in part["tokens"]] == ["a", "photo", "of", "a"]
+    assert part["tokens"][1]["nearest"][0][0] == "photo"
 
 
 def test_zip_and_folder_give_the_same(task_folder, tmp_path, capsys):

@@ -11,6 +11,7 @@ import pytest
 
 from engine import registry
 from engine.calibration import calibration
+from engine.cli import main
 from engine.damage import Damage
 from engine.mislabelled import Check, Suspect
 from engine.report import calibrations, command_line, write_report
@@ -170,3 +171,18 @@ def test_a_comparison_without_a_result_says_why(comparison, tmp_path):
     text = write_report(comparison, tmp_path / "none.html").read_text(encoding="utf8")
     assert "BitFit cannot run on pocket" in text
     assert "<svg" not in text
+
+
+def test_the_command_line_writes_one(task_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CTL_CACHE", str(tmp_path / "cache"))
+    target = tmp_path / "out.html"
+    arguments = ["compare", "--task", str(task_folder), "--methods", "tip_adapter", "--shots", "1,2", "--seeds", "0"]
+    assert main([*arguments, "--report", str(target)]) == 0
+    html = target.read_text(encoding="utf8")
+    outline = Outline(html)
+    assert not outline.open
+    text = " ".join(outline.text.split())
+    assert "Tip-Adapter" in text and "Zero-shot, prompt ensemble" in text
+    assert f"--task {task_folder} --methods tip_adapter" in text and "--shots 1,2" in text
+    accuracy = re.search(r"Tip-Adapter\s.*?(\d+\.\d) %", text)[1]
+    assert f"{accuracy}%" in capsys.readouterr().out
