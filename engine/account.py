@@ -221,6 +221,9 @@ def smallest_training(device: str) -> tuple[Callable[[], Any], Work]:
         def trained(self) -> dict[str, nn.Parameter]:
             return {"weight": self.weight}
 
+        def choose(self, views: torch.Tensor, chosen: torch.Tensor) -> None:
+            pass
+
         def objective(self, x: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             logits = x @ self.weight
             return classification(logits, targets), logits
