@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import MESSAGES, BadConfig, messages
 
 if TYPE_CHECKING:
-    from engine.compare import Comparison, Constraints, Event, Ranking, Row
+    from engine.compare import Comparison, Constraints, Event, Executor, Ranking, Row
 
 messages(
     compare_bad_list="--{name} {text!r} is not a list of whole numbers by comma, such as {example}.",
@@ -45,6 +45,12 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--max-loss", type=float, metavar="POINTS", help="the same for accuracy lost on labels that were not tuned on"
     )
+    sub.add_argument(
+        "--executor", choices=("process", "pool", "ray"), default="process",
+        help="where runs are done: in this process (default), in several, or on a Ray cluster",
+    )  # fmt: skip
+    sub.add_argument("--workers", type=int, metavar="N", help="most runs at once, for pool and ray")
+    sub.add_argument("--address", help="of the Ray cluster; auto for the one that runs here (default: start one)")
     sub.add_argument("--again", action="store_true", help="run everything again, also what was run before")
     sub.add_argument("--csv", type=Path, metavar="FILE", help="write the runs as a table")
     sub.add_argument("--report", type=Path, metavar="FILE", help="write everything as one HTML file")
@@ -61,10 +67,12 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
         whole_numbers("shots", options.shots, "1,2,4"), whole_numbers("seeds", options.seeds, "0,1,2"),
         options.preset, options.templates, options.precision,
     )  # fmt: skip
-    limits = limits_of(options)
+    limits, executor = limits_of(options), executor_of(options)
     with tempfile.TemporaryDirectory() as work:
         images, labels, backbone = read_task(options, Path(work))
-        comparison = shown(compare(request, images, labels, backbone, constraints=limits, fresh=options.again))
+        comparison = shown(
+            compare(request, images, labels, backbone, executor=executor, constraints=limits, fresh=options.again)
+        )
         if options.report:
             write_report(
                 comparison, options.report, images=images, task=Path(options.task).name,
@@ -97,6 +105,23 @@ def limits_of(options: argparse.Namespace) -> Constraints:
         None if options.max_parameters is None else int(options.max_parameters),
         size_of("max-file", options.max_file), None if options.max_loss is None else options.max_loss / 100,
     )  # fmt: skip
+
+
+def executor_of(options: argparse.Namespace) -> Executor:
+    """Where the runs are done."""
+    from engine.compare import InProcess
+
+    if options.workers is not None and options.workers < 1:
+        raise BadConfig("bad_count", name="workers", low=1)
+    if options.executor == "pool":
+        from engine.compare.workers import Pool
+
+        return Pool(options.workers)
+    if options.executor == "ray":
+        from engine.compare.on_ray import OnRay
+
+        return OnRay(options.address, options.workers)
+    return InProcess()
 
 
 def size_of(name: str, text: str | None) -> int | None:

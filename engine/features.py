@@ -190,6 +190,11 @@ class FeatureStore:
         """Normalised features ``(N, P)`` of the images themselves."""
         return self.stage(FEATURES, indices)
 
+    def fill(self, values: Tensor) -> None:
+        """Keep features ``(N, P)`` of all images that were computed elsewhere."""
+        for i, row in enumerate(values):
+            self.cache.put(self._key(FEATURES, i, 0, Views()), row.clone())
+
     def cached(self) -> int:
         """Number of images whose features are kept already."""
         return sum(self.cache.get(self._key(FEATURES, i, 0, Views())) is not None for i in range(len(self.images)))
