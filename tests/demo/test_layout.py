@@ -37,7 +37,9 @@ def test_plots_know_neither_torch_nor_gradio(path):
     assert not imported(path) & {"torch", "gradio"}
 
 
-@pytest.mark.parametrize("name", ["session", "tasks", "tuning", "adapters", "device", "drawings", "fragments"])
+@pytest.mark.parametrize(
+    "name", ["session", "tasks", "tuning", "adapters", "device", "drawings", "fragments", "comparing", "compared_html"]
+)
 def test_what_is_behind_the_page_knows_no_gradio(name):
     assert "gradio" not in imported(ROOT / "demo" / f"{name}.py")
 
