@@ -159,12 +159,12 @@ def end(found: Compared) -> None:
 def limits(
     memory_mb: float | None, seconds: float | None, parameters: float | None, file_mb: float | None, keep: bool
 ) -> Constraints:
-    """Limits as typed; empty and zero mean none."""
+    """Limits as typed, in MB of 1,048,576 bytes as on the command line; empty and zero mean none."""
     from engine.compare import Constraints
 
     return Constraints(
-        int(memory_mb * 1e6) if memory_mb else None, seconds or None, int(parameters) if parameters else None,
-        int(file_mb * 1e6) if file_mb else None, KEEPS if keep else None,
+        int(memory_mb * 2**20) if memory_mb else None, seconds or None, int(parameters) if parameters else None,
+        int(file_mb * 2**20) if file_mb else None, KEEPS if keep else None,
     )  # fmt: skip
 
 

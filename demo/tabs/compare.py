@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -16,6 +17,7 @@ from demo.page import GONE, Page, Visit, W
 from demo.session import Workspace
 from demo.tabs.compare_results import CompareResults
 from demo.words import Translator
+from engine.errors import LabError
 from engine.types import Progress
 
 EVERY = 0.4
@@ -31,6 +33,10 @@ SHOW_OUTCOME = """() => {
   if (window.innerWidth <= 900) document.querySelector("#compare-outcome").scrollIntoView({ behavior: "smooth" });
 }"""
 """On a phone the results stand below."""
+
+
+def _about(t: Translator) -> str:
+    return f"<h2>{t('compare.title')}</h2><p>{t('compare.about')}</p>"
 
 
 class Compare:
@@ -87,7 +93,8 @@ class Compare:
             elem_id="compare-seeds",
         )
         self.outlook = gr.HTML("", padding=False, elem_id="compare-outlook")
-        self.width = gr.Number(720, elem_classes=GONE, show_label=False)
+        with gr.Column(elem_classes=GONE):
+            self.width = gr.Number(720, show_label=False)
         with gr.Row(elem_id="compare-go-row"):
             self.go = page.make(
                 gr.Button, value=W("compare.go"), variant="primary", scale=3, min_width=120, elem_id="compare-button"
@@ -115,7 +122,6 @@ class Compare:
                         value=None,
                         minimum=0,
                         label=W(f"compare.limit.{name}"),
-                        placeholder=W("compare.no_limit"),
                         min_width=120,
                         elem_id=f"limit-{name}",
                     )
@@ -147,10 +153,10 @@ class Compare:
     def view(self, visit: Visit) -> dict[Any, Any]:
         """Everything, for the workspace as it is."""
         workspace, t = visit.workspace, visit.t
-        most = comparing.most_shots(workspace)
-        usable = [count for count in SHOTS if count <= most] or [1]
-        chosen = [count for count in visit[self.shots] if count in usable] or usable[-1:]
         ready = bool(workspace.images)
+        most = comparing.most_shots(workspace) if ready else max(SHOTS)
+        usable = [count for count in SHOTS if count <= most]
+        chosen = [count for count in visit[self.shots] if count in usable] or usable[-1:]
         return {
             self.single: gr.update(choices=_methods()),
             self.shots: gr.update(choices=[(str(count), count) for count in usable], value=chosen),
@@ -200,10 +206,13 @@ class Compare:
         workspace, t, last = visit.workspace, visit.t, 0.0
         if not workspace.images or running(workspace):
             return
-        for found in comparing.outlook(workspace, self._request(visit)):
-            if found.complete or time.monotonic() - last > EVERY:
-                last = time.monotonic()
-                yield {self.outlook: pieces.outlook(found.runs, found.reused, found.seconds, found.complete, t)}
+        try:
+            for found in comparing.outlook(workspace, self._request(visit)):
+                if found.complete or time.monotonic() - last > EVERY:
+                    last = time.monotonic()
+                    yield {self.outlook: pieces.outlook(found.runs, found.reused, found.seconds, found.complete, t)}
+        except LabError as error:  # told where it can be put right, not yet as a failure
+            yield {self.outlook: f'<p class="ctl-warning" role="alert">{escape(t.error(error))}</p>'}
 
     def _compare(self, visit: Visit) -> Iterator[dict[Any, Any]]:
         workspace, t = visit.workspace, visit.t

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 HEIGHT = 14.0
 """Height of a name."""
@@ -44,6 +44,8 @@ class Place:
     """``start``, ``middle`` or ``end``, as SVG has it."""
     far: bool = False
     """Whether it stands away from its point, so that a line should lead there."""
+    covers: bool = False
+    """Whether it covers another name or a point, because no place was free."""
 
 
 def columns(text: str) -> int:
@@ -70,7 +72,8 @@ def place(points: Sequence[tuple[float, float]], names: Sequence[str], frame: Bo
             for rank, (choice, box) in enumerate(zip(choices, boxes, strict=True))
         ]
         best = costs.index(min(costs))
-        places.append(choices[best])
+        covers = any(boxes[best].overlap(other) > 0 for other in taken)
+        places.append(replace(choices[best], covers=covers))
         if name:
             taken.append(boxes[best])
     return places

@@ -38,7 +38,20 @@ def test_plots_know_neither_torch_nor_gradio(path):
 
 
 @pytest.mark.parametrize(
-    "name", ["session", "tasks", "tuning", "adapters", "device", "drawings", "fragments", "anatomy", "lessons"]
+    "name",
+    [
+        "session",
+        "tasks",
+        "tuning",
+        "adapters",
+        "device",
+        "drawings",
+        "fragments",
+        "anatomy",
+        "lessons",
+        "comparing",
+        "compared_html",
+    ],
 )
 def test_what_is_behind_the_page_knows_no_gradio(name):
     assert "gradio" not in imported(ROOT / "demo" / f"{name}.py")
