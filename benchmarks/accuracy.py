@@ -1,8 +1,9 @@
 """Accuracy of every method by shots and task: a table and a plot a task, from kept results of comparisons.
 
-``python -m benchmarks.accuracy --results FOLDER --task clothing="bag,coat,..." --out docs/accuracy.md`` reads what
-``python -m engine compare`` left in ``FOLDER`` (``CTL_CACHE/results`` by default) for Pocket CLIP's budget presets.
-A cell is the mean over seeds with its standard deviation. The seeds draw the training images; the others test.
+``python -m benchmarks.accuracy --results FOLDER --task clothing=dress,hat --out docs/accuracy.md`` reads what ``python -m
+engine compare`` left in ``FOLDER`` (``CTL_CACHE/results`` by default) for Pocket CLIP's budget presets. A task is known by
+some of its labels. A cell is the mean over seeds with its standard deviation; what stands before the mark in the page is
+kept.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ PLOTTED = (
     "bias_tuning",
 )  # fmt: skip
 """Methods with a line: some of each family, so that names stay apart."""
+
+
+MARK = "<!-- From here on: python -m benchmarks.accuracy -->\n"
 
 
 @dataclass
@@ -122,6 +126,12 @@ def section(name: str, table: Table, picture: str) -> str:
     ])  # fmt: skip
 
 
+def before_tables(page: Path) -> str:
+    """What a person wrote on the page, down to the mark."""
+    written = page.read_text(encoding="utf8") if page.exists() else ""
+    return written.partition(MARK)[0] + MARK
+
+
 def main() -> None:
     """Write the page and its plots."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -129,16 +139,16 @@ def main() -> None:
     parser.add_argument("--task", action="append", required=True, metavar="NAME=LABEL,LABEL", help="some of its labels")
     parser.add_argument("--backbone", default="pocket")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--intro", type=Path, help="markdown that stands before the tables")
     options = parser.parse_args()
     found = tables(kept(options.results, options.backbone))
-    parts = [options.intro.read_text(encoding="utf8")] if options.intro else []
+    parts = [before_tables(options.out)]
     for task in options.task:
         name, labels = task.split("=", 1)
         wanted = set(labels.split(","))
         table = next(table for names, table in found.items() if wanted <= set(names))
         picture = options.out.with_name(f"{options.out.stem}-{name.split()[0].lower()}.svg")
-        picture.write_text(plot(table) + "\n", encoding="utf8")
+        drawn = plot(table).replace('style="', 'style="background:#fff;', 1)  # dark pages show it too
+        picture.write_text(drawn + "\n", encoding="utf8")
         parts.append(section(name, table, picture.name))
     options.out.write_text("\n".join(parts), encoding="utf8")
 
