@@ -1,9 +1,9 @@
 """Accuracy of every method by shots and task: a table and a plot a task, from kept results of comparisons.
 
-``python -m benchmarks.accuracy --results FOLDER --task clothing=dress,hat --out docs/accuracy.md`` reads what ``python -m
-engine compare`` left in ``FOLDER`` (``CTL_CACHE/results`` by default) for Pocket CLIP's budget presets. A task is known by
-some of its labels. A cell is the mean over seeds with its standard deviation; what stands before the mark in the page is
-kept.
+``python -m benchmarks.accuracy --results FOLDER --task clothing=dress,hat --out docs/accuracy.md`` reads what
+``python -m engine compare`` left in ``FOLDER`` (``CTL_CACHE/results`` by default) for Pocket CLIP's budget presets. A
+task is known by some of its labels. A cell is the mean over seeds with its standard deviation; what stands before the
+mark in the page is kept.
 """
 
 from __future__ import annotations
