@@ -79,7 +79,7 @@ def visitor(browser, server, **options):
     context = browser.new_context(**{"viewport": {"width": 1360, "height": 1000}, "locale": "en-US", **options})
     page, outside, thrown = context.new_page(), [], []
     page.set_default_timeout(WAIT)
-    local = ("http://127.0.0.1:", "ws://127.0.0.1:", "http://localhost:", "data:", "blob:")
+    local = ("http://127.0.0.1:", "ws://127.0.0.1:", "http://localhost:", "data:", "blob:", "file:")
     page.on("request", lambda request: None if request.url.startswith(local) else outside.append(request.url))
     page.on("pageerror", lambda error: thrown.append(str(error)))
     page.goto(server)
@@ -404,3 +404,42 @@ def test_learn_shows_where_a_method_trains(browser, server):
         page.click("#learn-use")
         page.wait_for_function("document.querySelector('#method-panel').innerText.includes('층마다')")
         assert page.is_visible("#tune-button")
+
+
+@pytest.mark.timeout(500)
+def test_methods_are_compared_and_the_report_opens(browser, server, tmp_path):
+    with visitor(browser, server, accept_downloads=True) as page:
+        start(page, "materials")
+        page.click("#screen-compare-button")
+        page.wait_for_selector("#compare-outlook .ctl-hint")
+        page.locator("#compare-groups label", has_text="Quick").click()
+        for name in ("Tip-Adapter", "Linear probe"):
+            page.click("#compare-single input")
+            page.locator("ul[role=listbox] li", has_text=re.compile(rf"^\W*{name}\s*$")).first.click()
+        page.keyboard.press("Escape")
+        page.locator("#compare-shots label", has_text=re.compile(r"^\s*8\s*$")).click()
+        page.fill("#compare-seeds input[type=number]", "1")
+        page.press("#compare-seeds input[type=number]", "Enter")
+        page.wait_for_function("/3 runs, about/.test(document.querySelector('#compare-outlook').innerText)")
+        page.click("#compare-button")
+        page.wait_for_selector("#compare-advice .ctl-advice")
+        page.wait_for_selector("#plot-pareto .js-plotly-plot")
+        assert page.locator("#compare-table tbody tr:not(.ctl-band)").count() == 3
+        before = page.inner_text("#compare-advice b")
+        page.fill("#limit-parameters input", "1")
+        page.wait_for_selector("#compare-table .ctl-faded")
+        assert "Linear probe" in page.inner_text("#compare-table .ctl-faded")
+        assert page.inner_text("#compare-advice details summary")
+        page.fill("#limit-parameters input", "0")
+        page.wait_for_selector("#compare-table .ctl-faded", state="detached")
+        assert page.inner_text("#compare-advice b") == before
+        page.wait_for_selector("#compare-html:not([disabled])")
+        page.wait_for_timeout(1500)
+        with page.expect_download() as waiting:
+            page.click("#compare-html")
+        report = tmp_path / "report.html"
+        waiting.value.save_as(report)
+        page.goto(report.as_uri())
+        assert "Recommendation" in page.inner_text("h2 >> nth=0")
+        assert page.locator("svg").count() >= 2
+        assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 0)")
