@@ -133,12 +133,15 @@ def _name(
     dark: bool | None,
 ) -> None:
     """Write the names as far as there is room; those of faded dots last, and on a narrow page not at all."""
-    named = [dot for dot in dots if width >= NARROW or dot.chosen or dot.baseline or not dot.faded]
-    order = sorted(named, key=lambda dot: (not dot.chosen, dot.faded, -dot.value))
-    names = [style.cut(style.clean(dot.name), 28 if width >= NARROW else 18) for dot in order]
+    order = sorted(dots, key=lambda dot: (not dot.chosen, dot.faded, -dot.value))
+    named = [width >= NARROW or dot.chosen or dot.baseline or not dot.faded for dot in order]
+    names = [
+        style.cut(style.clean(dot.name), 28 if width >= NARROW else 18) if wanted else ""
+        for dot, wanted in zip(order, named, strict=True)
+    ]
     places = place([pixels(dot) for dot in order], names, area, 7)
     for dot, name, spot in zip(order, names, places, strict=True):
-        if spot.covers and not (dot.chosen or dot.baseline):
+        if not name or (spot.covers and not (dot.chosen or dot.baseline)):
             continue
         bold = f"<b>{style.escape(name, quote=False)}</b>" if dot.chosen else style.escape(name, quote=False)
         figure.add_annotation(_label(bold, dot, position(dot.cost), pixels(dot), spot, dark))
