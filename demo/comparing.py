@@ -270,7 +270,7 @@ def decide(workspace: Workspace, found: Compared, what: str) -> None:
 def write_files(workspace: Workspace, found: Compared, advised: Advice | None, t: Any) -> dict[str, Path]:
     """The comparison as ``csv``, ``json`` and ``html``, with the advice that is on screen."""
     from engine.cli_compare import write_csv
-    from engine.report import command_line, write_report
+    from engine.report.document import command_line, write_report
 
     assert found.comparison is not None
     shown = replace(found.comparison, advice=advised)

@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
     """Compare methods; what was run before on the same images and settings is not run again."""
     from engine.cli import read_task
     from engine.compare import Request, compare
-    from engine.report import command_line, write_report
+    from engine.report.document import command_line, write_report
 
     request = Request(
         tuple(name.strip() for name in options.methods.split(",") if name.strip()),

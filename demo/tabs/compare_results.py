@@ -203,7 +203,7 @@ class CompareResults:
         found, t = visit.workspace.compared, visit.t
         if found is None or found.comparison is None:
             return {}
-        from engine.report import calibrations
+        from engine.report.document import calibrations
 
         advised, measured = comparing.advice(found, self._limits(visit)), calibrations(found.comparison)
         return {

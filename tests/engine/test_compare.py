@@ -175,7 +175,7 @@ def test_groups_of_methods():
     heads = {spec.id for spec in registry.methods() if spec.family == "head"}
     assert set(names("head")) == heads | {"zero_shot_ensemble"}
     assert set(names("visual-prompt", "lora")) == {
-        "zero_shot_ensemble", "visual_prompt", "visual_prompt_deep", "lora"
+        "zero_shot_ensemble", "visual_prompt", "visual_prompt_deep", "image_prompt", "lora"
     }  # fmt: skip
     assert {"linear_probe", "prompt_tuning"} <= set(names("quick")) and not {"lora", "full"} & set(names("quick"))
 

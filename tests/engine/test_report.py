@@ -14,7 +14,7 @@ from engine.calibration import calibration
 from engine.cli import main
 from engine.damage import Damage
 from engine.mislabelled import Check, Suspect
-from engine.report import calibrations, command_line, write_report
+from engine.report.document import calibrations, command_line, write_report
 from engine.types import Interval, Label, Note, Verdict
 
 NASTY = '<script>alert("x")</script>'
