@@ -103,7 +103,9 @@ def standings(ranking: Ranking, within: Ranking, chosen: str | None, t: Translat
         within: those within the limits, grouped among themselves.
         chosen: the recommended one.
     """
-    heads = ["method", "accuracy", "over", "parameters", "memory", "seconds", "file", "loss"]
+    heads = ["method", "accuracy", "over", "parameters", "memory", "seconds", "file"]
+    damage = any(standing.loss is not None for standing in ranking.standings)
+    heads += ["loss"] if damage else []
     columns = len(heads)
     body, group = "", 0
     sizes = [standing.group for standing in within.standings]
@@ -113,11 +115,11 @@ def standings(ranking: Ranking, within: Ranking, chosen: str | None, t: Translat
             close = sizes.count(group) > 1
             title = t("compare.group_close" if close else "compare.group", number=group)
             body += f'<tr class="ctl-band"><th colspan="{columns}" scope="rowgroup">{title}</th></tr>'
-        body += _standing(standing, standing.method == chosen, False, t)
+        body += _standing(standing, standing.method == chosen, False, damage, t)
     left_out = [s for s in ranking.standings if within.standing(s.method) is None]
     if left_out:
         body += f'<tr class="ctl-band"><th colspan="{columns}" scope="rowgroup">{t("compare.beyond")}</th></tr>'
-        body += "".join(_standing(standing, False, True, t) for standing in left_out)
+        body += "".join(_standing(standing, False, True, damage, t) for standing in left_out)
     head = "".join(f"<th scope='col'>{t(f'compare.{key}')}</th>" for key in heads)
     note = t("compare.table_note", tested=ranking.tested, shots=ranking.shots, seeds=len(ranking.seeds))
     return (
@@ -126,7 +128,7 @@ def standings(ranking: Ranking, within: Ranking, chosen: str | None, t: Translat
     )
 
 
-def _standing(standing: Standing, chosen: bool, faded: bool, t: Translate) -> str:
+def _standing(standing: Standing, chosen: bool, faded: bool, damage: bool, t: Translate) -> str:
     over = ""
     if standing.word != "baseline":
         sign, word = VERDICT_SIGNS[standing.word], t(f"runs.{standing.word}")
@@ -141,8 +143,9 @@ def _standing(standing: Standing, chosen: bool, faded: bool, t: Translate) -> st
         bytes_text(standing.memory_bytes),
         time_text(standing.seconds, t),
         bytes_text(standing.adapter_bytes),
-        fragments.NOTHING if standing.loss is None else signed(-standing.loss),
     ]
+    if damage:
+        cells.append(fragments.NOTHING if standing.loss is None else signed(-standing.loss))
     classes = [
         name
         for name, holds in (

@@ -110,7 +110,7 @@ def advise(ranking: Ranking, constraints: Constraints = NO_LIMITS) -> Advice:
 
     Zero-shot where it is among those. Otherwise, of the best group's methods that are better than zero-shot, those
     whose time is within ``FACTOR`` of the shortest (below ``SECOND`` all times are equal), and of them the most
-    accurate.
+    accurate; of equally accurate ones that with the fewest parameters.
     """
     broken = {s.method: sorted(constraints.broken_by(s), key=lambda b: -b[0]) for s in ranking.standings}
     within = ranking.within(method for method, limits in broken.items() if not limits)
@@ -141,7 +141,8 @@ def choose(top: list[Standing]) -> Standing:
         return baselines[0]
     proved = [standing for standing in top if standing.word == "better"] or top[:1]
     cheapest = min(max(standing.seconds, SECOND) for standing in proved)
-    return max((s for s in proved if s.seconds <= FACTOR * cheapest), key=lambda s: s.accuracy.value)
+    quick = (standing for standing in proved if standing.seconds <= FACTOR * cheapest)
+    return max(quick, key=lambda s: (s.accuracy.value, -s.parameters, -s.seconds))
 
 
 def reasons(chosen: Standing, best: Standing, top: list[Standing], within: Ranking) -> Iterator[Note]:

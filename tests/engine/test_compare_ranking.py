@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import binomtest
 
 from engine.compare import Constraints, Row, advise, rank
+from engine.compare.advice import choose
 from engine.compare.resample import Resampled, Right, exact_sign_test, holm
 
 MB = 1 << 20
@@ -198,6 +199,12 @@ def test_advice_moves_with_the_limits(ranking):
     ):  # fmt: skip
         assert advise(ranking, Constraints(**limit)).method == "linear_probe"
     assert advise(ranking, Constraints(parameters=100)).method == "zero_shot_ensemble"
+
+
+def test_of_equally_accurate_methods_the_one_with_fewest_parameters_is_taken(ranking):
+    probe = replace(ranking.standing("linear_probe"), group=1, word="better", seconds=0.9)
+    larger = replace(probe, method="clip_adapter", parameters=2 * probe.parameters, seconds=0.4)
+    assert choose([larger, probe]).method == choose([probe, larger]).method == "linear_probe"
 
 
 def test_advice_where_nothing_fits(ranking):
