@@ -13,13 +13,14 @@ from engine.damage import Damage
 from engine.mislabelled import Check
 from engine.report import svg
 from engine.report.words import Say
-from engine.types import Note
+from engine.types import BASELINE, Note
 
 if TYPE_CHECKING:
     from engine.compare import Comparison, Ranking, Standing
 
-ENSEMBLE = "zero_shot_ensemble"
 SIGNS = {"better": "▲", "worse": "▼", "close": "≈", "baseline": "●"}
+LEAST_SECONDS = 0.01
+"""Shorter times are drawn as this one."""
 
 
 class Sections:
@@ -72,7 +73,9 @@ class Sections:
         """The table of methods by group."""
         ranking = self.ranking
         note = self.say("methods_note", tested=ranking.tested, shots=ranking.shots, seeds=len(ranking.seeds))
-        heads = ("method", "family", "accuracy", "over", "parameters", "memory", "seconds", "file", "loss")
+        damage = any(standing.loss is not None for standing in ranking.standings)
+        heads = ["method", "family", "accuracy", "over", "parameters", "memory", "seconds", "file"]
+        heads += ["loss"] if damage else []
         groups: dict[int, list[Standing]] = {}
         for standing in ranking.standings:
             groups.setdefault(standing.group, []).append(standing)
@@ -80,17 +83,16 @@ class Sections:
         for number, standings in groups.items():
             key = "group_close" if len(standings) > 1 else "group"
             body += f'<tr class="group"><th colspan="{len(heads)}">{self.say(key, number=number)}</th></tr>'
-            body += "".join(self._standing(standing) for standing in standings)
+            body += "".join(self._standing(standing, damage) for standing in standings)
         head = "".join(f"<th>{self.say(name)}</th>" for name in heads)
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         return section(self.say("methods"), f"<p>{note}</p>{table}")
 
-    def _standing(self, standing: Standing) -> str:
+    def _standing(self, standing: Standing, damage: bool) -> str:
         chosen = self.comparison.advice is not None and self.comparison.advice.method == standing.method
         over = standing.over_zero_shot
         word = "" if standing.word == "baseline" else self.say(standing.word)
-        points = "" if standing.method == ENSEMBLE else f"{SIGNS[standing.word]} {signed(over.value)}"
-        loss = "" if standing.loss is None else signed(-standing.loss)
+        points = "" if standing.method == BASELINE else f"{SIGNS[standing.word]} {signed(over.value)}"
         cells = [
             f"{'★ ' if chosen else ''}{escape(standing.name)}",
             self.say(f"family_{standing.family.replace(' ', '_')}"),
@@ -100,27 +102,28 @@ class Sections:
             size(standing.memory_bytes),
             f"{standing.seconds:.1f} s",
             size(standing.adapter_bytes),
-            loss,
         ]
-        styles = ["", "", *[' class="number"'] * (len(cells) - 2)]
+        if damage:
+            cells.append("" if standing.loss is None else signed(-standing.loss))
+        styles = ["", *[' class="number"'] * (len(cells) - 1)]
         kind = ' class="baseline"' if is_baseline(standing.method) else ' class="chosen"' if chosen else ""
         return f"<tr{kind}>{''.join(f'<td{style}>{cell}</td>' for style, cell in zip(styles, cells, strict=True))}</tr>"
 
     def pareto(self) -> str:
-        """Memory against accuracy."""
+        """Time against accuracy."""
         standings = self.ranking.standings
-        costs = {s.method: float(s.memory_bytes) for s in standings}
+        costs = {s.method: max(LEAST_SECONDS, s.seconds) for s in standings}
         dominated = dominated_by_cost(standings, costs)
         points = [
             svg.Point(
-                s.name, costs[s.method] / 1e6, s.accuracy.value, s.accuracy.low, s.accuracy.high,
+                s.name, costs[s.method], s.accuracy.value, s.accuracy.low, s.accuracy.high,
                 colour_of(s.method), s.method in dominated,
             )
             for s in standings
         ]  # fmt: skip
         figure = svg.scatter(
             points,
-            self.plain("axis_memory"),
+            self.plain("axis_seconds"),
             self.plain("axis_accuracy"),
             lambda value: f"{value:,.4g}" if value < 1 else f"{value:,.0f}",
         )
@@ -135,7 +138,7 @@ class Sections:
         chosen = advice.method if advice else None
         lines = []
         for curve in curves:
-            baseline, strong = is_baseline(curve.method), curve.method in (chosen, ENSEMBLE)
+            baseline, strong = is_baseline(curve.method), curve.method in (chosen, BASELINE)
             colour = svg.ZERO_SHOT if baseline else svg.TUNED if strong else svg.FADED
             lines.append(
                 svg.Line(
@@ -158,7 +161,7 @@ class Sections:
         if not found:
             return ""
         advice = self.comparison.advice
-        wanted = dict.fromkeys((ENSEMBLE, advice.method if advice and advice.method else ENSEMBLE, *found))
+        wanted = dict.fromkeys((BASELINE, advice.method if advice and advice.method else BASELINE, *found))
         shown = [method for method in wanted if method in found][:2]
         axes = self.plain("axis_confidence"), self.plain("axis_right")
         figures = "".join(svg.reliability(found[m].bins, registry.get(m).name, *axes, colour_of(m)) for m in shown)

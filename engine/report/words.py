@@ -50,7 +50,7 @@ messages(
     report_pareto="Cost and accuracy",
     report_pareto_note="Faded: another method is at least as accurate and costs no more.",
     report_axis_accuracy="Accuracy on test images, %",
-    report_axis_memory="Memory, MB",
+    report_axis_seconds="Time of a run, s",
     report_axis_shots="Training images per label",
     report_shots="More photos",
     report_shots_note="How accuracy grows with the number of training images, with 95 % intervals for the "
