@@ -82,10 +82,12 @@ def visitor(browser, server, **options):
     local = ("http://127.0.0.1:", "ws://127.0.0.1:", "http://localhost:", "data:", "blob:", "file:")
     page.on("request", lambda request: None if request.url.startswith(local) else outside.append(request.url))
     page.on("pageerror", lambda error: thrown.append(str(error)))
-    page.goto(server)
-    page.wait_for_selector("#method-panel .ctl-method")
-    yield page
-    context.close()
+    try:
+        page.goto(server)
+        page.wait_for_selector("#method-panel .ctl-method")
+        yield page
+    finally:
+        context.close()  # after a failure too: what the visitor started must not slow down the next one
     assert not outside
     assert not thrown
 
