@@ -20,7 +20,7 @@ def depth(masks: torch.Tensor, most: int = 16) -> torch.Tensor:
 
 
 def draw(weights: torch.Tensor, cell: int) -> torch.Tensor:
-    """One point ``(R, 1, 2)`` in XY image pixels for each map of ``weights (R, H, W)``, whose pixels are ``cell`` wide."""
+    """One point ``(R, 1, 2)`` in XY pixels for each map of ``weights (R, H, W)``, whose pixels are ``cell`` wide."""
     R, _, width = weights.shape
     flat = torch.multinomial(weights.flatten(1) + 1e-9, 1)  # (R, 1)
     cells = torch.stack([flat % width, flat // width], -1).float()  # (R, 1, 2)
