@@ -52,9 +52,7 @@ class Compare:
                 self._build_choice()
                 self._build_limits()
             with gr.Column(scale=7, min_width=300, elem_id="compare-outcome"):
-                self.page.html(
-                    lambda t: f"<h2>{t('compare.title')}</h2><p>{t('compare.about')}</p>", elem_id="compare-about"
-                )
+                self.page.html(_about, elem_id="compare-about")
                 self.status = gr.HTML("", padding=False, elem_id="compare-status")
                 self.results.build()
 
@@ -95,19 +93,7 @@ class Compare:
         self.outlook = gr.HTML("", padding=False, elem_id="compare-outlook")
         with gr.Column(elem_classes=GONE):
             self.width = gr.Number(720, show_label=False)
-        with gr.Row(elem_id="compare-go-row"):
-            self.go = page.make(
-                gr.Button, value=W("compare.go"), variant="primary", scale=3, min_width=120, elem_id="compare-button"
-            )
-            self.stop = page.make(
-                gr.Button,
-                value=W("go.stop"),
-                variant="stop",
-                scale=1,
-                min_width=80,
-                interactive=False,
-                elem_id="compare-stop",
-            )
+        self.go, self.stop = page.go_row("compare.go", "compare")
 
     def _build_limits(self) -> None:
         page = self.page
