@@ -7,7 +7,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from demo import fragments
-from demo.fragments import VERDICT_SIGNS, Translate, bytes_text, count_text, time_text
+from demo.fragments import VERDICT_SIGNS, Translate, count_text, time_text
+from engine.sizes import bytes_text
 
 if TYPE_CHECKING:
     from engine.calibration import Calibration

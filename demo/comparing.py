@@ -17,6 +17,7 @@ from demo import tasks, tuning
 from demo.session import Workspace
 from engine import episode
 from engine.images import ImageFile
+from engine.sizes import MB
 from engine.types import Label, Note, Progress
 
 if TYPE_CHECKING:
@@ -159,12 +160,12 @@ def end(found: Compared) -> None:
 def limits(
     memory_mb: float | None, seconds: float | None, parameters: float | None, file_mb: float | None, keep: bool
 ) -> Constraints:
-    """Limits as typed, in MB of 1,048,576 bytes as on the command line; empty and zero mean none."""
+    """Limits as typed; empty and zero mean none."""
     from engine.compare import Constraints
 
     return Constraints(
-        int(memory_mb * 2**20) if memory_mb else None, seconds or None, int(parameters) if parameters else None,
-        int(file_mb * 2**20) if file_mb else None, KEEPS if keep else None,
+        int(memory_mb * MB) if memory_mb else None, seconds or None, int(parameters) if parameters else None,
+        int(file_mb * MB) if file_mb else None, KEEPS if keep else None,
     )  # fmt: skip
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import MESSAGES, BadConfig, messages
+from engine.sizes import bytes_text, parse_bytes
 
 if TYPE_CHECKING:
     from engine.compare import Comparison, Constraints, Event, Executor, Ranking, Row
 
 messages(
     compare_bad_list="--{name} {text!r} is not a list of whole numbers by comma, such as {example}.",
-    compare_bad_size="--{name} {text!r} is not a size such as 2GB, 500MB or 20KB.",
+    compare_bad_size="--{name} {text!r} is not a size such as 2GB, 500MB or 20kB.",
 )
 
 COLUMNS = (
@@ -125,13 +125,13 @@ def executor_of(options: argparse.Namespace) -> Executor:
 
 
 def size_of(name: str, text: str | None) -> int | None:
-    """Bytes of a size such as ``2GB``, ``500 MB`` or ``20KB`` (steps of 1,024). Raises BadConfig."""
+    """Bytes of a size as typed, None where there is none. Raises BadConfig."""
     if text is None:
         return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
-    if not found:
+    size = parse_bytes(text)
+    if size is None:
         raise BadConfig("compare_bad_size", name=name, text=text)
-    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+    return size
 
 
 def shown(events: Iterator[Event]) -> Comparison:
@@ -209,8 +209,8 @@ def ranking_table(ranking: Ranking) -> str:
         )
         rows.append([
             s.group, s.method, f"{s.accuracy.value:.1%}", f"{s.accuracy.low:.1%} to {s.accuracy.high:.1%}", gain,
-            s.word, f"{s.parameters:,}", f"{s.memory_bytes / 2**20:.0f} MB", f"{s.seconds:.1f}",
-            f"{s.adapter_bytes / 1024:.0f} KB",
+            s.word, f"{s.parameters:,}", bytes_text(s.memory_bytes), f"{s.seconds:.1f}",
+            bytes_text(s.adapter_bytes),
         ])  # fmt: skip
     head = [
         "group", f"mean of {len(ranking.seeds)} seeds, {ranking.shots} shots", "accuracy", "95 % interval",

@@ -10,9 +10,10 @@ import gradio as gr
 from demo import compared_html as pieces
 from demo import comparing, tasks
 from demo.comparing import Compared
-from demo.fragments import bytes_text, count_text, time_text
+from demo.fragments import count_text, time_text
 from demo.page import GONE, Page, Visit, W
 from demo.words import Translator
+from engine.sizes import bytes_text
 
 AXES = ("memory", "seconds", "parameters", "file")
 DECISIONS = ("relabel", "drop", "keep_label")

@@ -13,6 +13,7 @@ from engine.damage import Damage
 from engine.mislabelled import Check
 from engine.report import svg
 from engine.report.words import Say
+from engine.sizes import bytes_text
 from engine.types import BASELINE, Note
 
 if TYPE_CHECKING:
@@ -99,9 +100,9 @@ class Sections:
             share(standing.accuracy),
             f'<span title="{word}">{points}</span>',
             f"{standing.parameters:,}",
-            size(standing.memory_bytes),
+            bytes_text(standing.memory_bytes),
             f"{standing.seconds:.1f} s",
-            size(standing.adapter_bytes),
+            bytes_text(standing.adapter_bytes),
         ]
         if damage:
             cells.append("" if standing.loss is None else signed(-standing.loss))
@@ -302,14 +303,6 @@ def signed(value: float) -> str:
     """Percentage points with their sign."""
     text = f"{100 * value:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
-
-
-def size(count: float) -> str:
-    """Bytes in powers of 1000."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count:.0f} B"
 
 
 def dominated_by_cost(standings: Sequence[Standing], costs: Mapping[str, float]) -> set[str]:
