@@ -73,14 +73,15 @@ class Limits:
     def from_environment(cls) -> Limits:
         """The limits the environment asks for, defaults elsewhere. Raises :class:`BadConfig` naming a bad variable."""
         return cls(
-            images=int(_variable("CTL_MAX_IMAGES", cls.images, whole=True)),
-            upload_bytes=int(_variable("CTL_MAX_UPLOAD_MB", cls.upload_bytes / MB) * MB),
-            megapixels=_variable("CTL_MAX_MEGAPIXELS", cls.megapixels, most=_PIL_MEGAPIXELS),
-            labels=int(_variable("CTL_MAX_LABELS", cls.labels, whole=True)),
+            images=int(variable("CTL_MAX_IMAGES", cls.images, whole=True)),
+            upload_bytes=int(variable("CTL_MAX_UPLOAD_MB", cls.upload_bytes / MB) * MB),
+            megapixels=variable("CTL_MAX_MEGAPIXELS", cls.megapixels, most=_PIL_MEGAPIXELS),
+            labels=int(variable("CTL_MAX_LABELS", cls.labels, whole=True)),
         )
 
 
-def _variable(name: str, default: float, whole: bool = False, most: float = 10**9) -> float:
+def variable(name: str, default: float, whole: bool = False, most: float = 10**9) -> float:
+    """A number above 0 of the environment. Raises :class:`BadConfig`, naming the variable, where it holds another."""
     text = os.environ.get(name, "").strip()
     if not text:
         return default
