@@ -298,3 +298,11 @@ def test_the_limit_of_kept_results_is_set_by_the_environment(monkeypatch, tmp_pa
     monkeypatch.setenv("CTL_CACHE_MB", "much")
     with pytest.raises(BadConfig, match="CTL_CACHE_MB"):
         Results(tmp_path)
+
+
+def test_too_few_labels_to_hold_back_are_refused_before_anything_is_run(tmp_path, task_folder, capsys, monkeypatch):
+    monkeypatch.setenv("CTL_CACHE", str(tmp_path / "cache"))
+    arguments = ["compare", "--task", str(task_folder), "--methods", "tip_adapter", "--shots", "1", "--seeds", "0"]
+    assert cli.main([*arguments, "--damage"]) == cli.main([*arguments, "--max-loss", "2"]) == 2
+    assert "at least 6 labels" in capsys.readouterr().err
+    assert not (tmp_path / "cache" / "results").exists()
