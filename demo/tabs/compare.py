@@ -93,6 +93,8 @@ class Compare:
         self.outlook = gr.HTML("", padding=False, elem_id="compare-outlook")
         with gr.Column(elem_classes=GONE):
             self.width = gr.Number(720, show_label=False)
+            self.resized = gr.Button(elem_id="compare-resized")
+            """Pressed by ``resize.js`` when the window has another width."""
         self.go, self.stop = page.go_row("compare.go", "compare")
 
     def _build_limits(self) -> None:
@@ -179,9 +181,16 @@ class Compare:
             results.outputs,
             trigger_mode="always_last",
         )
+        resized = self.resized.click(None, None, [self.width], js=WIDTH, api_visibility="private")
+        page.on(resized.then, self._redraw, self.shown, results.sized)
         for event in (done, tested, looked, limited, opened):
             page.on(event.then, results.files, self.shown, results.downloads)
         results.bind(self.shown, self.width)
+
+    def _redraw(self, visit: Visit) -> dict[Any, Any]:
+        """What is drawn for a width."""
+        updates = self.results.view(visit, visit[self.width])
+        return {plot: updates[plot] for plot in self.results.sized if plot in updates}
 
     def _request(self, visit: Visit) -> Any:
         methods = [*visit[self.groups], *visit[self.single]]
