@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import nn
 
-from engine.errors import LabError, messages
+from engine.errors import SegmenterUnavailable, messages
 
 POCKET_SAM = Path(__file__).resolve().parents[2] / "assets" / "pocket-sam"
 
@@ -26,10 +26,6 @@ messages(
     "without it choose another segmenter.",
     sam_broken="{file} is not a complete Pocket SAM ({reason}). Restore it from the repository.",
 )
-
-
-class SegmenterUnavailable(LabError):
-    """A segmentation model that cannot be loaded here."""
 
 
 @dataclass(frozen=True)
