@@ -106,7 +106,7 @@ def choose(page, field, text):
 def tune(page):
     """Press Tune and wait for the end, however quickly it comes."""
     page.evaluate("""() => {
-        const stop = document.querySelector('#stop-button');
+        const stop = document.querySelector('#tune-stop');
         window.ended = 0;
         new MutationObserver(() => { window.ended += stop.disabled ? 1 : 0; }).observe(stop, { attributes: true });
     }""")
@@ -202,8 +202,8 @@ def seconds_to_stop(page) -> float:
     page.wait_for_selector("#plot-training .js-plotly-plot", state="visible")
     page.wait_for_function("/loss/.test(document.querySelector('#status').innerText)")
     started = time.perf_counter()
-    page.click("#stop-button")
-    page.wait_for_selector("#stop-button[disabled]")
+    page.click("#tune-stop")
+    page.wait_for_selector("#tune-stop[disabled]")
     page.wait_for_selector("#tune-button:not([disabled])")
     seconds = time.perf_counter() - started
     page.wait_for_timeout(1500)
@@ -219,7 +219,7 @@ def test_stop_in_the_middle_of_full(browser, server):
         page.wait_for_function("document.querySelector('#method-panel').innerText.includes('every weight')")
         set_epochs(page, 1000)
         assert min(seconds_to_stop(page) for _ in range(3)) < 2  # the quickest: other programs only slow it down
-        assert page.is_disabled("#stop-button") and not page.is_disabled("#tune-button")
+        assert page.is_disabled("#tune-stop") and not page.is_disabled("#tune-button")
         page.click("#tab-scores-button")
         assert bars(page)
 
@@ -343,7 +343,7 @@ def test_training_of_one_leaves_the_page_of_another_usable(browser, server):
         start(second, "materials")
         second.click("#tune-button")
         second.wait_for_function("document.querySelector('#status').innerText.includes('Waiting for another run')")
-        first.click("#stop-button")
+        first.click("#tune-stop")
         second.wait_for_selector("#verdict .ctl-verdict")
 
 

@@ -97,13 +97,6 @@ def test_counts(number: int, text: str):
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [(12, "12 B"), (98_304, "98 kB"), (999_600, "1.0 MB"), (224e6, "224 MB"), (1.42e9, "1.4 GB")]
-)
-def test_bytes(size: float, text: str):
-    assert fragments.bytes_text(size) == text
-
-
-@pytest.mark.parametrize(
     ("seconds", "text", "in_korean"),
     [(0, "0.0 s", "0.0초"), (0.01, "&lt;0.1 s", "&lt;0.1초"), (8.6, "8.6 s", "8.6초"), (59.7, "1 min 0 s", "1분 0초"),
      (80, "1 min 20 s", "1분 20초"), (3599, "1 h 0 min", "1시간 0분"), (7500, "2 h 5 min", "2시간 5분")],

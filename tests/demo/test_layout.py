@@ -72,4 +72,4 @@ def test_every_component_that_a_test_or_style_names_has_one_id():
     app = layout.build_app()
     ids = [block.elem_id for block in app.blocks.values() if getattr(block, "elem_id", None)]
     assert len(ids) == len(set(ids))
-    assert {"tune-button", "stop-button", "labels", "gallery", "upload", "method", "language", "backbone"} <= set(ids)
+    assert {"tune-button", "tune-stop", "labels", "gallery", "upload", "method", "language", "backbone"} <= set(ids)
