@@ -150,6 +150,8 @@ class Workspace:
     kept: Kept | None = None
     compared: Any = None
     """What the Compare screen shows, a ``demo.comparing.Compared``."""
+    marked: Any = None
+    """The picture and regions of the Regions screen, a ``demo.regioning.Marked``."""
     runs: list[RunRecord] = field(default_factory=list)
     stale: bool = False
     """Whether a tuned result was on screen before the inputs changed."""
