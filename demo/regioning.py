@@ -29,6 +29,8 @@ MODES = ("new", "more", "less", "box", "select")
 """What a click does: a new region, more or less of the chosen one, the corner of a box, or choosing."""
 MOST_STEPS = 50
 """Steps that can be undone."""
+LEAST_SIDE = 720
+"""Pixels of the longest side of what is drawn."""
 MOST_REGIONS = 200
 """Regions of one picture on the screen."""
 
@@ -96,12 +98,16 @@ def marked_of(workspace: Workspace) -> Marked:
 
 
 def overlay(marked: Marked, style: Style, highlight: bool = True) -> Image.Image | None:
-    """The working copy with its regions drawn on it, the chosen one standing out; None without a picture."""
+    """The picture with its regions drawn on it, the chosen one standing out; None without a picture."""
     from engine.regions import marks
 
     if marked.scene is None:
         return None
-    return marks.draw(marked.scene.picture, marked.shown, style, marked.step.chosen if highlight else None).image
+    picture = marked.scene.picture
+    if max(picture.size) < LEAST_SIDE:  # a small one is shown larger, with fine lines and readable marks
+        factor = LEAST_SIDE / max(picture.size)
+        picture = picture.resize((round(factor * picture.width), round(factor * picture.height)))
+    return marks.draw(picture, marked.shown, style, marked.step.chosen if highlight else None).image
 
 
 # ---- the picture ------------------------------------------------------------------------------------

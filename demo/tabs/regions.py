@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from demo import fragments, region_scores, regioning, regions_html
+from demo.compared_html import hint
 from demo.loading import SEGMENTERS, Loading
 from demo.page import GONE, Page, Visit, W
 from demo.session import Workspace
@@ -55,26 +56,6 @@ class Regions:
             elem_id="regions-upload",
         )
         self.task = page.make(gr.Dropdown, choices=[], value=None, label=W("regions.task"), elem_id="regions-task")
-
-    def _build_search(self) -> None:
-        page = self.page
-        page.html(lambda t: fragments.step_title(2, t("regions.step_mark")))
-        self.mode = page.make(
-            gr.Radio,
-            choices=lambda t: [(t(f"regions.mode.{name}"), name) for name in regioning.MODES],
-            value="new",
-            label=W("regions.mode"),
-            info=W("regions.mode_info"),
-            elem_id="regions-mode",
-        )
-        self.granularity = page.make(
-            gr.Radio,
-            choices=lambda t: [(t(f"regions.granularity.{name}"), name) for name in ("objects", "parts", "all")],
-            value="parts",
-            label=W("regions.granularity"),
-            elem_id="regions-granularity",
-        )
-        self.find, self.stop = page.go_row("regions.find", "regions")
         self.segmenter = page.make(
             gr.Dropdown,
             choices=[("Pocket SAM", "pocket")],
@@ -83,6 +64,18 @@ class Regions:
             info=W("regions.segmenter_info"),
             elem_id="regions-segmenter",
         )
+
+    def _build_search(self) -> None:
+        page = self.page
+        page.html(lambda t: fragments.step_title(2, t("regions.step_mark")) + hint(t("regions.mark_hint")))
+        self.granularity = page.make(
+            gr.Radio,
+            choices=lambda t: [(t(f"regions.granularity.{name}"), name) for name in ("objects", "parts", "all")],
+            value="parts",
+            label=W("regions.granularity"),
+            elem_id="regions-granularity",
+        )
+        self.find, self.stop = page.go_row("regions.find", "regions")
 
     def _build_look(self) -> None:
         page = self.page
@@ -108,6 +101,15 @@ class Regions:
     def _build_picture(self) -> None:
         page = self.page
         self.empty = page.html(lambda t: f'<div class="ctl-empty">{t("regions.empty")}</div>', elem_id="regions-empty")
+        with gr.Column(elem_classes=GONE, elem_id="regions-clicks") as self.clicks:
+            self.mode = page.make(
+                gr.Radio,
+                choices=lambda t: [(t(f"regions.mode.{name}"), name) for name in regioning.MODES],
+                value="new",
+                label=W("regions.mode"),
+                info=W("regions.mode_info"),
+                elem_id="regions-mode",
+            )
         self.picture = gr.HTML("", padding=False, js_on_load=ATTACH, elem_id="regions-picture")
         with gr.Column(elem_classes=GONE, elem_id="regions-tools") as self.tools:
             with gr.Row(elem_classes="ctl-actions"):
@@ -130,15 +132,17 @@ class Regions:
     def outputs(self) -> list[Any]:
         """What :meth:`view` updates."""
         return [
-            self.task, self.segmenter, self.granularity, self.empty, self.picture, self.tools, self.find, self.status,
+            self.task, self.segmenter, self.granularity, self.empty, self.clicks, self.picture, self.tools, self.find,
+            self.status,
             *self.tool.values(), *self.results.outputs,
         ]  # fmt: skip
 
     def view(self, visit: Visit) -> dict[Any, Any]:
         """Everything, for the workspace as it is; nothing is computed."""
         marked, t = regioning.marked_of(visit.workspace), visit.t
+        choices = _task_choices(visit.workspace)
         return {
-            self.task: gr.update(choices=_task_choices(visit.workspace, t), value=_position(visit.workspace)),
+            self.task: gr.update(choices=choices, value=_position(visit.workspace), interactive=bool(choices)),
             self.segmenter: gr.update(choices=segmenter_choices(t), value=marked.segmenter),
             self.granularity: marked.granularity,
             self.status: gr.skip() if marked.stop else "",
@@ -159,6 +163,7 @@ class Regions:
             else regions_html.picture(
                 drawn, image.name, visit[self.mode], chosen and chosen.prompt, step.corner, scene.size, t
             ),
+            self.clicks: gr.update(elem_classes=[] if there else GONE),
             self.tools: gr.update(elem_classes=[] if there else GONE),
             self.find: gr.update(interactive=there and marked.stop is None),
             self.tool["undo"]: gr.update(interactive=bool(marked.past)),
@@ -211,11 +216,13 @@ class Regions:
 
         def handle(visit: Visit) -> Iterator[dict[Any, Any]]:
             problem = {self.page.notice: ""}
+            if work in (self._upload, self._from_task):
+                yield {self.status: hint(visit.t("regions.reading"))}
             try:
                 work(visit)
             except Exception as error:
                 problem = self.page.explain(error, visit.t.language)
-            yield {**self.drawn(visit), **self._source(visit), **problem}
+            yield {**self.drawn(visit), **self._source(visit), self.status: "", **problem}
             yield from self._scores(visit)
 
         return handle
@@ -322,7 +329,7 @@ def _position(workspace: Workspace) -> int | None:
     return next((i for i, other in enumerate(workspace.images) if other == image), None)
 
 
-def _task_choices(workspace: Workspace, t: Translator) -> list[tuple[str, int]]:
+def _task_choices(workspace: Workspace) -> list[tuple[str, int]]:
     """The task's images, with their labels."""
     return [
         (f"{image.label} · {image.name}" if image.label else image.name, i)
