@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,7 +86,8 @@ def file_for(workspace: Workspace, kind: str, style: Style) -> Path | None:
     if marked.scene is None or marked.image is None or not marked.shown:
         return None
     folder = workspace.folder / "region-files"
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # the page has a copy of what was downloaded before
+    folder.mkdir()
     target = folder / f"{Path(marked.image.name).stem}-{NAMES[kind]}"
     {"overlay": _write_overlay, "masks": _write_masks, "json": _write_json}[kind](marked, style, target)
     return target

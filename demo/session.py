@@ -180,6 +180,15 @@ class Workspace:
             self.shown = None
             return self.version
 
+    def halt(self) -> None:
+        """Stop whatever is going on for this visitor."""
+        if self.stop:
+            self.stop.set()
+        if self.loading:
+            self.loading.stop.set()
+        if self.marked and self.marked.stop:
+            self.marked.stop.set()
+
     def record(self, id: str) -> RunRecord | None:
         """A run by id."""
         return next((run for run in self.runs if run.id == id), None)
@@ -271,10 +280,7 @@ class Workspaces:
             if not found or id in self._pages.values():
                 return
             found.touched = min(found.touched, time.monotonic() - self.seconds + min(GRACE, self.seconds))
-        if found.stop:
-            found.stop.set()
-        if found.loading:
-            found.loading.stop.set()
+        found.halt()
 
     def sweep(self, now: float | None = None) -> None:
         """Delete the workspaces that have expired or are too many."""
@@ -286,8 +292,7 @@ class Workspaces:
             for workspace in old:
                 del self._known[workspace.id]
         for workspace in old:
-            if workspace.stop:
-                workspace.stop.set()
+            workspace.halt()
             shutil.rmtree(workspace.folder, ignore_errors=True)
 
     def keep_sweeping(self, every: float = 600) -> threading.Thread:
