@@ -110,10 +110,11 @@ def _guess(guess: Guess | None, side: str, names: Mapping[str, str], t: Translat
     if guess is None:
         return f'<span class="ctl-small">{NOTHING}</span>'
     sign = '<span aria-hidden="true">→ </span>' if differs else ""
-    lead = t("regions.lead", value=f"{100 * guess.margin:.0f}")
+    points = t("regions.lead", value=f"{100 * guess.margin:.0f}")
+    lead = f'<span class="ctl-small" title="{t("regions.lead_title")}">{points}</span>'
     percent = t("html.percent", value=f"{100 * guess.probability:.0f}")
     name = escape(names.get(guess.label, guess.label))
-    return f'<span class="ctl-{side}">{sign}{name} {percent}</span><br><span class="ctl-small">{lead}</span>'
+    return f'<span class="ctl-{side}">{sign}{name} {percent}</span><br>{lead}'
 
 
 def shortcut(

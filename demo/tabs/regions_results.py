@@ -82,7 +82,8 @@ class RegionsResults:
             self.table: regions_html.table(
                 rows, scores, marked.step.chosen, tuned, scoring, region_scores.names_of(workspace), t
             ),
-            self.probe: gr.update(interactive=scoring and marked.chosen is not None),
+            # With its words: gradio drops those of a button that is updated while it is folded away.
+            self.probe: gr.update(value=t("regions.probe"), interactive=scoring and marked.chosen is not None),
             self.card: self._card(visit, marks),
         }
 
@@ -94,6 +95,8 @@ class RegionsResults:
         if marked.shortcut is None or marked.scene is None:
             return ""
         region, found = marked.shortcut
+        if region not in marked.step.regions:
+            return ""
         picture = marked.scene.picture.copy()
         picture.thumbnail((240, 240))
         mask = region.mask_at(picture.size)
