@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from engine import cli_compare
+from engine import cli_compare, cli_regions
 from engine.errors import BadConfig, LabError, messages
 from engine.sizes import bytes_text
 
@@ -103,6 +103,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--adapter", type=Path, required=True, help="folder or zip of a saved adapter")
     sub.add_argument("--device", help="cpu or cuda")
     sub.add_argument("images", nargs="+", metavar="IMAGE")
+    sub = command("regions", cli_regions.run, "masks of an image, marked and scored")
+    cli_regions.arguments(sub)
     return top
 
 

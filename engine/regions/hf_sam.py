@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from segment_anything import SamPredictor
 from torch import Tensor
 
@@ -32,7 +33,7 @@ class HfPredictor(SamPredictor):
     @torch.no_grad()
     def set_image(self, image: np.ndarray, image_format: str = "RGB") -> None:
         """Encode an image ``(H, W, 3)`` uint8 RGB."""
-        inputs = self.processor(images=image, return_tensors="pt")
+        inputs = self.processor(images=Image.fromarray(image), return_tensors="pt")
         self.reset_image()
         self.original_size, self.input_size = (
             tuple(int(n) for n in inputs[key][0]) for key in ("original_sizes", "reshaped_input_sizes")
@@ -56,7 +57,7 @@ class HfPredictor(SamPredictor):
             image_embeddings=self.features,
             input_points=None if point_coords is None else point_coords[None].float(),  # (1, B, N, 2)
             input_labels=None if point_labels is None else point_labels[None],
-            input_boxes=None if boxes is None else boxes[None],
+            input_boxes=None if boxes is None else boxes.reshape(1, -1, 4).float(),
             input_masks=mask_input,
             multimask_output=multimask_output,
         )

@@ -16,6 +16,9 @@ SAME = 0.85
 INSIDE = 0.85
 """Share of a region from which on it lies inside another one."""
 
+WHOLE = 0.98
+"""Share of the image from which on a mask is the image and no region of it."""
+
 Found = tuple[np.ndarray, float, float]
 """Mask ``(h, w)`` bool, predicted intersection over union, stability."""
 
@@ -44,14 +47,16 @@ def clean(mask: np.ndarray, least_area: float) -> np.ndarray:
 def sort_by_granularity(found: Sequence[Found], levels: Sequence[Level]) -> list[tuple[int, int]]:
     """(position, level) of the masks to show, in the order of their numbers.
 
-    A mask that is the same as a better one is left out. Each other gets the first level whose thresholds it meets;
-    coarse regions come first, then large ones, then by place, so that the order depends on the masks alone.
+    A mask that is the same as a better one, or nearly the whole image, is left out. Each other gets the first level
+    whose thresholds it meets; coarse regions come first, then large ones, then by place, so that the order depends on
+    the masks alone.
     """
     areas = [int(mask.sum()) for mask, *_ in found]
     flat = np.stack([mask.ravel() for mask, *_ in found]).astype(np.float32) if found else np.zeros((0, 1), np.float32)
     common = flat @ flat.T  # (n, n) pixels that two masks share
+    regions = [k for k, (mask, *_) in enumerate(found) if areas[k] < WHOLE * mask.size]
     kept: list[int] = []
-    for k in sorted(range(len(found)), key=lambda k: (-found[k][1], k)):
+    for k in sorted(regions, key=lambda k: (-found[k][1], k)):
         if all(common[k, other] < SAME * (areas[k] + areas[other] - common[k, other]) for other in kept):
             kept.append(k)
     by_size = sorted(kept, key=lambda k: (-areas[k], _place(found[k][0])))
