@@ -105,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("images", nargs="+", metavar="IMAGE")
     sub = command("regions", cli_regions.run, "masks of an image, marked and scored")
     cli_regions.arguments(sub)
+    command("segmenters", cli_regions.list_segmenters, "the segmenters, and whether they can be used here")
     return top
 
 

@@ -100,6 +100,26 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
     return result, regions_table(result, options.out)
 
 
+def list_segmenters(options: argparse.Namespace) -> tuple[Any, str]:
+    """The catalogue, with what is on this machine."""
+    from engine.cli import table
+    from engine.regions import catalog
+
+    rows, lines = [], []
+    for entry in catalog.ENTRIES:
+        obstacle = entry.obstacle()
+        rows.append({
+            "id": entry.id, "name": entry.name, "parameters": entry.parameters, "image_size": entry.image_size,
+            "download_mb": entry.download_mb, "licence": entry.licence, "source": entry.source,
+            "cached": obstacle is None, "obstacle": str(obstacle) if obstacle else None,
+        })  # fmt: skip
+        here = (
+            "ready" if obstacle is None else f"{entry.download_mb} MB to download" if entry.download_mb else "missing"
+        )
+        lines.append([entry.id, f"{entry.parameters:g} M", entry.image_size, entry.licence, here])
+    return {"segmenters": rows}, table(["segmenter", "parameters", "pixels", "licence", "here"], lines)
+
+
 def find(scene: Scene, points: list[Any], boxes: list[Any], auto: bool, granularity: str) -> tuple[Region, ...]:
     """The regions that were asked for; those of *everything* keep their numbers, others come after them."""
     from engine.regions.types import numbered

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 from segment_anything import SamPredictor
 
 from engine.backbones import download, loading
@@ -116,6 +117,7 @@ ENTRIES = (
 
 _loaded: OrderedDict[tuple[str, str], Segmenter] = OrderedDict()
 _lock = threading.Lock()
+_loading: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
 
 
 def get(id: str) -> Entry | None:
@@ -125,7 +127,8 @@ def get(id: str) -> Entry | None:
 
 def loaded(id: str) -> bool:
     """Whether a segmenter is in memory, so that :func:`load` returns at once."""
-    return any(name == id for name, _ in list(_loaded))
+    with _lock:
+        return any(name == id for name, _ in _loaded)
 
 
 def fetch(id: str, report: download.Report | None = None, stop: threading.Event | None = None) -> None:
@@ -144,21 +147,26 @@ def fetch(id: str, report: download.Report | None = None, stop: threading.Event 
 
 
 def load(id: str = POCKET, device: str | None = None) -> Segmenter:
-    """A segmenter, loaded once and shared.
+    """A segmenter, loaded once and shared; only those who ask for the same one wait for each other.
 
     Args:
         id: of the catalogue, a ``.pth`` or ``.safetensors`` file of SAM, or a folder that a SamModel was saved to.
-            A file in the name of a catalogue's checkpoint may hold other weights of the same shape.
+            The file's name does not matter: the weights tell which SAM they are.
 
     Raises SegmenterUnavailable with the reason and what to do; those that are here already are not touched.
     """
     key = (id, device or best_device())
     with _lock:
-        found = _loaded.get(key) or _load(*key)
-        _loaded[key] = found
-        _loaded.move_to_end(key)
-        while len(_loaded) > KEPT:
-            _loaded.popitem(last=False)
+        own = _loading[key]
+    with own:
+        with _lock:
+            found = _loaded.get(key)
+        found = found or _load(*key)
+        with _lock:
+            _loaded[key] = found
+            _loaded.move_to_end(key)
+            while len(_loaded) > KEPT:
+                _loaded.popitem(last=False)
         return found
 
 
@@ -195,11 +203,11 @@ def explained(id: str) -> Iterator[None]:
     try:
         with loading.explained(id):
             yield
-    except BackboneUnavailable as error:
-        if error.key == "backbone_other_weights":
-            raise SegmenterUnavailable("segmenter_other_weights", id=id, name=error.values["name"]) from error
-        reason = error.values.get("reason") or str(error).split(". ")[0]
-        key = REASONS.get(error.key)
-        raise (
-            SegmenterUnavailable(key, id=id) if key else SegmenterUnavailable("segmenter_failed", id=id, reason=reason)
-        ) from error
+    except (BackboneUnavailable, EOFError, httpx.HTTPError) as error:
+        found = error if isinstance(error, BackboneUnavailable) else loading.explain(error, id)
+        if found.key == "backbone_other_weights":
+            raise SegmenterUnavailable("segmenter_other_weights", id=id, name=found.values["name"]) from error
+        if key := REASONS.get(found.key):
+            raise SegmenterUnavailable(key, id=id) from error
+        reason = found.values.get("reason") or str(found).split(". ")[0]
+        raise SegmenterUnavailable("segmenter_failed", id=id, reason=reason) from error

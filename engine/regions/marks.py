@@ -221,9 +221,9 @@ class _Floor:
         rows, columns = np.nonzero(self._allowed(beside, label))
         if not len(rows):
             return None
-        x, y = self.columns[columns + beside[1].start], self.rows[rows + beside[0].start]
-        nearest = ((x - anchor[0]) ** 2 + (y - anchor[1]) ** 2).argmin()
-        box = self._take((int(x[nearest]), int(y[nearest])), label)
+        across_at, down_at = self.columns[columns + beside[1].start], self.rows[rows + beside[0].start]
+        nearest = ((across_at - anchor[0]) ** 2 + (down_at - anchor[1]) ** 2).argmin()
+        box = self._take((int(across_at[nearest]), int(down_at[nearest])), label)
         return (anchor, box) if box else None
 
     def _allowed(self, window: tuple[slice, slice], label: tuple[int, int]) -> np.ndarray:

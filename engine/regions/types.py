@@ -136,7 +136,7 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
     import torch
     from segment_anything.utils.amg import mask_to_rle_pytorch
 
-    return mask_to_rle_pytorch(torch.from_numpy(np.ascontiguousarray(mask, bool))[None])[0]
+    return mask_to_rle_pytorch(torch.tensor(mask, dtype=torch.bool)[None])[0]
 
 
 def decode(rle: dict[str, Any]) -> np.ndarray:
