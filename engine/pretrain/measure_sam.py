@@ -14,8 +14,11 @@ from segment_anything.modeling import Sam
 from engine.pretrain.scenes import PASTED, Photo, cut_out, fit, random_pose, read_backgrounds, read_emoji, read_photos
 
 FIGURES = ("one click, best of three", "one click, ranked first", "three clicks", "box")
-MIN_SHARE = 0.001
-"""Regions smaller than this share of the picture are not measured."""
+SMALL_SHARE = 32 * 32 / (640 * 480)
+"""Regions below this share of their picture are COCO's "small" ones; they are measured apart."""
+LEAST_PIXELS = 25
+"""Smaller ones are specks of the annotation and not measured."""
+MEAN, ALL, SMALL = "mean of the sources", "all regions", "small regions"
 
 
 def middle(mask: np.ndarray) -> np.ndarray:
@@ -76,17 +79,25 @@ def held_out_photos(folder: Path) -> dict[str, list[Photo]]:
 
 
 def measure(sam: Sam, groups: dict[str, list[Photo]]) -> dict[str, dict[str, float]]:
-    """Mean IoU of every region of at least ``MIN_SHARE``, by source and over ``all`` regions, with their number."""
+    """Mean IoU for each of ``FIGURES`` and the number of regions: by source, their mean, over all regions, and over
+    the small ones, which none of the others count."""
     predictor = SamPredictor(sam)
     rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in groups}
+    small: list[tuple[float, ...]] = []
     for name, photos in groups.items():
         for photo in photos:
             predictor.set_image(np.ascontiguousarray(photo.pixels.transpose(1, 2, 0)))
-            masks = [photo.ids == i for i in np.unique(photo.ids) if i]
-            rows[name] += [figures_of(predictor, mask) for mask in masks if mask.mean() >= MIN_SHARE]
-    rows["all"] = [row for name in groups for row in rows[name]]
+            for mask in (photo.ids == i for i in np.unique(photo.ids) if i):
+                if mask.sum() >= LEAST_PIXELS:
+                    (small if mask.mean() < SMALL_SHARE else rows[name]).append(figures_of(predictor, mask))
+    means = {name: np.mean(each, axis=0) for name, each in rows.items() if each}
+    together = [row for each in rows.values() for row in each]
+    means[MEAN] = np.mean(list(means.values()), axis=0)
+    means[ALL] = np.mean(together, axis=0)
+    rows |= {MEAN: together, ALL: together}
+    if small:
+        means[SMALL], rows[SMALL] = np.mean(small, axis=0), small
     return {
-        name: {**dict(zip(FIGURES, np.mean(each, axis=0).tolist(), strict=True)), "regions": len(each)}
-        for name, each in rows.items()
-        if each
+        name: {**dict(zip(FIGURES, mean.tolist(), strict=True)), "regions": len(rows[name])}
+        for name, mean in means.items()
     }

@@ -27,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engine.precision import multiplies_bf16
 from engine.pretrain.card import describe_run, read_runs
-from engine.pretrain.measure_sam import held_out_photos, measure
+from engine.pretrain.measure_sam import MEAN, held_out_photos, measure
 from engine.pretrain.prompting import correction, decode_masks, first_click, jittered_boxes, round_loss
 from engine.pretrain.sam_card import write_card
 from engine.pretrain.scenes import Batch, Studio
@@ -247,7 +247,7 @@ class SamTrainer:
         save_pocket_sam(self.average.module, self.config, self.out)
         sam = load_pocket_sam(self.out).to(self.device)
         figures = measure(sam, held_out_photos(self.data))
-        print(json.dumps({k: round(v, 4) for k, v in figures["all"].items()}), flush=True)
+        print(json.dumps({k: round(v, 4) for k, v in figures[MEAN].items()}), flush=True)
         images = self.step * self.recipe.batch_size
         run = describe_run(asdict(self.recipe), images, self.seconds, self.device)
         write_card(self.out, [*self.earlier, run], figures, parameters(sam), self.config.image_size)

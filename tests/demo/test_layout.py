@@ -51,6 +51,9 @@ def test_plots_know_neither_torch_nor_gradio(path):
         "lessons",
         "comparing",
         "compared_html",
+        "regioning",
+        "region_scores",
+        "regions_html",
     ],
 )
 def test_what_is_behind_the_page_knows_no_gradio(name):
