@@ -60,7 +60,7 @@ SURE = Thresholds(
 MODEST = Thresholds(
     prompted_iou=0.25,
     levels=(Level(0.50, 0.60, 0.02, nested=False), Level(0.40, 0.50, 0.005), Level(0.30, 0.40, 0.002)),
-    points_per_side=20,
+    points_per_side=16,
     stability_offset=0.5,
 )
 """Pocket SAM, whose logits are small and whose embedding has 16 x 16 places. On photographs that trained it, masks with

@@ -154,17 +154,18 @@ class Scene:
         """All regions that a grid of clicks finds, by number.
 
         The search runs once, at the finest granularity; coarser ones are a part of its regions with the same
-        numbers. Raises BadRegion: no regions, one colour, unknown granularity.
+        numbers. Where a granularity has none, the next finer one is shown. Raises BadRegion: no regions, one colour,
+        unknown granularity.
         """
         if granularity not in GRANULARITIES:
             raise BadRegion("region_granularity", name=granularity, known=", ".join(GRANULARITIES))
         self._check_plain()
         if self._everything is None:
             self._everything = self._search(progress)
-        shown = visible(self._everything, granularity)
-        if not shown:
-            raise BadRegion("region_nothing_anywhere", segmenter=self.segmenter.name)
-        return shown
+        for level in GRANULARITIES[GRANULARITIES.index(granularity) :]:
+            if shown := visible(self._everything, level):
+                return shown
+        raise BadRegion("region_nothing_anywhere", segmenter=self.segmenter.name)
 
     @property
     def searched(self) -> bool:
