@@ -33,8 +33,6 @@ KEPT = 4
 PLAIN = 3.0
 """An image whose channels all have a smaller standard deviation (of 0-255) is one colour, whatever a camera or JPEG
 did to it."""
-OFFSET = 1.0
-"""Logits that the two thresholds of the stability score lie above and below the mask's."""
 MOST_POINTS = 100
 """Clicks that shape one region."""
 
@@ -216,8 +214,8 @@ class Scene:
             None if previous is None else previous.logits,
             multimask_output=several, return_logits=True,
         )  # (M, h, w) logits, (M,), (M, h', w')  # fmt: skip
-        threshold = predictor.model.mask_threshold
-        stability = calculate_stability_score(torch.from_numpy(masks), threshold, OFFSET).tolist()
+        threshold, offset = predictor.model.mask_threshold, self.segmenter.thresholds.stability_offset
+        stability = calculate_stability_score(torch.from_numpy(masks), threshold, offset).tolist()
         return tuple(
             Region.of(masks[k] > threshold, self.size, ious[k], stability[k], prompt, logits=low[k : k + 1])
             for k in sorted(range(len(ious)), key=lambda k: -ious[k])
@@ -231,7 +229,7 @@ class Scene:
         held = Held(predictor, thresholds, progress)
         generator = SamAutomaticMaskGenerator(
             predictor.model, thresholds.points_per_side, thresholds.points_per_batch, least.predicted_iou,
-            least.stability, OFFSET, thresholds.box_nms_iou,
+            least.stability, thresholds.stability_offset, thresholds.box_nms_iou,
         )  # fmt: skip
         generator.predictor = held  # type: ignore[assignment]
         height, width = held.original_size

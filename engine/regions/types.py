@@ -127,6 +127,8 @@ class Thresholds:
     points_per_side: int = 32
     """The search for everything clicks on a square grid of so many points a side."""
     points_per_batch: int = 32
+    stability_offset: float = 1.0
+    """Logits that the two thresholds of the stability score lie above and below the mask's."""
     box_nms_iou: float = 0.7
     """Of masks whose boxes overlap more than this, the one with the best estimate is kept."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,3 +151,28 @@ def test_the_segmenters_are_listed(capsys):
     assert [row["id"] for row in listed] == [entry.id for entry in catalog.ENTRIES]
     assert cli.main(["segmenters"]) == 0
     assert "375 MB to download" in capsys.readouterr().out
+
+
+def test_the_documentation_names_everything_there_is():
+    import argparse
+
+    from engine import cli_regions
+    from engine.regions.scores import VIEWS
+    from engine.regions.shortcut import VERDICTS
+    from engine.regions.types import GRANULARITIES
+
+    text = (Path(__file__).resolve().parents[3] / "docs" / "regions.md").read_text(encoding="utf8")
+    for name in (*(entry.id for entry in catalog.ENTRIES), *VIEWS, *GRANULARITIES):
+        assert f"`{name}`" in text, name
+    assert len(VERDICTS) == 4
+    sub = argparse.ArgumentParser()
+    cli_regions.arguments(sub)
+    everywhere = {
+        "--help",
+        "--segmenter",
+        "--templates",
+        "--backbone",
+        "--device",
+    }  # as in other commands, or told by id
+    for action in sub._actions:
+        assert everywhere & set(action.option_strings) or action.option_strings[0] in text, action.option_strings

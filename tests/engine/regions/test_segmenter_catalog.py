@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -154,7 +155,8 @@ def publisher():
             self.send_header("Content-Length", str(len(content) if known else 0))
             self.end_headers()
             if known:
-                self.wfile.write(content)
+                with suppress(ConnectionError):  # a stopped download hangs up
+                    self.wfile.write(content)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
     threading.Thread(target=server.serve_forever, daemon=True).start()
