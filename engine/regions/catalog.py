@@ -58,11 +58,13 @@ SURE = Thresholds(
 )
 """The full SAM and its distilled relatives: the middle level is the library's own setting."""
 MODEST = Thresholds(
-    prompted_iou=0.4,
-    levels=(Level(0.75, 0.80, 0.02, nested=False), Level(0.65, 0.75, 0.005), Level(0.50, 0.65, 0.002)),
+    prompted_iou=0.25,
+    levels=(Level(0.50, 0.60, 0.02, nested=False), Level(0.40, 0.50, 0.005), Level(0.30, 0.40, 0.002)),
     points_per_side=20,
+    stability_offset=0.5,
 )
-"""Pocket SAM, whose estimates are lower and whose embedding has 16 x 16 places."""
+"""Pocket SAM, whose logits are small and whose embedding has 16 x 16 places. On photographs that trained it, masks with
+an estimate above 0.5 and a stability above 0.6 overlap a true region by 0.74, those above 0.3 and 0.4 by 0.59."""
 
 
 @dataclass(frozen=True)
