@@ -15,6 +15,7 @@ from demo.loading import entry_of
 from demo.session import Workspace
 from demo.words import Translator
 from engine.errors import LabError
+from engine.registry import PAPER_LINKS
 
 if TYPE_CHECKING:
     from engine.backbones.base import Backbone
@@ -109,9 +110,11 @@ def _record(spec: MethodSpec, t: Translator) -> str:
 
 
 def paper(text: str) -> str:
-    """A paper with its arXiv ids as links, which the visitor may follow; the page itself fetches nothing."""
-    link = r'<a href="https://arxiv.org/abs/\1" target="_blank" rel="noopener noreferrer">arXiv \1</a>'
-    return re.sub(r"arXiv (\d{4}\.\d{4,5})", link, escape(text))
+    """A paper with its ids as links, which the visitor may follow; the page itself fetches nothing."""
+    text = escape(text)
+    for pattern, address in PAPER_LINKS:
+        text = re.sub(pattern, rf'<a href="{address}\2" target="_blank" rel="noopener noreferrer">\1 \2</a>', text)
+    return text
 
 
 def _figure(spec: MethodSpec, config: Any, backbone: Backbone, labels: int, images: int, t: Translator) -> str:
