@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from demo import fragments, tuning
-from demo.loading import entry_of
+from demo.loading import backbone_name
 from demo.session import Workspace
 from demo.words import Translator
 from engine.errors import LabError
@@ -60,7 +60,7 @@ def about(spec: MethodSpec, t: Translator) -> str:
     """Name, sentence, when to use it, equation."""
     sentence, when = (t.method(f"{spec.id}.{name}", getattr(spec, name)) for name in ("sentence", "use_when"))
     return (
-        f'<h2>{escape(spec.name)}</h2><p><span class="ctl-chip">{escape(t(f"family.{spec.family}"))}</span> '
+        f'<h2>{escape(t.name(spec.id))}</h2><p><span class="ctl-chip">{escape(t(f"family.{spec.family}"))}</span> '
         f'{escape(sentence)}</p><p class="ctl-when"><b>{t("learn.use_when")}</b> {escape(when)}</p>'
         f'<h3>{t("learn.equation")}</h3><p class="ctl-equation">{escape(spec.equation)}</p>'
         f'<p class="ctl-detail">{escape(t("learn.letters"))}</p>'
@@ -123,8 +123,7 @@ def _figure(spec: MethodSpec, config: Any, backbone: Backbone, labels: int, imag
     from engine.places import anatomy as look
 
     found = look(spec, config, backbone, labels, images)
-    known = entry_of(backbone.id)
-    title = t("learn.picture", method=spec.name, backbone=known.name if known else backbone.id)
+    title = t("learn.picture", method=t.name(spec.id), backbone=backbone_name(backbone.id, t))
     return (
         f'<figure class="ctl-figure"><figcaption>{escape(title)}</figcaption>'
         f"{anatomy.drawing(found, backbone, labels, t, title)}{legend(t)}"

@@ -6,6 +6,8 @@ import sys
 import threading
 from typing import Any
 
+from demo.words import Translator
+
 
 class Loading:
     """Fetches and loads a backbone in a thread of its own; ``stop`` ends a download."""
@@ -37,3 +39,11 @@ def entry_of(backbone: str) -> Any | None:
     """The catalogue's entry of a backbone, where the catalogue is imported and has one."""
     catalog = sys.modules.get("engine.backbones.catalog")
     return next((entry for entry in catalog.ENTRIES if entry.id == backbone), None) if catalog else None
+
+
+def backbone_name(backbone: str, t: Translator) -> str:
+    """A backbone's name on screen; the one without a download comes with the project and says so."""
+    entry = entry_of(backbone)
+    if entry is None:
+        return backbone
+    return str(entry.name) if entry.download_mb else t("header.bundled")
