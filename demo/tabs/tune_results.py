@@ -11,6 +11,7 @@ from demo import drawings, fragments, learned_view, tasks
 from demo.page import Page, Visit, W
 from demo.session import Shown, Workspace
 from demo.words import Translator
+from engine.types import SCORES
 
 TABS = ("scores", "heat", "confusion", "training", "learned", "map", "errors")
 GROUPS = ("fixed", "broken", "still_wrong")
@@ -173,7 +174,7 @@ class Results:
             index = workspace.looked_at = min(max(0, workspace.looked_at), len(shown.images) - 1)
             return {
                 self.image: gr.update(choices=drawings.image_choices(shown, t), value=index),
-                self.picture: drawings.picture(workspace, shown, index, t),
+                self.picture: drawings.picture(workspace, shown, index, kind, t),
                 self.scores: drawings.scores(shown, index, kind, t, dark),
             }
         if tab == "heat":
@@ -265,13 +266,11 @@ class Results:
 
 
 def kind_choices(t: Translator) -> list[tuple[str, str]]:
-    """Probability or similarity."""
-    return [(t("scores.probability"), "probability"), (t("scores.similarity"), "similarity")]
+    """Forms of a score."""
+    return [(t(f"scores.{kind}"), kind) for kind in SCORES]
 
 
 def adapter_line(shown: Shown, t: Translator) -> str:
     """What a loaded adapter is."""
-    from engine import registry
-
     recipe = shown.result or {}
-    return t("adapter.loaded", count=len(shown.labels), method=registry.get(recipe["method"]).name)
+    return t("adapter.loaded", count=len(shown.labels), method=t.name(recipe["method"]))
