@@ -7,7 +7,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from demo import fragments
-from demo.fragments import VERDICT_SIGNS, Translate, bytes_text, count_text, time_text
+from demo.fragments import VERDICT_SIGNS, Translate, count_text, time_text
+from engine.sizes import bytes_text
 
 if TYPE_CHECKING:
     from engine.calibration import Calibration
@@ -202,26 +203,19 @@ def damage(found: Sequence[Damage], name: Callable[[str], str], t: Translate) ->
             _change(d.tuned_labels, t),
             _change(d.other_labels, t),
             f"{VERDICT_SIGNS[d.verdict.word]} {t(f'runs.{d.verdict.word}')}",
-            _mix(d, t),
+            f"{d.drift.image:.3f}",
+            f"{d.drift.text:.3f}",
         ]
-        for d in sorted(found, key=lambda d: d.other_labels[0].value - d.other_labels[1].value)
+        for d in sorted(found, key=lambda d: d.loss)
     ]
-    heads = ("method", "on_tuned", "on_others", "damage_verdict", "mix")
-    if not any(d.curve for d in found):
-        heads, rows = heads[:-1], [row[:-1] for row in rows]
-    return hint(note) + table([t(f"compare.{key}") for key in heads], rows)
+    heads = ("method", "on_tuned", "on_others", "damage_verdict", "drift_images", "drift_texts")
+    listed = table([t(f"compare.{key}") for key in heads], rows, numbers_from=1)
+    return hint(note) + listed + hint(t("compare.drift_hint"))
 
 
 def _change(pair: tuple[Interval, Interval], t: Translate) -> str:
     before, after = (_percent(side.value, t) for side in pair)
     return f'<span class="ctl-before">{before}</span> → <span class="ctl-after">{after}</span>'
-
-
-def _mix(found: Damage, t: Translate) -> str:
-    """The points of the WiSE-FT curve: share of the tuned weights, accuracy on tuned and on other labels."""
-    return "<br>".join(
-        f"{_percent(p.share, t)}: {_percent(p.tuned_labels, t)} / {_percent(p.other_labels, t)}" for p in found.curve
-    )
 
 
 def suspect(

@@ -17,15 +17,13 @@ from demo import tasks, tuning
 from demo.session import Workspace
 from engine import episode
 from engine.images import ImageFile
+from engine.sizes import MB
 from engine.types import Label, Note, Progress
 
 if TYPE_CHECKING:
     from engine.compare import Advice, Comparison, Constraints, Event, Request, Row
     from engine.damage import Damage
     from engine.mislabelled import Check, Suspect
-
-HELD_SEED = 0
-"""Decides which labels are held back; the same ones for every method."""
 
 
 @dataclass(eq=False)
@@ -159,12 +157,12 @@ def end(found: Compared) -> None:
 def limits(
     memory_mb: float | None, seconds: float | None, parameters: float | None, file_mb: float | None, keep: bool
 ) -> Constraints:
-    """Limits as typed, in MB of 1,048,576 bytes as on the command line; empty and zero mean none."""
+    """Limits as typed; empty and zero mean none."""
     from engine.compare import Constraints
 
     return Constraints(
-        int(memory_mb * 2**20) if memory_mb else None, seconds or None, int(parameters) if parameters else None,
-        int(file_mb * 2**20) if file_mb else None, KEEPS if keep else None,
+        int(memory_mb * MB) if memory_mb else None, seconds or None, int(parameters) if parameters else None,
+        int(file_mb * MB) if file_mb else None, KEEPS if keep else None,
     )  # fmt: skip
 
 
@@ -185,51 +183,33 @@ def advice(found: Compared, constraints: Constraints) -> Advice | None:
 
 def able(found: Compared) -> list[str]:
     """Compared methods that can score labels that they were not tuned on, the quickest first."""
-    from engine import damage, registry
     from engine.backbones import catalog
+    from engine.compare import able
 
-    if found.comparison is None or found.comparison.ranking is None:
-        return []
-    shape = catalog.load(found.backbone).shape
-    quickest = sorted(found.comparison.ranking.standings, key=lambda s: s.seconds)
-    specs = [registry.get(s.method) for s in quickest if s.family != "baseline"]
-    return [s.id for s in specs if damage.scores_new_labels(s, s.configure(), shape)]
+    ranking = found.comparison.ranking if found.comparison else None
+    return able(ranking, catalog.load(found.backbone)) if ranking else []
 
 
 def hold_back(workspace: Workspace, found: Compared, methods: list[str], stop: threading.Event) -> Iterator[Progress]:
     """Tune on half of the labels and test on the others, method by method. Raises LabError."""
-    from engine import damage, registry
-    from engine.types import RunSpec
+    from engine.compare import hold_back
 
-    backbone = tuning.backbone_of(workspace)
-    shots = found.comparison.ranking.shots if found.comparison and found.comparison.ranking else workspace.shots
-    names = [image.label for image in found.images]
-    built = episode.build(found.labels, names, shots, HELD_SEED, found.request.template_set)
-    base, others = damage.hold_back(built, HELD_SEED)
-    for method in methods:
-        preset = found.request.preset if found.request.preset in registry.get(method).presets else "budget"
-        spec = RunSpec(backbone.id, method, base, preset, seed=HELD_SEED)
-        for item in damage.measure(spec, others, found.images, backbone, stop):
-            if isinstance(item, Progress):
-                yield item
-            else:
-                _take_in(found, item)
+    assert found.comparison is not None
+    for item in hold_back(found.comparison, methods, found.images, tuning.backbone_of(workspace), stop):
+        if isinstance(item, Progress):
+            yield item
+        else:
+            _take_in(found, item)
 
 
 def _take_in(found: Compared, damage: Damage) -> None:
     """Note what a method loses, so that advice can count it."""
-    from engine.compare import rank
+    from engine.compare import with_damage
 
+    assert found.comparison is not None
     found.damage[damage.method] = damage
-    loss = damage.other_labels[0].value - damage.other_labels[1].value
-    found.rows = [
-        replace(row, result={**row.result, "damage": {"loss": loss}}) if row.method == damage.method and row.result
-        else row
-        for row in found.rows
-    ]  # fmt: skip
-    if found.comparison is not None and found.comparison.ranking is not None:
-        ranking = rank(found.rows, found.comparison.ranking.shots)
-        found.comparison = replace(found.comparison, rows=tuple(found.rows), ranking=ranking)
+    found.comparison = with_damage(found.comparison, [damage])
+    found.rows = list(found.comparison.rows)
 
 
 # ---- labels that may be wrong -----------------------------------------------------------------------

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from engine.sizes import bytes_text
+
 Translate = Callable[..., str]
 
 MOST_PROBLEMS = 50
@@ -29,15 +31,6 @@ def count_text(number: float, t: Translate) -> str:
         return f"{number:,.0f}"
     key, value = ("html.million", number / 1e6) if number < 999.5e6 else ("html.billion", number / 1e9)
     return t(key, value=f"{value:.0f}" if value >= 99.5 else f"{value:.1f}")
-
-
-def bytes_text(size: float) -> str:
-    """``98 kB``, ``224 MB``, ``1.4 GB`` (powers of 1000)."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= 0.9995 * scale:
-            value = size / scale
-            return f"{value:.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"
-    return f"{size:.0f} B"
 
 
 def time_text(seconds: float, t: Translate) -> str:

@@ -20,6 +20,7 @@ from demo.page import GONE, Page, Visit, W, merged
 from demo.session import Workspaces
 from demo.tabs.compare import Compare
 from demo.tabs.learn import Learn
+from demo.tabs.regions import Regions
 from demo.tabs.runs import Runs
 from demo.tabs.tune import Tune
 from demo.words import LANGUAGES, Translator, choose
@@ -148,7 +149,7 @@ def build_app(workspaces: Workspaces | None = None) -> gr.Blocks:
     ) as app:
         page = Page(workspaces)
         header, tune, runs = Header(page), Tune(page), Runs(page)
-        compare, learn = Compare(page), Learn(page)
+        compare, regions, learn = Compare(page), Regions(page), Learn(page)
         header.build()
         header.build_loading()
         page.notice.render()
@@ -160,6 +161,10 @@ def build_app(workspaces: Workspaces | None = None) -> gr.Blocks:
             ) as compare_tab:
                 compare.build()
             with page.make(
+                gr.Tab, label=W("screen.regions"), id="regions", elem_id="screen-regions", render_children=True
+            ) as regions_tab:
+                regions.build()
+            with page.make(
                 gr.Tab, label=W("screen.learn"), id="learn", elem_id="screen-learn", render_children=True
             ) as learn_tab:
                 learn.build()
@@ -168,11 +173,12 @@ def build_app(workspaces: Workspaces | None = None) -> gr.Blocks:
             ) as runs_tab:
                 runs.build()
         compare.bind(compare_tab)
+        regions.bind(regions_tab)
         learn.bind(
             learn_tab, [tune.method.how], screens, lambda visit: tune.method.view(visit.workspace, visit.t),
             tune.method.outputs,
         )  # fmt: skip
-        parts = Parts(page, header, tune, compare, learn, runs)
+        parts = Parts(page, header, tune, compare, regions, learn, runs)
         bind(app, parts, screens, runs_tab)
     return app
 
@@ -185,6 +191,7 @@ class Parts:
     header: Header
     tune: Tune
     compare: Compare
+    regions: Regions
     learn: Learn
     runs: Runs
 
@@ -212,7 +219,7 @@ def bind(app: gr.Blocks, parts: Parts, screens: Any, runs_tab: Any) -> None:
 
 def _bind_language(parts: Parts, results: list[Any]) -> None:
     page, header, tune = parts.page, parts.header, parts.tune
-    compare, learn, runs = parts.compare, parts.learn, parts.runs
+    compare, regions, learn, runs = parts.compare, parts.regions, parts.learn, parts.runs
     words = [component for component, _ in page.bound]
 
     def switch(visit: Visit) -> dict[Any, Any]:
@@ -223,15 +230,21 @@ def _bind_language(parts: Parts, results: list[Any]) -> None:
             page.in_language(t),
             tune.show(visit),
             compare.view(visit),
+            regions.view(visit),
             runs.view(visit.workspace, t),
             learn.view(visit.workspace, t, visit[learn.method]),
             tune.method.view(visit.workspace, t),
             header.view(visit.workspace.backbone, t),
         )
 
-    screens = [*tune.outputs, *compare.outputs, *learn.outputs, *runs.outputs, *tune.method.outputs]
+    screens = [*tune.outputs, *compare.outputs, *regions.outputs, *learn.outputs, *runs.outputs, *tune.method.outputs]
     outputs = [page.language, *words, *screens, header.chip, header.backbone]
-    page.on(header.language.input, switch, [header.language, learn.method, *results, *compare.shown], outputs)
+    page.on(
+        header.language.input,
+        switch,
+        [header.language, learn.method, *results, *compare.shown, *regions.shown],
+        outputs,
+    )
     header.language.input(
         None, header.language, None, js="(code) => { window.ctlLanguage && window.ctlLanguage(code); }"
     )

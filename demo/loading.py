@@ -1,19 +1,28 @@
-"""A backbone on its way: a thread that fetches and loads it, and how far it is. No gradio."""
+"""A backbone or segmenter on its way: a thread that fetches and loads it, and how far it is. No gradio."""
 
 from __future__ import annotations
 
 import sys
 import threading
+from importlib import import_module
 from typing import Any
 
 from demo.words import Translator
 
+BACKBONES, SEGMENTERS = "engine.backbones.catalog", "engine.regions.catalog"
+
 
 class Loading:
-    """Fetches and loads a backbone in a thread of its own; ``stop`` ends a download."""
+    """Fetches and loads a backbone in a thread of its own; ``stop`` ends a download.
 
-    def __init__(self, id: str):
+    Args:
+        id: the catalogue's.
+        catalog: module whose ``fetch`` and ``load`` do it.
+    """
+
+    def __init__(self, id: str, catalog: str = BACKBONES):
         self.id, self.stop, self.finished = id, threading.Event(), threading.Event()
+        self.catalog = catalog
         self.done, self.total = 0, 0
         """Bytes; 0 of 0 while nothing is being downloaded."""
         self.problem: Exception | None = None
@@ -21,8 +30,7 @@ class Loading:
 
     def _work(self) -> None:
         try:
-            from engine.backbones import catalog
-
+            catalog = import_module(self.catalog)
             catalog.fetch(self.id, self._report, self.stop)
             self.done = self.total = 0
             catalog.load(self.id)
@@ -35,10 +43,10 @@ class Loading:
         self.done, self.total = done, total
 
 
-def entry_of(backbone: str) -> Any | None:
-    """The catalogue's entry of a backbone, where the catalogue is imported and has one."""
-    catalog = sys.modules.get("engine.backbones.catalog")
-    return next((entry for entry in catalog.ENTRIES if entry.id == backbone), None) if catalog else None
+def entry_of(id: str, catalog: str = BACKBONES) -> Any | None:
+    """A catalogue's entry, where that catalogue is imported and has one."""
+    module = sys.modules.get(catalog)
+    return next((entry for entry in module.ENTRIES if entry.id == id), None) if module else None
 
 
 def backbone_name(backbone: str, t: Translator) -> str:

@@ -69,6 +69,23 @@ class Page:
         self.bound.append((component, {"value": render}))
         return component
 
+    def go_row(self, words: str, name: str) -> tuple[gr.Button, gr.Button]:
+        """A row with a button that starts something and one that stops it.
+
+        Args:
+            words: key of what the first one says.
+            name: start of their ids.
+        """
+        with gr.Row(elem_id=f"{name}-go-row", elem_classes="ctl-go-row"):
+            go = self.make(
+                gr.Button, value=W(words), variant="primary", scale=3, min_width=120, elem_id=f"{name}-button"
+            )
+            stop = self.make(
+                gr.Button, value=W("go.stop"), variant="stop", scale=1, min_width=80, interactive=False,
+                elem_id=f"{name}-stop",
+            )  # fmt: skip
+        return go, stop
+
     @staticmethod
     def say(keys: dict[str, Any], t: Translator) -> dict[str, Any]:
         """The properties in a language."""

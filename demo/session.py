@@ -150,6 +150,8 @@ class Workspace:
     kept: Kept | None = None
     compared: Any = None
     """What the Compare screen shows, a ``demo.comparing.Compared``."""
+    marked: Any = None
+    """The picture and regions of the Regions screen, a ``demo.regioning.Marked``."""
     runs: list[RunRecord] = field(default_factory=list)
     stale: bool = False
     """Whether a tuned result was on screen before the inputs changed."""
@@ -177,6 +179,15 @@ class Workspace:
             self.stale = self.stale or bool(self.shown and self.shown.tuned)
             self.shown = None
             return self.version
+
+    def halt(self) -> None:
+        """Stop whatever is going on for this visitor."""
+        if self.stop:
+            self.stop.set()
+        if self.loading:
+            self.loading.stop.set()
+        if self.marked and self.marked.stop:
+            self.marked.stop.set()
 
     def record(self, id: str) -> RunRecord | None:
         """A run by id."""
@@ -269,10 +280,7 @@ class Workspaces:
             if not found or id in self._pages.values():
                 return
             found.touched = min(found.touched, time.monotonic() - self.seconds + min(GRACE, self.seconds))
-        if found.stop:
-            found.stop.set()
-        if found.loading:
-            found.loading.stop.set()
+        found.halt()
 
     def sweep(self, now: float | None = None) -> None:
         """Delete the workspaces that have expired or are too many."""
@@ -284,8 +292,7 @@ class Workspaces:
             for workspace in old:
                 del self._known[workspace.id]
         for workspace in old:
-            if workspace.stop:
-                workspace.stop.set()
+            workspace.halt()
             shutil.rmtree(workspace.folder, ignore_errors=True)
 
     def keep_sweeping(self, every: float = 600) -> threading.Thread:

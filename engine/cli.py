@@ -11,8 +11,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from engine import cli_compare
+from engine import cli_compare, cli_regions
 from engine.errors import BadConfig, LabError, messages
+from engine.sizes import bytes_text
 
 messages(
     bad_set="--set {text!r} is not of the form name=value.",
@@ -102,6 +103,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--adapter", type=Path, required=True, help="folder or zip of a saved adapter")
     sub.add_argument("--device", help="cpu or cuda")
     sub.add_argument("images", nargs="+", metavar="IMAGE")
+    sub = command("regions", cli_regions.run, "masks of an image, marked and scored")
+    cli_regions.arguments(sub)
+    command("segmenters", cli_regions.list_segmenters, "the segmenters, and whether they can be used here")
     return top
 
 
@@ -276,10 +280,10 @@ def tune_table(result: dict[str, Any]) -> str:
         f"verdict: {words[result['verdict']]} prompt-ensembled zero-shot (p = {result['p_value']:.3g}, "
         f"gained {result['gained']}, lost {result['lost']})",
         f"trained {result['trainable_parameters']:,} of {result['total_parameters']:,} parameters; "
-        f"peak {result['peak_memory_bytes'] / 2**20:.0f} MB ({result['memory_kind']}); "
+        f"peak {bytes_text(result['peak_memory_bytes'])} ({result['memory_kind']}); "
         f"features {seconds['features']:.1f} s, training {seconds['train']:.1f} s, "
         f"evaluation {seconds['evaluate']:.1f} s; "
-        f"adapter {result['adapter_bytes'] / 1024:.0f} KB",
+        f"adapter {bytes_text(result['adapter_bytes'])}",
     ]
     return "\n".join(lines)
 
@@ -329,8 +333,8 @@ def forecast(options: argparse.Namespace) -> tuple[Any, str]:
 
 def forecast_table(result: dict[str, Any]) -> str:
     """A forecast for people."""
-    rows = [[part, f"{size / 2**20:,.1f} MB"] for part, size in result["memory"].items()]
-    rows.append(["total", f"{result['total_bytes'] / 2**20:,.1f} MB"])
+    rows = [[part, bytes_text(size)] for part, size in result["memory"].items()]
+    rows.append(["total", bytes_text(result["total_bytes"])])
     seconds = result["seconds"]
     places = []
     for place, good in result["fits"].items():

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import argparse
 import csv
-import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import MESSAGES, BadConfig, messages
+from engine.sizes import bytes_text, parse_bytes
 
 if TYPE_CHECKING:
+    from engine.backbones.base import Backbone
     from engine.compare import Comparison, Constraints, Event, Executor, Ranking, Row
+    from engine.damage import Damage
+    from engine.images import ImageFile
 
 messages(
     compare_bad_list="--{name} {text!r} is not a list of whole numbers by comma, such as {example}.",
-    compare_bad_size="--{name} {text!r} is not a size such as 2GB, 500MB or 20KB.",
+    compare_bad_size="--{name} {text!r} is not a size such as 2GB, 500MB or 20kB.",
 )
 
 COLUMNS = (
@@ -43,8 +46,13 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--max-parameters", type=float, metavar="N", help="the same for trained parameters, such as 1e5")
     sub.add_argument("--max-file", metavar="SIZE", help="the same for the adapter's file, such as 1MB")
     sub.add_argument(
-        "--max-loss", type=float, metavar="POINTS", help="the same for accuracy lost on labels that were not tuned on"
-    )
+        "--max-loss", type=float, metavar="POINTS",
+        help="the same for accuracy lost on labels that were not tuned on; asks for --damage",
+    )  # fmt: skip
+    sub.add_argument(
+        "--damage", action="store_true",
+        help="tune once more on half of the labels and test on the others: what is lost, how far embeddings drift",
+    )  # fmt: skip
     sub.add_argument(
         "--executor", choices=("process", "pool", "ray"), default="process",
         help="where runs are done: in this process (default), in several, or on a Ray cluster",
@@ -60,6 +68,7 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
     """Compare methods; what was run before on the same images and settings is not run again."""
     from engine.cli import read_task
     from engine.compare import Request, compare
+    from engine.compare.held_back import divide
     from engine.report.document import command_line, write_report
 
     request = Request(
@@ -68,21 +77,46 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
         options.preset, options.templates, options.precision,
     )  # fmt: skip
     limits, executor = limits_of(options), executor_of(options)
+    damage: list[Damage] = []
     with tempfile.TemporaryDirectory() as work:
         images, labels, backbone = read_task(options, Path(work))
+        if wanted := options.damage or limits.loss is not None:
+            divide(labels, images, 1, options.templates)  # raises now rather than after everything was run
         comparison = shown(
             compare(request, images, labels, backbone, executor=executor, constraints=limits, fresh=options.again)
         )
+        if wanted and comparison.ranking and not comparison.stopped:
+            comparison, damage = held_back(comparison, images, backbone, limits)
         if options.report:
             write_report(
                 comparison, options.report, images=images, task=Path(options.task).name,
-                command=command_line(comparison, options.task, options.labels or ""),
+                command=command_line(comparison, options.task, options.labels or ""), damage=damage,
             )  # fmt: skip
     for note in comparison.notes:
         print(MESSAGES[note.key].format(**dict(note.values)), file=sys.stderr)
     if options.csv:
         write_csv(comparison, options.csv)
-    return comparison.to_json(), compare_table(comparison)
+    parts = [compare_table(comparison), damage_table(damage)]
+    return comparison.to_json() | {"damage": [d.to_json() for d in damage]}, "\n\n".join(filter(None, parts))
+
+
+def held_back(
+    comparison: Comparison, images: Sequence[ImageFile], backbone: Backbone, limits: Constraints
+) -> tuple[Comparison, list[Damage]]:
+    """Test on labels that were not tuned on, with a bar on stderr."""
+    from tqdm import tqdm
+
+    from engine.compare import able, hold_back, with_damage
+    from engine.types import Progress
+
+    assert comparison.ranking is not None
+    methods, found = able(comparison.ranking, backbone), []
+    with tqdm(total=len(methods), disable=not sys.stderr.isatty(), unit="method", dynamic_ncols=True) as bar:
+        for item in hold_back(comparison, methods, images, backbone):
+            if not isinstance(item, Progress):
+                found.append(item)
+                bar.update()
+    return with_damage(comparison, found, limits), found
 
 
 def whole_numbers(name: str, text: str, example: str) -> tuple[int, ...]:
@@ -125,13 +159,13 @@ def executor_of(options: argparse.Namespace) -> Executor:
 
 
 def size_of(name: str, text: str | None) -> int | None:
-    """Bytes of a size such as ``2GB``, ``500 MB`` or ``20KB`` (steps of 1,024). Raises BadConfig."""
+    """Bytes of a size as typed, None where there is none. Raises BadConfig."""
     if text is None:
         return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
-    if not found:
+    size = parse_bytes(text)
+    if size is None:
         raise BadConfig("compare_bad_size", name=name, text=text)
-    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+    return size
 
 
 def shown(events: Iterator[Event]) -> Comparison:
@@ -209,14 +243,43 @@ def ranking_table(ranking: Ranking) -> str:
         )
         rows.append([
             s.group, s.method, f"{s.accuracy.value:.1%}", f"{s.accuracy.low:.1%} to {s.accuracy.high:.1%}", gain,
-            s.word, f"{s.parameters:,}", f"{s.memory_bytes / 2**20:.0f} MB", f"{s.seconds:.1f}",
-            f"{s.adapter_bytes / 1024:.0f} KB",
+            s.word, f"{s.parameters:,}", bytes_text(s.memory_bytes), f"{s.seconds:.1f}",
+            bytes_text(s.adapter_bytes),
         ])  # fmt: skip
     head = [
         "group", f"mean of {len(ranking.seeds)} seeds, {ranking.shots} shots", "accuracy", "95 % interval",
         "points over zero-shot", "verdict", "trained", "memory", "seconds", "file",
     ]  # fmt: skip
     return table(head, rows)
+
+
+def damage_table(found: Sequence[Damage]) -> str:
+    """A line a method with what it loses elsewhere, and the WiSE-FT curve of those that can be mixed."""
+    from engine.cli import table
+    from engine.report.words import english
+
+    if not found:
+        return ""
+    rows = [
+        [
+            d.method, *(f"{pair[0].value:.1%} to {pair[1].value:.1%}" for pair in (d.tuned_labels, d.other_labels)),
+            d.verdict.word, f"{d.drift.image:.3f}", f"{d.drift.text:.3f}",
+        ]
+        for d in found
+    ]  # fmt: skip
+    head = [
+        "labels that were not tuned on", "tuned labels", "other labels", "on other labels", "drift, images",
+        "drift, texts",
+    ]  # fmt: skip
+    mixes = [
+        [d.method, f"{point.share:.0%}", f"{point.tuned_labels:.1%}", f"{point.other_labels:.1%}"]
+        for d in found
+        for point in d.curve
+    ]
+    parts = [table(head, rows), english("report_drift_note", {})]
+    if mixes:
+        parts.append(table(["WiSE-FT", "tuned weights", "tuned labels", "other labels"], mixes))
+    return "\n\n".join(parts)
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:

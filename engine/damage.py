@@ -62,6 +62,16 @@ class Mixed:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """How far the embeddings moved: mean of 1 - cosine between before and after, 0 (not at all) to 2."""
+
+    image: float
+    """Of the task's images."""
+    text: float
+    """Of the labels that were tuned on."""
+
+
+@dataclass(frozen=True)
 class Damage:
     """A method tuned on some labels, tested on them and on others. Zero-shot is the prompt ensemble."""
 
@@ -74,8 +84,14 @@ class Damage:
     """Zero-shot and tuned accuracy on the others."""
     verdict: Verdict
     """Tuned against zero-shot on the others: ``worse`` is damage."""
+    drift: Drift
     curve: tuple[Mixed, ...] = ()
     """By rising share; empty where the method cannot be mixed."""
+
+    @property
+    def loss(self) -> float:
+        """Accuracy that was lost on the others, a share; below 0 where some was gained."""
+        return self.other_labels[0].value - self.other_labels[1].value
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -90,16 +106,9 @@ class Damage:
             "method": self.method, "tuned_on": list(self.tuned_on), "others": list(self.others),
             "tuned_labels": sides(self.tuned_labels), "other_labels": sides(self.other_labels),
             "verdict": self.verdict.word, "p_value": self.verdict.p_value, "test": self.verdict.tested,
+            "drift": {"image": self.drift.image, "text": self.drift.text},
             "wise_ft": [[point.share, point.tuned_labels, point.other_labels] for point in self.curve],
         }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Drift:
-    """How far the embeddings moved: mean of 1 - cosine between before and after, 0 (not at all) to 2."""
-
-    image: float
-    text: float
 
 
 def drift(arrays: dict[str, np.ndarray]) -> Drift:
@@ -209,6 +218,7 @@ def _judged(outcome: train.Outcome, exam: Exam, curve: tuple[Mixed, ...]) -> Dam
         (sides[0], sides[1]),
         (evaluate.accuracy(before.tolist()), evaluate.accuracy(after.tolist())),
         evaluate.judge(before.tolist(), after.tolist(), repeated=False, seed=result.spec.seed),
+        drift(outcome.arrays),
         curve,
     )
 

@@ -36,6 +36,14 @@ class BackboneUnavailable(LabError):
     """A backbone that cannot be loaded here."""
 
 
+class SegmenterUnavailable(LabError):
+    """A segmentation model that cannot be loaded here."""
+
+
+class BadRegion(LabError):
+    """A click, box or image that gives no region."""
+
+
 class OutOfMemory(LabError):
     """The run needs more memory than there is."""
 

@@ -46,7 +46,7 @@ PLACES = {
     "CPU Basic": 16 * GIB - SYSTEM,
 }
 """Where people run things -> bytes that are left for a run: graphics cards, a Space's 70 GB slice of an H200, and a
-Space's free computer (2 cores, 16 GB)."""
+Space's free computer (2 cores, 16 GB). Their names are the makers', who write GB for GiB."""
 
 
 @dataclass(frozen=True)

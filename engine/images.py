@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from engine.errors import BadConfig, BadImage, LabError, messages
+from engine.sizes import MB
 
 messages(
     limits_bad="The environment variable {variable} is {value!r}, but must be {expected}. Correct it or remove it.",
@@ -61,8 +62,8 @@ class Limits:
 
     images: int = 500
     """Images in one task, those already loaded included (CTL_MAX_IMAGES, at least 1)."""
-    upload_bytes: int = 200 * 1024 * 1024
-    """Bytes of all files of one upload, zips unpacked (CTL_MAX_UPLOAD_MB, in MB of 1024 x 1024 bytes, above 0)."""
+    upload_bytes: int = 200 * MB
+    """Bytes of all files of one upload, zips unpacked (CTL_MAX_UPLOAD_MB, in MB of a million bytes, above 0)."""
     megapixels: float = 40
     """Millions of pixels of one image (CTL_MAX_MEGAPIXELS, above 0, at most 178)."""
     labels: int = 200
@@ -72,14 +73,15 @@ class Limits:
     def from_environment(cls) -> Limits:
         """The limits the environment asks for, defaults elsewhere. Raises :class:`BadConfig` naming a bad variable."""
         return cls(
-            images=int(_variable("CTL_MAX_IMAGES", cls.images, whole=True)),
-            upload_bytes=int(_variable("CTL_MAX_UPLOAD_MB", cls.upload_bytes / 2**20) * 2**20),
-            megapixels=_variable("CTL_MAX_MEGAPIXELS", cls.megapixels, most=_PIL_MEGAPIXELS),
-            labels=int(_variable("CTL_MAX_LABELS", cls.labels, whole=True)),
+            images=int(variable("CTL_MAX_IMAGES", cls.images, whole=True)),
+            upload_bytes=int(variable("CTL_MAX_UPLOAD_MB", cls.upload_bytes / MB) * MB),
+            megapixels=variable("CTL_MAX_MEGAPIXELS", cls.megapixels, most=_PIL_MEGAPIXELS),
+            labels=int(variable("CTL_MAX_LABELS", cls.labels, whole=True)),
         )
 
 
-def _variable(name: str, default: float, whole: bool = False, most: float = 10**9) -> float:
+def variable(name: str, default: float, whole: bool = False, most: float = 10**9) -> float:
+    """A number above 0 of the environment. Raises :class:`BadConfig`, naming the variable, where it holds another."""
     text = os.environ.get(name, "").strip()
     if not text:
         return default

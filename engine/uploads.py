@@ -21,6 +21,7 @@ from pathlib import Path
 
 from engine.errors import BadImage, BadTask, LabError, messages
 from engine.images import HEAD_BYTES, ImageFile, Intake, Limits, Problem, inspect, kind_of, refuse_other_kinds
+from engine.sizes import MB
 
 messages(
     upload_missing="{name} does not exist or is not a file or folder. Check the path.",
@@ -211,7 +212,7 @@ def natural(name: str) -> tuple[tuple[object, ...], str]:
 
 
 def _megabytes(count: int) -> float:
-    return round(count / 2**20, 1) or round(count / 2**20, 6)
+    return round(count / MB, 1) or round(count / MB, 6)
 
 
 def _labelled(groups: list[tuple[bool, list[_Candidate]]]) -> list[_Candidate]:

@@ -8,6 +8,7 @@ from demo.plots.bars import scores
 from demo.plots.compared import Dot, Growth, pareto, reliability, shot_curves
 from demo.plots.curve import training
 from demo.plots.maps import embedding_map
+from demo.plots.mixing import Mixture, mixing
 from demo.plots.style import TUNED, ZERO_SHOT, empty
 from demo.plots.tables import confusion, heat_map
 
@@ -16,10 +17,12 @@ __all__ = [
     "ZERO_SHOT",
     "Dot",
     "Growth",
+    "Mixture",
     "confusion",
     "embedding_map",
     "empty",
     "heat_map",
+    "mixing",
     "pareto",
     "reliability",
     "scores",

@@ -52,9 +52,7 @@ class Compare:
                 self._build_choice()
                 self._build_limits()
             with gr.Column(scale=7, min_width=300, elem_id="compare-outcome"):
-                self.page.html(
-                    lambda t: f"<h2>{t('compare.title')}</h2><p>{t('compare.about')}</p>", elem_id="compare-about"
-                )
+                self.page.html(_about, elem_id="compare-about")
                 self.status = gr.HTML("", padding=False, elem_id="compare-status")
                 self.results.build()
 
@@ -95,19 +93,9 @@ class Compare:
         self.outlook = gr.HTML("", padding=False, elem_id="compare-outlook")
         with gr.Column(elem_classes=GONE):
             self.width = gr.Number(720, show_label=False)
-        with gr.Row(elem_id="compare-go-row"):
-            self.go = page.make(
-                gr.Button, value=W("compare.go"), variant="primary", scale=3, min_width=120, elem_id="compare-button"
-            )
-            self.stop = page.make(
-                gr.Button,
-                value=W("go.stop"),
-                variant="stop",
-                scale=1,
-                min_width=80,
-                interactive=False,
-                elem_id="compare-stop",
-            )
+            self.resized = gr.Button(elem_id="compare-resized")
+            """Pressed by ``resize.js`` when the window has another width."""
+        self.go, self.stop = page.go_row("compare.go", "compare")
 
     def _build_limits(self) -> None:
         page = self.page
@@ -193,9 +181,16 @@ class Compare:
             results.outputs,
             trigger_mode="always_last",
         )
+        resized = self.resized.click(None, None, [self.width], js=WIDTH, api_visibility="private")
+        page.on(resized.then, self._redraw, self.shown, results.sized)
         for event in (done, tested, looked, limited, opened):
             page.on(event.then, results.files, self.shown, results.downloads)
         results.bind(self.shown, self.width)
+
+    def _redraw(self, visit: Visit) -> dict[Any, Any]:
+        """What is drawn for a width."""
+        updates = self.results.view(visit, visit[self.width])
+        return {plot: updates[plot] for plot in self.results.sized if plot in updates}
 
     def _request(self, visit: Visit) -> Any:
         methods = [*visit[self.groups], *visit[self.single]]

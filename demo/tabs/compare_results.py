@@ -10,9 +10,10 @@ import gradio as gr
 from demo import compared_html as pieces
 from demo import comparing, tasks
 from demo.comparing import Compared
-from demo.fragments import bytes_text, count_text, time_text
+from demo.fragments import count_text, time_text
 from demo.page import GONE, Page, Visit, W
 from demo.words import Translator
+from engine.sizes import bytes_text
 
 AXES = ("memory", "seconds", "parameters", "file")
 DECISIONS = ("relabel", "drop", "keep_label")
@@ -69,10 +70,15 @@ class CompareResults:
             page.html(lambda t: pieces.hint(t("compare.calibration_hint")))
             self.reliability = gr.Plot(show_label=False, container=False, elem_id="plot-reliability")
             self.calibration = gr.HTML("", padding=False, elem_id="compare-calibration")
-        with page.make(gr.Accordion, label=W("compare.damage"), open=False, elem_id="compare-damage-box"):
+        with page.make(
+            gr.Accordion, label=W("compare.damage"), open=False, elem_id="compare-damage-box"
+        ) as self.damaged:
             page.html(lambda t: pieces.hint(t("compare.damage_hint")))
             self.test = page.make(gr.Button, value=W("compare.damage_go"), size="sm", elem_id="compare-damage-go")
             self.damage = gr.HTML("", padding=False, elem_id="compare-damage")
+            with gr.Column(elem_classes=GONE, elem_id="compare-mixing") as self.mixing_part:
+                page.html(lambda t: f"<h4>{t('compare.mix')}</h4>{pieces.hint(t('compare.mix_hint'))}")
+                self.mixing = gr.Plot(show_label=False, container=False, elem_id="plot-mixing")
 
     def _build_suspects(self) -> None:
         page = self.page
@@ -105,8 +111,18 @@ class CompareResults:
         """What :meth:`view` updates."""
         return [
             self.live, self.advice, self.column, self.pareto, self.table, self.failed, self.curve, self.calibration,
-            self.damage, *self.suspect_parts,
+            *self.damage_parts, *self.suspect_parts,
         ]  # fmt: skip
+
+    @property
+    def sized(self) -> list[Any]:
+        """Plots whose names are placed for a width."""
+        return [self.pareto, self.curve]
+
+    @property
+    def damage_parts(self) -> list[Any]:
+        """What was lost on labels that were held back."""
+        return [self.damage, self.mixing_part, self.mixing]
 
     @property
     def suspect_parts(self) -> list[Any]:
@@ -147,12 +163,22 @@ class CompareResults:
             self.table: pieces.standings(comparison.ranking, advised.ranking, advised.method, t.name, t),
             self.failed: failed,
             self.curve: curves(comparison.ranking, advised.method, t, visit.dark, width),
-            self.damage: pieces.damage(list(found.damage.values()), t.name, t),
+            **self._damage(visit),
             **self._suspects(visit),
         }  # fmt: skip
 
     def _limits(self, visit: Visit) -> Any:
         return comparing.limits(*(visit[control] for control in self.limits))
+
+    def _damage(self, visit: Visit) -> dict[Any, Any]:
+        """What was lost on labels that were held back, where that was measured."""
+        measured, t = list(visit.workspace.compared.damage.values()), visit.t
+        mixed = any(damage.curve for damage in measured)
+        return {
+            self.damage: pieces.damage(measured, t.name, t),
+            self.mixing_part: gr.update(elem_classes=[] if mixed else GONE),
+            self.mixing: mixing(measured, t, visit.dark) if mixed else None,
+        }
 
     def _suspects(self, visit: Visit) -> dict[Any, Any]:
         """The first suspect that is open."""
@@ -192,6 +218,10 @@ class CompareResults:
         """Attach the handlers of what came out."""
         page = self.page
         page.on(self.sure.expand, self._sure, shown, [self.reliability, self.calibration])
+        page.on(
+            self.damaged.expand, lambda visit: self._damage(visit) if visit.workspace.compared else {}, (),
+            self.damage_parts,
+        )  # fmt: skip
         for what in DECISIONS:
             page.on(
                 self.decide[what].click, partial(self._decide, what=what), shown,
@@ -268,6 +298,23 @@ def curves(ranking: Any, chosen: str | None, t: Translator, dark: bool | None, w
         for c in ranking.curves
     ]  # fmt: skip
     return plots.shot_curves(growths, t, dark, width)
+
+
+def mixing(measured: Any, t: Translator, dark: bool | None) -> Any:
+    """The WiSE-FT curves of methods that can be mixed."""
+    from demo import plots
+
+    return plots.mixing(
+        [
+            plots.Mixture(
+                t.name(d.method), tuple(point.share for point in d.curve),
+                tuple(point.tuned_labels for point in d.curve), tuple(point.other_labels for point in d.curve),
+            )
+            for d in measured
+            if d.curve
+        ],
+        t, dark,
+    )  # fmt: skip
 
 
 def reliability(measured: Any, chosen: str | None, t: Translator, dark: bool | None) -> Any:

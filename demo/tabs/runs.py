@@ -13,6 +13,7 @@ from demo import fragments, tasks, tuning
 from demo.page import GONE, Page, Visit, W
 from demo.session import RunRecord, Workspace
 from demo.words import Translator
+from engine.sizes import bytes_text
 
 SIGNS = fragments.VERDICT_SIGNS
 
@@ -110,7 +111,7 @@ def _facts(run: RunRecord, t: Translator) -> dict[str, str]:
         "accuracy": f"{_accuracy(run, 'zero_shot_ensemble')} → <b>{_accuracy(run, 'tuned')}</b>",
         "verdict": verdict,
         "parameters": fragments.count_text(result["trainable_parameters"], t),
-        "memory": fragments.bytes_text(result["peak_memory_bytes"]),
+        "memory": bytes_text(result["peak_memory_bytes"]),
         "seconds": fragments.time_text(sum(result["seconds"].values()), t),
     }
 

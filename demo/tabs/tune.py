@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from demo import device, drawings, fragments, tasks, tuning
-from demo.page import GONE, Page, Visit, W
+from demo.page import GONE, Page, Visit
 from demo.session import Workspace
 from demo.tabs.tune_after import After
 from demo.tabs.tune_images import Images
@@ -50,19 +50,7 @@ class Tune:
                 self.images.build()
                 self.labels.build()
                 self.method.build()
-                with gr.Row(elem_id="go-row"):
-                    self.go = page.make(
-                        gr.Button, value=W("go.tune"), variant="primary", scale=3, min_width=120, elem_id="tune-button"
-                    )
-                    self.stop = page.make(
-                        gr.Button,
-                        value=W("go.stop"),
-                        variant="stop",
-                        scale=1,
-                        min_width=80,
-                        interactive=False,
-                        elem_id="stop-button",
-                    )
+                self.go, self.stop = page.go_row("go.tune", "tune")
             with gr.Column(scale=7, min_width=300, elem_id="outcome"):
                 self._build_welcome()
                 with gr.Column(elem_id="results", elem_classes=GONE) as self.right:

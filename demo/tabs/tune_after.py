@@ -10,7 +10,7 @@ import gradio as gr
 from demo import adapters, drawings, tuning
 from demo.page import Page, Visit, W
 from demo.session import Workspace
-from demo.tabs.tune_results import Results, kind_choices
+from demo.tabs.tune_results import Results, kind_radio
 from demo.words import Translator
 from engine.errors import LabError
 
@@ -68,15 +68,7 @@ class After:
                     elem_id="new-image",
                 )
             with gr.Column(scale=2, min_width=260):
-                self.kind = page.make(
-                    gr.Radio,
-                    choices=kind_choices,
-                    value="probability",
-                    label=W("scores.kind"),
-                    show_label=False,
-                    container=False,
-                    elem_id="new-kind",
-                )
+                self.kind = kind_radio(page, "new-kind")
                 self.bars = gr.Plot(show_label=False, container=False, elem_id="plot-new")
 
     def build_first_load(self) -> None:

@@ -59,17 +59,7 @@ class Results:
                 elem_id="score-image",
             )
             self.next = page.make(gr.Button, value=W("scores.next"), size="sm", min_width=40, scale=0, elem_id="next")
-            self.kind = page.make(
-                gr.Radio,
-                choices=kind_choices,
-                value="probability",
-                label=W("scores.kind"),
-                show_label=False,
-                container=False,
-                min_width=200,
-                scale=2,
-                elem_id="kind",
-            )
+            self.kind = kind_radio(page, "kind", min_width=200, scale=2)
         with gr.Row(elem_classes="ctl-scores"):
             with gr.Column(scale=1, min_width=180):
                 self.picture = gr.HTML("", padding=False, elem_id="score-picture")
@@ -265,9 +255,18 @@ class Results:
         return {self.tabs: gr.update(selected="scores"), self.open_tab: "scores", **self._scores(visit)}
 
 
-def kind_choices(t: Translator) -> list[tuple[str, str]]:
-    """Forms of a score."""
-    return [(t(f"scores.{kind}"), kind) for kind in SCORES]
+def kind_radio(page: Page, name: str, **options: Any) -> gr.Radio:
+    """Forms of a score; ``name`` is the id."""
+    return page.make(
+        gr.Radio,
+        choices=lambda t: [(t(f"scores.{kind}"), kind) for kind in SCORES],
+        value="probability",
+        label=W("scores.kind"),
+        show_label=False,
+        container=False,
+        elem_id=name,
+        **options,
+    )
 
 
 def adapter_line(shown: Shown, t: Translator) -> str:

@@ -2,6 +2,7 @@
 
 from engine.compare.advice import Advice, Constraints, advise
 from engine.compare.executors import Executor, InProcess
+from engine.compare.held_back import able, hold_back, with_damage
 from engine.compare.plan import Job, Request, choose_methods, make_plan, usable_shots
 from engine.compare.ranking import Curve, Ranking, Standing, rank
 from engine.compare.resample import Difference
@@ -23,10 +24,13 @@ __all__ = [
     "Results",
     "Row",
     "Standing",
+    "able",
     "advise",
     "choose_methods",
     "compare",
+    "hold_back",
     "make_plan",
     "rank",
     "usable_shots",
+    "with_damage",
 ]

@@ -10,6 +10,7 @@ from engine.compare.ranking import Ranking, Standing
 from engine.compare.resample import Difference
 from engine.errors import MESSAGES, messages
 from engine.evaluate import LEVEL
+from engine.sizes import MB
 from engine.types import BASELINE, Note
 
 SECOND = 1.0
@@ -60,10 +61,10 @@ class Constraints:
     def broken_by(self, standing: Standing) -> Iterator[tuple[float, Note]]:
         """(times the limit, sentence) of each limit that a method breaks."""
         checks = (
-            ("memory", standing.memory_bytes, self.memory_bytes, 2**-20),
+            ("memory", standing.memory_bytes, self.memory_bytes, 1 / MB),
             ("seconds", standing.seconds, self.seconds, 1),
             ("parameters", standing.parameters, self.parameters, 1),
-            ("file", standing.adapter_bytes, self.adapter_bytes, 2**-20),
+            ("file", standing.adapter_bytes, self.adapter_bytes, 1 / MB),
             ("loss", standing.loss, self.loss, 100),
         )  # fmt: skip
         for name, need, limit, unit in checks:

@@ -6,7 +6,8 @@ import json
 import os
 import uuid
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +18,14 @@ import numpy as np
 from engine import account
 from engine.compare.plan import FORMAT, Job
 from engine.errors import MESSAGES, BadConfig, messages
+from engine.images import variable
+from engine.sizes import MB
 from engine.train import Outcome
 from engine.types import Note
 
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
+CACHE_MB = 500
+"""Default of CTL_CACHE_MB: some fifty thousand results of a task of 500 images."""
 
 messages(
     compare_disk="Results cannot be written to {folder} ({reason}). Free some space there, or let CTL_CACHE name "
@@ -99,10 +104,15 @@ class Results:
 
     Args:
         folder: ``results`` in :func:`engine.account.cache_folder` by default.
+        most_bytes: what :meth:`prune` leaves; CTL_CACHE_MB by default.
+
+    Raises BadConfig where CTL_CACHE_MB is no number above 0.
     """
 
-    def __init__(self, folder: str | Path | None = None):
+    def __init__(self, folder: str | Path | None = None, most_bytes: int | None = None):
         self.folder = Path(folder) if folder else account.cache_folder() / "results"
+        limit = variable("CTL_CACHE_MB", CACHE_MB) * MB
+        self.most_bytes = int(limit if most_bytes is None else most_bytes)
 
     def find(self, job: Job) -> Row | None:
         """The row of a run that was done before; None where there is none, or it cannot be read."""
@@ -115,6 +125,8 @@ class Results:
             return None
         if not whole or not isinstance(found, dict) or found.get("format") != FORMAT:
             return None
+        with suppress(OSError):  # where nothing can be written, nothing is pruned either
+            os.utime(file)
         return self._row(job, found["result"], True)
 
     def keep(self, job: Job, measured: Measured) -> Row:
@@ -131,6 +143,29 @@ class Results:
             raise BadConfig("compare_disk", folder=str(self.folder), reason=error.strerror or str(error)) from error
         return self._row(job, measured.result, False)
 
+    def prune(self, keep: Collection[str]) -> int:
+        """Delete the results that were not asked for the longest, as long as all are larger than the limit.
+
+        Args:
+            keep: keys of results that stay in any case.
+
+        Returns how many were deleted.
+        """
+        groups: dict[str, list[Path]] = {}
+        for path in self.folder.glob("*/*"):
+            groups.setdefault(path.name.lstrip(".").split(".")[0], []).append(path)
+        found = [(max(times), sum(sizes), key) for key, (times, sizes) in _stats(groups).items()]
+        total, gone = sum(size for _, size, _ in found), 0
+        for _, size, key in sorted(found):
+            if total <= self.most_bytes:
+                break
+            if key not in keep:
+                for path in sorted(groups[key]):  # KEY.json before KEY.npz
+                    with suppress(OSError):
+                        path.unlink(missing_ok=True)
+                total, gone = total - size, gone + 1
+        return gone
+
     def _row(self, job: Job, result: Mapping[str, Any], reused: bool) -> Row:
         file = self._file(job.key, "npz")
         return Row(
@@ -139,6 +174,19 @@ class Results:
 
     def _file(self, key: str, ending: str) -> Path:
         return self.folder / key[:2] / f"{key}.{ending}"
+
+
+def _stats(groups: Mapping[str, Sequence[Path]]) -> dict[str, tuple[list[float], list[int]]]:
+    """Times of last use and sizes of each group's files, without those that another process has just deleted."""
+    found: dict[str, tuple[list[float], list[int]]] = {}
+    for key, paths in groups.items():
+        for path in paths:
+            with suppress(OSError):
+                state = path.stat()
+                times, sizes = found.setdefault(key, ([], []))
+                times.append(state.st_mtime)
+                sizes.append(state.st_size)
+    return found
 
 
 class Replacing:

@@ -144,6 +144,7 @@ class _Running:
                 yield from self._run(left)
             except Stopped:
                 pass
+        self.results.prune({job.key for job in self.plan.jobs})
         yield self._finished(constraints, time.perf_counter() - started)
 
     def _features(self) -> Iterator[Event]:

@@ -188,9 +188,10 @@ class WaveFt(PeftTableTuner):
 
     def attach(self, adapter: Any) -> None:
         super().attach(adapter)
-        for module in self.modules():
-            if hasattr(module, "waveft_spectrum"):
-                module.get_delta_weight = partial(wavelet_update, module)
+        layer: Any
+        for layer in self.modules():
+            if hasattr(layer, "waveft_spectrum"):
+                layer.get_delta_weight = partial(wavelet_update, layer)
 
 
 def wavelet_update(layer: Any, adapter: str) -> Tensor:
@@ -206,7 +207,8 @@ def wavelet_update(layer: Any, adapter: str) -> Tensor:
     plane = spectrum.new_zeros(height, width).index_put((rows, columns), spectrum)
     top, bottom = plane.split(height // 2)
     (average, across), (down, diagonal) = (half.split(width // 2, 1) for half in (top, bottom))
-    update = waverec2d((average, (across, down, diagonal)), layer.waveft_wavelet_family[adapter])
+    coefficients: Any = (average, (across, down, diagonal))
+    update = waverec2d(coefficients, layer.waveft_wavelet_family[adapter])
     return (update * layer.waveft_scaling[adapter])[: layer.out_features, : layer.in_features]
 
 

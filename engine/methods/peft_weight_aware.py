@@ -67,7 +67,7 @@ WEIGHT_AWARE = (
             **low_rank(8, "directions of each weight; the paper's 2 hardly learn here"),
             "u": setting(64, 1, 4096, help="trained numbers a layer"),
         },
-        lambda c, layers: {"r": c.r, "u": c.u}, "u a layer", 3e-2,
+        lambda c, layers: {"r": c.r, "u": c.u}, "u a layer", 1e-2,
         "Few directions a layer can change little; it was made for large language models.",
         keeps=frozenset({"tinylora_A", "tinylora_B"}), saved=KEEPS.format("directions"),
     ),

@@ -13,6 +13,7 @@ from engine.damage import Damage
 from engine.mislabelled import Check
 from engine.report import svg
 from engine.report.words import Say
+from engine.sizes import bytes_text
 from engine.types import BASELINE, Note
 
 if TYPE_CHECKING:
@@ -105,9 +106,9 @@ class Sections:
             share(standing.accuracy),
             f'<span title="{word}">{points}</span>',
             f"{standing.parameters:,}",
-            size(standing.memory_bytes),
+            bytes_text(standing.memory_bytes),
             f"{standing.seconds:.1f} s",
-            size(standing.adapter_bytes),
+            bytes_text(standing.adapter_bytes),
         ]
         if damage:
             cells.append("" if standing.loss is None else signed(-standing.loss))
@@ -191,11 +192,32 @@ class Sections:
                 f"{share(d.tuned_labels[0])} → {share(d.tuned_labels[1])}",
                 f"{share(d.other_labels[0])} → {share(d.other_labels[1])}",
                 "" if d.verdict.word == "baseline" else f"{SIGNS[d.verdict.word]} {self.say(d.verdict.word)}",
+                f"{d.drift.image:.3f}, {d.drift.text:.3f}",
             )
             for d in found
         ]
-        heads = [self.say(key) for key in ("method", "damage_tuned", "damage_others", "damage_verdict")]
-        return section(self.say("damage"), f"<p>{note}</p>{table(heads, rows)}")
+        heads = [self.say(key) for key in ("method", "damage_tuned", "damage_others", "damage_verdict", "drift")]
+        body = f"<p>{note}</p>{table(heads, rows)}<p>{self.say('drift_note')}</p>{self._mixing(found)}"
+        return section(self.say("damage"), body)
+
+    def _mixing(self, found: Sequence[Damage]) -> str:
+        """The WiSE-FT curves of the methods that can be mixed; empty where there is none."""
+        curves = [
+            svg.Line(
+                self.plain(f"line_{side}", method=registry.get(d.method).name),
+                tuple(100 * point.share for point in d.curve),
+                tuple(getattr(point, f"{side}_labels") for point in d.curve),
+                colour=colour,
+                strong=True,
+            )
+            for d in found
+            if d.curve
+            for side, colour in (("tuned", svg.TUNED), ("other", svg.OTHER))
+        ]
+        if not curves:
+            return ""
+        figure = svg.lines(curves, self.plain("axis_share"), self.plain("axis_plain"), logarithmic=False)
+        return f"<h3>{self.say('mixing')}</h3>{figure}<p>{self.say('mixing_note')}</p>"
 
     def mislabelled(self, check: Check | None) -> str:
         """Images whose label may be wrong."""
@@ -303,14 +325,6 @@ def signed(value: float) -> str:
     """Percentage points with their sign."""
     text = f"{100 * value:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
-
-
-def size(count: float) -> str:
-    """Bytes in powers of 1000."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count:.0f} B"
 
 
 def dominated_by_cost(standings: Sequence[Standing], costs: Mapping[str, float]) -> set[str]:

@@ -13,7 +13,7 @@ from html import escape
 from engine.calibration import Bin
 from engine.report.placing import Box, columns, place, spread
 
-ZERO_SHOT, TUNED, FADED = "#6b7688", "#3b6fe0", "#b9c1cf"
+ZERO_SHOT, TUNED, OTHER, FADED = "#6b7688", "#3b6fe0", "#c77700", "#b9c1cf"
 INK, GRID = "#374151", "#e3e6eb"
 WIDTH, TOP, BOTTOM, LEFT = 720, 14, 44, 56
 
@@ -35,13 +35,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """A method's accuracy by training images a label."""
+    """A method's accuracy by training images a label, or by the share of its tuned weights."""
 
     name: str
     x: tuple[float, ...]
     values: tuple[float, ...]
-    lows: tuple[float, ...]
-    highs: tuple[float, ...]
+    lows: tuple[float, ...] = ()
+    """With :attr:`highs` the 95 % intervals, where there are any."""
+    highs: tuple[float, ...] = ()
     colour: str = FADED
     strong: bool = False
 
@@ -174,18 +175,19 @@ def _dots(points: Sequence[Point], frame: Frame) -> list[str]:
     return bars + dots + names
 
 
-def lines(curves: Sequence[Line], x_label: str, y_label: str, height: float = 340) -> str:
-    """Accuracy by training images a label (logarithmic), with intervals and names at the right ends."""
+def lines(curves: Sequence[Line], x_label: str, y_label: str, height: float = 340, logarithmic: bool = True) -> str:
+    """Accuracy by training images a label (a logarithmic axis) or by a share, with names at the right ends."""
     xs = sorted({x for curve in curves for x in curve.x})
     names = max((columns(curve.name) for curve in curves), default=0) * 6.3
     area = Box(LEFT, TOP, WIDTH - min(260.0, names + 24), height - BOTTOM)
-    low, high = math.log2(xs[0]), math.log2(xs[-1])
+    scale = math.log2 if logarithmic else float
+    low, high = scale(xs[0]), scale(xs[-1])
 
     def x(value: float) -> float:
-        share = (math.log2(value) - low) / (high - low) if high > low else 0.5
+        share = (scale(value) - low) / (high - low) if high > low else 0.5
         return area.left + 16 + share * (area.right - area.left - 32)
 
-    bounds = [b for curve in curves for b in curve.lows], [b for curve in curves for b in curve.highs]
+    bounds = [b for c in curves for b in c.lows or c.values], [b for c in curves for b in c.highs or c.values]
     y, parts = _accuracy_axis(area, *percent_range(*bounds), y_label)
     parts += [text(x(value), area.bottom + 14, f"{value:g}", "middle") for value in xs]
     parts.append(text((area.left + area.right) / 2, height - 10, x_label, "middle"))
@@ -203,10 +205,12 @@ def _curve(curve: Line, x: Callable[[float], float], y: Callable[[float], float]
     path = " ".join(f"{number(x(a))},{number(y(b))}" for a, b in zip(curve.x, curve.values, strict=True))
     width = 2.5 if curve.strong else 1.5
     parts = [f'<polyline points="{path}" fill="none" stroke="{curve.colour}" stroke-width="{width}"/>']
-    for a, value, low, high in zip(curve.x, curve.values, curve.lows, curve.highs, strict=True):
-        if curve.strong:
-            parts.append(line(x(a), y(low), x(a), y(high), curve.colour, 1.2))
-        hint = f"{curve.name}, {a:g}: {100 * value:.1f} % ({100 * low:.1f} - {100 * high:.1f})"
+    for k, (a, value) in enumerate(zip(curve.x, curve.values, strict=True)):
+        hint = f"{curve.name}, {a:g}: {100 * value:.1f} %"
+        if curve.lows:
+            low, high = curve.lows[k], curve.highs[k]
+            hint += f" ({100 * low:.1f} - {100 * high:.1f})"
+            parts += [line(x(a), y(low), x(a), y(high), curve.colour, 1.2)] if curve.strong else []
         parts.append(circle(x(a), y(value), 4 if curve.strong else 3, curve.colour, hint))
     return parts
 

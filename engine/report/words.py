@@ -71,6 +71,16 @@ messages(
     report_damage_tuned="Tuned labels: zero-shot, tuned",
     report_damage_others="Other labels: zero-shot, tuned",
     report_damage_verdict="On other labels",
+    report_drift="Drift: images, texts",
+    report_drift_note="Drift is how far tuning moved the embeddings (mean of 1 - cosine, 0 is not at all): the "
+    "farther, the less of what the original model knew about other labels is left to rely on.",
+    report_mixing="WiSE-FT: share of the tuned weights",
+    report_mixing_note="Between the original weights (0 %) and the tuned ones (100 %) there is often a share that "
+    "keeps most of the gain and loses little on other labels.",
+    report_axis_share="Share of the tuned weights, %",
+    report_axis_plain="Accuracy, %",
+    report_line_tuned="{method}: tuned labels",
+    report_line_other="{method}: other labels",
     report_mislabelled="Images whose label may be wrong",
     report_mislabelled_note="Methods that never saw an image agree that it shows something else. Look at each one; "
     "only you know.",

@@ -17,7 +17,7 @@ from demo.page import GONE, Page, Visit
 from demo.session import Workspace, Workspaces
 from demo.tabs.compare import Compare
 from demo.words import Translator
-from engine.damage import Damage, Mixed
+from engine.damage import Damage, Drift, Mixed
 from engine.errors import BadLabels
 from engine.mislabelled import Check, Suspect
 from engine.types import Interval, Verdict
@@ -46,6 +46,9 @@ class Balanced(HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+
+
+DRIFT = Drift(0.125, 0.062)
 
 
 @pytest.fixture
@@ -128,7 +131,9 @@ def test_limits_change_the_advice_without_a_run(workspace):
 def test_damage_enters_the_ranking(workspace):
     found = compared(workspace, ["clip_adapter"], [2], 1)
     half = (Interval(0.5, 0.4, 0.6), Interval(0.3, 0.2, 0.4))
-    comparing._take_in(found, Damage("clip_adapter", ("a",), ("b",), half, half, Verdict("worse", 0.01, 0, 9, 40)))
+    comparing._take_in(
+        found, Damage("clip_adapter", ("a",), ("b",), half, half, Verdict("worse", 0.01, 0, 9, 40), DRIFT)
+    )
     standing = found.comparison.ranking.standing("clip_adapter")
     assert standing.loss == pytest.approx(0.2)
     keep = comparing.advice(found, comparing.limits(None, None, None, None, True))
@@ -244,7 +249,7 @@ def test_calibration_is_drawn_when_it_is_looked_at(workspace, screen):
 def test_everything_typed_is_escaped():
     t = Translator("en")
     pair = (Interval(0.5, 0.4, 0.6), Interval(0.3, 0.2, 0.4))
-    damage = Damage("full", (NASTY,), (NASTY,), pair, pair, Verdict("worse", 0.01, 0, 9, 40), (Mixed(0.5, 0.4, 0.6),))
+    damage = Damage("full", (NASTY,), (NASTY,), pair, pair, Verdict("worse", 0.01, 0, 9, 40), DRIFT)
     for html in (
         pieces.damage([damage], lambda method: NASTY, t),
         pieces.suspect("", NASTY, NASTY, NASTY, 0.8, 2, [NASTY], t),
@@ -256,14 +261,27 @@ def test_everything_typed_is_escaped():
         assert NASTY in found.text
 
 
-def test_damage_shows_the_mix_only_where_there_is_one():
+def test_damage_shows_how_far_embeddings_moved():
     t = Translator("en")
     pair = (Interval(0.5, 0.4, 0.6), Interval(0.7, 0.6, 0.8))
-    plain = Damage("lora", ("a",), ("b",), pair, pair, Verdict("close", 0.5, 3, 2, 40))
-    mixed = replace(plain, method="full", curve=(Mixed(0.0, 0.4, 0.6), Mixed(1.0, 0.7, 0.3)))
-    assert "WiSE-FT" not in pieces.damage([plain], str, t)
-    found = Balanced(pieces.damage([plain, mixed], str, t)).text
-    assert "WiSE-FT" in found and "100 %: 70 % / 30 %" in found
+    found = Balanced(
+        pieces.damage([Damage("lora", ("a",), ("b",), pair, pair, Verdict("close", 0.5, 3, 2, 40), DRIFT)], str, t)
+    )
+    assert "0.125" in found.text and "0.062" in found.text and "mean of 1 − cosine" in found.text
+
+
+def test_the_mix_is_drawn_only_where_there_is_one(workspace, screen):
+    compare, visit = screen
+    results, found = compare.results, compared(workspace, ["clip_adapter"], [2], 1)
+    pair = (Interval(0.5, 0.4, 0.6), Interval(0.7, 0.6, 0.8))
+    plain = Damage("clip_adapter", ("a",), ("b",), pair, pair, Verdict("close", 0.5, 3, 2, 40), DRIFT)
+    comparing._take_in(found, plain)
+    updates = compare.view(visit(workspace))
+    assert updates[results.mixing_part]["elem_classes"] == GONE and updates[results.mixing] is None
+    found.damage["full"] = replace(plain, method="full", curve=(Mixed(0.0, 0.4, 0.6), Mixed(1.0, 0.7, 0.3)))
+    updates = compare.view(visit(workspace))
+    assert updates[results.mixing_part]["elem_classes"] == []
+    assert [tuple(line.y) for line in updates[results.mixing].data] == [(40, 70), (60, 30)]
 
 
 def test_an_outlook_tells_what_is_there_already():

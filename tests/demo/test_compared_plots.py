@@ -94,8 +94,22 @@ def test_reliability_has_a_diagonal_and_two_models():
     assert tuple(after.x) == pytest.approx((90, 95))
 
 
+def test_the_mix_has_two_lines_that_differ_in_more_than_colour():
+    curve = plots.Mixture(NASTY, (0.0, 0.5, 1.0), (0.4, 0.7, 0.8), (0.6, 0.6, 0.3))
+    tuned, others = plots.mixing([curve], t).data
+    assert tuple(tuned.x) == tuple(others.x) == (0, 50, 100)
+    assert tuple(others.y) == pytest.approx((60, 60, 30))
+    assert (tuned.name, others.name) == ("Tuned labels", "Held-back labels")
+    assert tuned.line.dash != others.line.dash and tuned.marker.symbol != others.marker.symbol
+    low, high = plots.mixing([curve], t).layout.yaxis.range
+    assert low < 30 and high > 80
+    several = plots.mixing([curve, curve], t, True).data
+    assert len({trace.name for trace in several}) == 2 and "<b onclick" not in several[0].name
+
+
 def test_nothing_to_see_is_said():
     for figure in (
+        plots.mixing([], t),
         plots.pareto([], "x", str, t),
         plots.reliability([], [], "", t),
         plots.shot_curves([plots.Growth("one", (4,), (0.5,), (0.4,), (0.6,))], t),

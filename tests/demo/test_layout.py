@@ -51,6 +51,9 @@ def test_plots_know_neither_torch_nor_gradio(path):
         "lessons",
         "comparing",
         "compared_html",
+        "regioning",
+        "region_scores",
+        "regions_html",
     ],
 )
 def test_what_is_behind_the_page_knows_no_gradio(name):
@@ -72,4 +75,4 @@ def test_every_component_that_a_test_or_style_names_has_one_id():
     app = layout.build_app()
     ids = [block.elem_id for block in app.blocks.values() if getattr(block, "elem_id", None)]
     assert len(ids) == len(set(ids))
-    assert {"tune-button", "stop-button", "labels", "gallery", "upload", "method", "language", "backbone"} <= set(ids)
+    assert {"tune-button", "tune-stop", "labels", "gallery", "upload", "method", "language", "backbone"} <= set(ids)

@@ -270,3 +270,39 @@ def test_bad_input_exits_with_2(task_folder, capsys, arguments, words):
     assert cli.main(["compare", "--task", str(task_folder), *arguments]) == 2
     out = capsys.readouterr()
     assert not out.out and words in out.err
+
+
+def test_the_results_not_asked_for_the_longest_are_deleted_first(go, tmp_path):
+    folder = tmp_path / "results"
+    first = [row.key for row in rows_of(go(Request(("tip_adapter",), (1,), (0, 1))))]
+    for age, key in enumerate(reversed(first)):  # the first one is the oldest
+        for file in folder.glob(f"*/{key}.*"):
+            os.utime(file, (1e9 - age, 1e9 - age))
+    results = Results(folder, most_bytes=sum(f.stat().st_size for f in folder.glob("*/*")) - 1)
+    assert results.prune(keep=first) == 0  # what is in use stays, however large
+    assert results.prune(keep=()) == 1
+    left = {file.stem for file in folder.glob("*/*.json")}
+    assert left == {file.stem for file in folder.glob("*/*.npz")} == {*first[1:]}
+
+    rows = rows_of(go(Request(("tip_adapter",), (1,), (1,)), results=results))  # asked for: no longer the oldest
+    assert {row.key for row in rows} <= left and all(row.reused for row in rows)
+    results.most_bytes = 0
+    last = rows_of(go(Request(("tip_adapter",), (4,), (0,)), results=results))
+    assert {file.stem for file in folder.glob("*/*.json")} == {row.key for row in last}
+
+
+def test_the_limit_of_kept_results_is_set_by_the_environment(monkeypatch, tmp_path):
+    assert Results(tmp_path).most_bytes == 500 * 10**6
+    monkeypatch.setenv("CTL_CACHE_MB", "0.5")
+    assert Results(tmp_path).most_bytes == 500_000
+    monkeypatch.setenv("CTL_CACHE_MB", "much")
+    with pytest.raises(BadConfig, match="CTL_CACHE_MB"):
+        Results(tmp_path)
+
+
+def test_too_few_labels_to_hold_back_are_refused_before_anything_is_run(tmp_path, task_folder, capsys, monkeypatch):
+    monkeypatch.setenv("CTL_CACHE", str(tmp_path / "cache"))
+    arguments = ["compare", "--task", str(task_folder), "--methods", "tip_adapter", "--shots", "1", "--seeds", "0"]
+    assert cli.main([*arguments, "--damage"]) == cli.main([*arguments, "--max-loss", "2"]) == 2
+    assert "at least 6 labels" in capsys.readouterr().err
+    assert not (tmp_path / "cache" / "results").exists()

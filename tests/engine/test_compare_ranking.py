@@ -13,7 +13,7 @@ from engine.compare import Constraints, Row, advise, rank
 from engine.compare.advice import choose
 from engine.compare.resample import Resampled, Right, exact_sign_test, holm
 
-MB = 1 << 20
+MB = 10**6
 COSTS = {  # method: parameters, bytes of memory, seconds, bytes of the file
     "zero_shot_ensemble": (0, 20 * MB, 0.01, 40), "linear_probe": (2_570, 21 * MB, 0.4, 10_000),
     "clip_adapter": (30_000, 22 * MB, 0.6, 120_000), "lora": (100_000, 90 * MB, 24.0, 400_000),

@@ -92,6 +92,7 @@ def test_zero_shot_has_no_damage(six, images, tiny):
     found, others = measured("zero_shot_ensemble", six, images, tiny)
     assert found.other_labels[0] == found.other_labels[1]
     assert found.verdict.lost == found.verdict.gained == 0
+    assert found.drift.image == found.drift.text == pytest.approx(0, abs=1e-6)
     assert found.curve == ()
     prompts = [label.prompt for label in others.labels]
     text = tiny.text_features(prompts, episode.templates("general"))
@@ -128,6 +129,8 @@ def test_the_tuned_model_itself_scores_the_others(method, settings, six, images,
     monkeypatch.setattr(train, "predict", lambda tuner, *rest: rebuilt.append(tuner) or predict(tuner, *rest))
     found, others = measured(method, six, images, tiny, **settings)
     assert found.verdict.tested == len(others.images)
+    assert max(found.drift.image, found.drift.text) > 0
+    assert found.to_json()["drift"] == {"image": found.drift.image, "text": found.drift.text}
     last = dict(rebuilt[-1].saved())
     assert last.keys() == dict(kept["tuner"].saved()).keys()
     for name, tensor in kept["tuner"].saved().items():

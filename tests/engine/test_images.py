@@ -279,10 +279,10 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 def test_limits_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("IMAGES", "UPLOAD_MB", "MEGAPIXELS", "LABELS"):
         monkeypatch.delenv(f"CTL_MAX_{name}", raising=False)
-    assert Limits.from_environment() == Limits() == Limits(500, 200 * 2**20, 40, 200)
+    assert Limits.from_environment() == Limits() == Limits(500, 200 * 10**6, 40, 200)
     for name, value in (("IMAGES", "7"), ("UPLOAD_MB", "0.5"), ("MEGAPIXELS", "12.5"), ("LABELS", " 3 ")):
         monkeypatch.setenv(f"CTL_MAX_{name}", value)
-    assert Limits.from_environment() == Limits(7, 2**19, 12.5, 3)
+    assert Limits.from_environment() == Limits(7, 500_000, 12.5, 3)
 
 
 @pytest.mark.parametrize("name", ["CTL_MAX_IMAGES", "CTL_MAX_UPLOAD_MB", "CTL_MAX_MEGAPIXELS", "CTL_MAX_LABELS"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -12,7 +13,8 @@ import pytest
 from engine import registry
 from engine.calibration import calibration
 from engine.cli import main
-from engine.damage import Damage
+from engine.cli_compare import damage_table
+from engine.damage import Damage, Drift, Mixed
 from engine.mislabelled import Check, Suspect
 from engine.report.document import calibrations, command_line, write_report
 from engine.types import Interval, Label, Note, Verdict
@@ -75,8 +77,9 @@ def comparison():
 
 DAMAGE = Damage(
     "prompt_tuning", ("red", NASTY), ("blue", "pink"), (around(0.4), around(0.8)), (around(0.5), around(0.4)),
-    Verdict("worse", 0.01, 2, 20, 80),
+    Verdict("worse", 0.01, 2, 20, 80), Drift(0.125, 0.0625),
 )  # fmt: skip
+MIXED = replace(DAMAGE, method="full", curve=(Mixed(0.0, 0.4, 0.6), Mixed(0.4, 0.7, 0.55), Mixed(1.0, 0.8, 0.3)))
 CHECK = Check({"linear_probe": 0.8}, (Suspect(3, 0, 1, 1.0, 0.5),))
 
 
@@ -124,6 +127,25 @@ def test_nothing_is_run_or_loaded(html):
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", html)
     assert outline.text.count(NASTY) >= 4  # title, label, damage, file name
     assert "default-src 'none'" in html
+
+
+def test_what_tuning_costs_elsewhere(comparison, tmp_path):
+    plain = write_report(comparison, tmp_path / "plain.html", damage=[DAMAGE]).read_text(encoding="utf8")
+    text = " ".join(Outline(plain).text.split())
+    assert "0.125, 0.062" in text and "mean of 1 - cosine" in text
+    assert "WiSE-FT" not in text
+    mixed = write_report(comparison, tmp_path / "mixed.html", damage=[DAMAGE, MIXED]).read_text(encoding="utf8")
+    text = " ".join(Outline(mixed).text.split())
+    assert "WiSE-FT" in text and "Full fine-tuning: other labels" in text
+    assert "Full fine-tuning: tuned labels, 40: 70.0 %" in mixed
+    assert mixed.count("<svg") == plain.count("<svg") + 1
+
+
+def test_the_same_on_the_command_line():
+    table = damage_table([DAMAGE, MIXED])
+    assert "0.125" in table and "mean of 1 - cosine" in table
+    assert ["full", "40%", "70.0%", "55.0%"] in [line.split() for line in table.splitlines()]
+    assert damage_table([]) == ""
 
 
 def test_numbers_are_the_comparisons(html):

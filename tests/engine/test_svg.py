@@ -100,6 +100,14 @@ def test_lines_have_names_at_their_ends():
     assert len(re.findall("<polyline", figure)) == 2
 
 
+def test_a_share_is_drawn_to_scale_and_without_intervals():
+    curve = svg.Line("mix", (0.0, 40.0, 100.0), (0.4, 0.7, 0.6), colour=svg.OTHER, strong=True)
+    figure = parse(svg.lines([curve], "share", "accuracy", logarithmic=False))
+    dots = [float(n.get("cx")) for n in figure.iter() if n.tag.endswith("circle")]
+    assert (dots[1] - dots[0]) / (dots[2] - dots[0]) == pytest.approx(0.4, abs=1e-3)
+    assert not [n for n in figure.iter() if n.tag.endswith("line") and n.get("stroke") == svg.OTHER and n.get("x1")]
+
+
 def test_reliability_stays_in_its_square():
     bins = (Bin(0.2, 0.1, 10), Bin(0.9, 1.0, 30))
     figure = parse(svg.reliability(bins, NASTY, "confidence", "right"))
