@@ -96,7 +96,7 @@ def advice(found: Advice | None, stopped: bool, say: Say, t: Translate) -> str:
     )
 
 
-def standings(ranking: Ranking, within: Ranking, chosen: str | None, t: Translate) -> str:
+def standings(ranking: Ranking, within: Ranking, chosen: str | None, name: Callable[[str], str], t: Translate) -> str:
     """Methods by group, first those within the limits; the others are faded and have no group.
 
     Args:
@@ -116,11 +116,11 @@ def standings(ranking: Ranking, within: Ranking, chosen: str | None, t: Translat
             close = sizes.count(group) > 1
             title = t("compare.group_close" if close else "compare.group", number=group)
             body += f'<tr class="ctl-band"><th colspan="{columns}" scope="rowgroup">{title}</th></tr>'
-        body += _standing(standing, standing.method == chosen, False, damage, t)
+        body += _standing(standing, standing.method == chosen, False, damage, name(standing.method), t)
     left_out = [s for s in ranking.standings if within.standing(s.method) is None]
     if left_out:
         body += f'<tr class="ctl-band"><th colspan="{columns}" scope="rowgroup">{t("compare.beyond")}</th></tr>'
-        body += "".join(_standing(standing, False, True, damage, t) for standing in left_out)
+        body += "".join(_standing(standing, False, True, damage, name(standing.method), t) for standing in left_out)
     head = "".join(f"<th scope='col'>{t(f'compare.{key}')}</th>" for key in heads)
     note = t("compare.table_note", tested=ranking.tested, shots=ranking.shots, seeds=len(ranking.seeds))
     return (
@@ -129,7 +129,7 @@ def standings(ranking: Ranking, within: Ranking, chosen: str | None, t: Translat
     )
 
 
-def _standing(standing: Standing, chosen: bool, faded: bool, damage: bool, t: Translate) -> str:
+def _standing(standing: Standing, chosen: bool, faded: bool, damage: bool, name: str, t: Translate) -> str:
     over = ""
     if standing.word != "baseline":
         sign, word = VERDICT_SIGNS[standing.word], t(f"runs.{standing.word}")
@@ -137,7 +137,7 @@ def _standing(standing: Standing, chosen: bool, faded: bool, damage: bool, t: Tr
     star = '<span aria-hidden="true">★</span> ' if chosen else ""
     family = t(f"family.{standing.family}")
     cells = [
-        f"{star}{escape(standing.name)}<br><span class='ctl-small'>{family}</span>",
+        f"{star}{escape(name)}<br><span class='ctl-small'>{family}</span>",
         interval(standing.accuracy, t),
         over,
         count_text(standing.parameters, t),

@@ -13,10 +13,9 @@ from demo.words import Translator
 
 
 def values(shown: Shown, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """``(N, K)`` before and after, as ``probability`` or ``similarity``."""
+    """``(N, K)`` before and after, as one of ``engine.types.SCORES``."""
     before, after = shown.arrays["before"], shown.arrays.get("after")
-    convert = shown.scale.similarity if kind == "similarity" else shown.scale.probabilities
-    return convert(before), None if after is None else convert(after)
+    return shown.scale.values(before, kind), None if after is None else shown.scale.values(after, kind)
 
 
 def scores(shown: Shown, index: int, kind: str, t: Translator, dark: bool | None) -> Any:
@@ -33,7 +32,7 @@ def bars(found: adapters.Scores, kind: str, t: Translator, dark: bool | None) ->
     from demo import plots
 
     pair = [found.before] + ([] if found.after is None else [found.after])
-    pair = [found.scale.similarity(row) if kind == "similarity" else found.scale.probabilities(row) for row in pair]
+    pair = [found.scale.values(row, kind) for row in pair]
     return plots.scores(found.names, pair[0], pair[1] if len(pair) > 1 else None, None, t, kind, dark)
 
 
@@ -118,7 +117,7 @@ def image_choices(shown: Shown, t: Translator) -> list[tuple[str, int]]:
     return [(f"{i + 1} · {names[k] if k >= 0 else none} · {image.name}", i) for i, (image, k) in rows]
 
 
-def picture(workspace: Workspace, shown: Shown, index: int, t: Translator) -> str:
+def picture(workspace: Workspace, shown: Shown, index: int, kind: str, t: Translator) -> str:
     """One image with its true label and what both models say."""
     image, names = shown.images[index], shown.names
     truth = shown.targets[index]
@@ -131,7 +130,8 @@ def picture(workspace: Workspace, shown: Shown, index: int, t: Translator) -> st
     lines = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}{signs[c]}</dd>" for a, b, c in rows)
     role = t("scores.test_image") if shown.arrays["tested"][index] else t("scores.training_image") if truth >= 0 else ""
     uri = tasks.thumb_uri(workspace, image, 320)
-    hint = "" if shown.scale.bias is None else f'<p class="ctl-hint">{escape(t("scores.sigmoid"))}</p>'
+    said = ["scores.margin_hint"] if kind == "margin" else ["scores.sigmoid"] if shown.scale.bias is not None else []
+    hint = "".join(f'<p class="ctl-hint">{escape(t(key))}</p>' for key in said)
     return (
         f'<figure class="ctl-picture"><img src="{uri}" alt="{escape(image.name)}"><figcaption><dl>{lines}</dl>'
         f"<small>{escape(image.name)}{' · ' + role if role else ''}</small></figcaption></figure>" + hint

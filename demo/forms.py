@@ -67,9 +67,10 @@ def rows(fields: list[Control]) -> list[list[Control]]:
 
 
 def component(
-    control: Control, offered: Mapping[str, Sequence[tuple[str, str]]] = MappingProxyType({})
+    control: Control, offered: Mapping[str, Sequence[tuple[str, str]]] = MappingProxyType({}), method: str = ""
 ) -> gr.components.Component:
-    """The gradio component of a control.
+    """The gradio component of a control. Drawn anew for the same method it is the same component to gradio, so that a
+    value that was sent meanwhile finds it; what it shows is the new value.
 
     Args:
         offered: (title, name) of what a text may name: of ``tasks`` several, of ``teachers`` one.
@@ -82,6 +83,8 @@ def component(
         "elem_id": f"setting-{control.name}",
         "min_width": 130,
         "interactive": True,
+        "key": (method, control.name),
+        "preserved_by_key": None,
     }
     if control.kind == "switch":
         return gr.Checkbox(control.value, **common)

@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 
 from demo import fragments, tasks
-from demo.loading import Loading, entry_of
+from demo.loading import Loading, backbone_name
 from demo.page import GONE, Page, Visit, W, merged
 from demo.session import Workspaces
 from demo.tabs.compare import Compare
@@ -94,8 +94,7 @@ class Header:
         """How far a download has come; None when there is none."""
         if job is None:
             return {self.row: gr.update(elem_classes=GONE), self.progress: ""}
-        entry = entry_of(job.id)
-        name = entry.name if entry else job.id
+        name = backbone_name(job.id, t)
         return {self.row: gr.update(elem_classes=[]), self.progress: fragments.loading(name, job.done, job.total, t)}
 
     def view(self, backbone: str, t: Translator) -> dict[Any, Any]:
@@ -134,7 +133,7 @@ def backbone_choices(t: Translator) -> list[tuple[str, str]]:
 
 def describe_backbone(entry: Any, absent: bool, t: Translator) -> str:
     """A backbone's line in the menu: what decides about it, in few words."""
-    parts = [entry.name, f"{entry.parameters:g} M", f"{entry.image_size} px"]
+    parts = [backbone_name(entry.id, t), f"{entry.parameters:g} M", f"{entry.image_size} px"]
     parts += [entry.licence] if entry.licence_known else []
     parts += [t("header.multilingual")] if entry.languages == "many" else []
     parts += [t("header.download", size=entry.download_mb)] if absent else []

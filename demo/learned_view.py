@@ -23,12 +23,11 @@ def view(workspace: Workspace, t: Translator) -> str:
     shown = workspace.shown
     if kept is None or shown is None or shown.result is None:
         return _hint(t("learned.none_yet"))
-    from engine import registry
 
     parts = kept.active.learned()
     if not parts:
         key = "learned.nothing" if kept.active.trains else "learned.untrained"
-        return _hint(t(key, method=registry.get(shown.result["method"]).name))
+        return _hint(t(key, method=t.name(shown.result["method"])))
     names = dict(zip((label.name for label in kept.setting.labels), shown.names, strict=True))  # as this language says
     return html(parts, names, t)
 

@@ -11,10 +11,11 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from demo import fragments, tuning
-from demo.loading import entry_of
+from demo.loading import backbone_name
 from demo.session import Workspace
 from demo.words import Translator
 from engine.errors import LabError
+from engine.registry import PAPER_LINKS
 
 if TYPE_CHECKING:
     from engine.backbones.base import Backbone
@@ -59,7 +60,7 @@ def about(spec: MethodSpec, t: Translator) -> str:
     """Name, sentence, when to use it, equation."""
     sentence, when = (t.method(f"{spec.id}.{name}", getattr(spec, name)) for name in ("sentence", "use_when"))
     return (
-        f'<h2>{escape(spec.name)}</h2><p><span class="ctl-chip">{escape(t(f"family.{spec.family}"))}</span> '
+        f'<h2>{escape(t.name(spec.id))}</h2><p><span class="ctl-chip">{escape(t(f"family.{spec.family}"))}</span> '
         f'{escape(sentence)}</p><p class="ctl-when"><b>{t("learn.use_when")}</b> {escape(when)}</p>'
         f'<h3>{t("learn.equation")}</h3><p class="ctl-equation">{escape(spec.equation)}</p>'
         f'<p class="ctl-detail">{escape(t("learn.letters"))}</p>'
@@ -109,9 +110,11 @@ def _record(spec: MethodSpec, t: Translator) -> str:
 
 
 def paper(text: str) -> str:
-    """A paper with its arXiv ids as links, which the visitor may follow; the page itself fetches nothing."""
-    link = r'<a href="https://arxiv.org/abs/\1" target="_blank" rel="noopener noreferrer">arXiv \1</a>'
-    return re.sub(r"arXiv (\d{4}\.\d{4,5})", link, escape(text))
+    """A paper with its ids as links, which the visitor may follow; the page itself fetches nothing."""
+    text = escape(text)
+    for pattern, address in PAPER_LINKS:
+        text = re.sub(pattern, rf'<a href="{address}\2" target="_blank" rel="noopener noreferrer">\1 \2</a>', text)
+    return text
 
 
 def _figure(spec: MethodSpec, config: Any, backbone: Backbone, labels: int, images: int, t: Translator) -> str:
@@ -120,8 +123,7 @@ def _figure(spec: MethodSpec, config: Any, backbone: Backbone, labels: int, imag
     from engine.places import anatomy as look
 
     found = look(spec, config, backbone, labels, images)
-    known = entry_of(backbone.id)
-    title = t("learn.picture", method=spec.name, backbone=known.name if known else backbone.id)
+    title = t("learn.picture", method=t.name(spec.id), backbone=backbone_name(backbone.id, t))
     return (
         f'<figure class="ctl-figure"><figcaption>{escape(title)}</figcaption>'
         f"{anatomy.drawing(found, backbone, labels, t, title)}{legend(t)}"

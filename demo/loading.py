@@ -7,6 +7,8 @@ import threading
 from importlib import import_module
 from typing import Any
 
+from demo.words import Translator
+
 BACKBONES, SEGMENTERS = "engine.backbones.catalog", "engine.regions.catalog"
 
 
@@ -45,3 +47,11 @@ def entry_of(id: str, catalog: str = BACKBONES) -> Any | None:
     """A catalogue's entry, where that catalogue is imported and has one."""
     module = sys.modules.get(catalog)
     return next((entry for entry in module.ENTRIES if entry.id == id), None) if module else None
+
+
+def backbone_name(backbone: str, t: Translator) -> str:
+    """A backbone's name on screen; the one without a download comes with the project and says so."""
+    entry = entry_of(backbone)
+    if entry is None:
+        return backbone
+    return str(entry.name) if entry.download_mb else t("header.bundled")

@@ -46,8 +46,6 @@ class Step:
     """Number of the region that stands out."""
     corner: tuple[float, float] | None = None
     """First corner of a box, in pixels."""
-    searched: bool = False
-    """Whether everything was looked for."""
 
 
 @dataclass(eq=False)
@@ -325,4 +323,4 @@ def find_everything(marked: Marked) -> Iterator[tuple[int, int]]:
             marked.stop = None
     with marked.lock:
         if marked.scene is scene:
-            marked.take(Step(scene.everything("all"), searched=True))
+            marked.take(Step(scene.everything("all")))

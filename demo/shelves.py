@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from demo import tasks
+from demo.loading import backbone_name
 from demo.session import RunRecord, Workspace
 from demo.words import Translator
 from engine import episode
@@ -81,13 +82,12 @@ def offered(workspace: Workspace, kind: str, t: Translator) -> list[tuple[str, s
     if kind == "tasks":
         samples = {f"{SAMPLE_FOLDER}{id}": sample.title.get(t.language, id) for id, sample in tasks.samples().items()}
         return [(samples.get(name, name), name) for name in shelf(workspace).tasks]
-    from engine import registry
     from engine.backbones import catalog
     from engine.methods.distill import heads
 
-    rows = [(registry.get(id).name, id) for id in heads()]
+    rows = [(t.name(id), id) for id in heads()]
     rows += [(name, name) for name in reversed(shelf(workspace).adapters)]
-    return rows + [(e.name, e.id) for e in catalog.ENTRIES if e.id != workspace.backbone and e.cached()]
+    return rows + [(backbone_name(e.id, t), e.id) for e in catalog.ENTRIES if e.id != workspace.backbone and e.cached()]
 
 
 def offers(method: str) -> set[str]:

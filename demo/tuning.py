@@ -140,7 +140,8 @@ def forecast(workspace: Workspace) -> Forecast:
         cached = features.FeatureStore(backbone, workspace.images).cached()
     except LabError:
         pass
-    return expected(spec, config, backbone, labels, support, images, folds, cached_images=cached)
+    named = shelves.shelf(workspace)
+    return expected(spec, config, backbone, labels, support, images, folds, cached_images=cached, shelf=named)
 
 
 def tune(workspace: Workspace, stop: threading.Event) -> Iterator[Progress | RunRecord]:

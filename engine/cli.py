@@ -295,6 +295,7 @@ def forecast(options: argparse.Namespace) -> tuple[Any, str]:
     from engine.forecast import PLACES, fits, largest_that_fits
     from engine.forecast import forecast as expected
     from engine.outline import outline
+    from engine.shelf import Shelf
 
     spec, settings = registry.get(options.method), dict(settings_of(options))
     for name, low in (("labels", 2), ("shots", 1), ("images", 1)):
@@ -309,7 +310,9 @@ def forecast(options: argparse.Namespace) -> tuple[Any, str]:
 
     def of(config: Any) -> Any:
         images = options.images or 2 * support
-        return expected(spec, config, backbone, options.labels, support, images, 1, options.precision, 0, device)
+        return expected(
+            spec, config, backbone, options.labels, support, images, 1, options.precision, 0, device, Shelf()
+        )  # fmt: skip
 
     needed = of(config)
     room, largest = fits(needed), {}

@@ -90,6 +90,17 @@ class Step:
     """A gradient step of each training that comes before, and the number of its steps."""
 
 
+@dataclass(frozen=True)
+class Guest:
+    """A backbone that a run loads beside its own, to see the training images."""
+
+    weights: int
+    encode: Work
+    """``IMAGES`` images from pixels to features."""
+    text: Work
+    """One template for all labels."""
+
+
 def rounded(size: int) -> int:
     """Bytes that a storage of this size takes."""
     return -(-size // BLOCK) * BLOCK
@@ -263,6 +274,21 @@ def _follow(
         size_of(known), size_of(base), gradients, state, 4 * prod(row), at_features,
         train, text, encode, Work() if at_features else inputs, evaluate, rehearsals,
     )  # fmt: skip
+
+
+def guest(backbone: Backbone, prompts: Sequence[str]) -> Guest:
+    """Follow what another backbone does for a run; kept by weights and labels."""
+    key = (backbone.id, backbone.weight_hash)
+
+    def meet() -> Guest:
+        with ONE_AT_A_TIME:
+            fakes = Fakes()
+            shell = fakes.shell(backbone)
+            base = [*shell.model.parameters(), *shell.model.buffers()]
+            encode, _ = see_images(fakes, shell, base, FEATURES)
+            return Guest(size_of(base), encode, read_labels(shell, base, prompts))
+
+    return remembered((key, "guest", tuple(prompts)), meet)
 
 
 def batch_of(tuner: Tuner, config: TrainConfig, images: int) -> int:

@@ -10,10 +10,12 @@ import psutil
 import torch
 
 from engine import account
-from engine.errors import OutOfMemory, messages
+from engine.backbones import catalog
+from engine.errors import BackboneUnavailable, OutOfMemory, messages
 from engine.features import CACHE_BYTES
-from engine.follow import IMAGES, PRECISIONS, Step, Work, follow
+from engine.follow import IMAGES, PRECISIONS, Guest, Step, Work, follow, guest
 from engine.precision import choose
+from engine.shelf import Shelf
 
 if TYPE_CHECKING:
     from engine.backbones.base import Backbone
@@ -100,6 +102,7 @@ def forecast(
     precision: str = "auto",
     cached_images: int = 0,
     device: str | None = None,
+    shelf: Shelf | None = None,
 ) -> Forecast:
     """Follow one training step with fake tensors and add up a run; nothing is computed and no weight is copied.
 
@@ -112,6 +115,7 @@ def forecast(
         precision: of the training steps: ``fp32``, ``bf16`` or ``fp16`` for autocast, or ``auto`` for what a run takes.
         device: ``cpu`` or ``cuda``, for the memory; the backbone's own by default. Seconds are this machine's: where
             there is no CUDA, its processor's.
+        shelf: what the settings may name; by default nothing but backbones.
     """
     device = device or ("cuda" if backbone.device.type == "cuda" else "cpu")
     precision = choose(precision, spec.runs_on, backbone, device)
@@ -120,13 +124,31 @@ def forecast(
     prompts = [f"class {k}" for k in range(labels)] if isinstance(labels, int) else list(labels)
     step = follow(spec, config, backbone, prompts, support, precision, device)
     plan = plan_of(spec, config, support, images, cached_images, folds)
-    parts = memory(step, plan, backbone, len(prompts), device)
+    others = known_guests(config, backbone, shelf or Shelf(files=False))
+    guests = [guest(other, prompts) for other in others]
+    loaded = sum(visit.weights for visit, other in zip(guests, others, strict=True) if catalog.loaded(other.id))
+    parts = memory(step, plan, backbone, len(prompts), device, guests)
     here = device if torch.cuda.is_available() else "cpu"
-    spent = seconds(step, plan, account.speed(here), precision)
+    spent = seconds(step, plan, account.speed(here), precision, guests)
     return Forecast(
         spec.count(backbone.shape, config, len(prompts), support), backbone.shape.parameters,
-        expected(parts, step, backbone, device), sum(spent.values()), plan.steps, parts, spent, precision,
+        expected(parts, step, backbone, device, loaded), sum(spent.values()), plan.steps, parts, spent, precision,
     )  # fmt: skip
+
+
+def known_guests(config: Config, backbone: Backbone, shelf: Shelf) -> list[Backbone]:
+    """The other backbones that a run loads, as outlines. One that is neither here nor of known sizes is left out: it
+    would first have to be downloaded."""
+    from engine.outline import outline
+
+    found = []
+    for id in config.guests(shelf):
+        if id != backbone.id:
+            try:
+                found.append(outline(id))
+            except BackboneUnavailable:
+                continue
+    return found
 
 
 def plan_of(spec: MethodSpec, config: Config, support: int, images: int, cached: int, folds: int) -> Plan:
@@ -141,8 +163,11 @@ def plan_of(spec: MethodSpec, config: Config, support: int, images: int, cached:
     )  # fmt: skip
 
 
-def memory(step: Step, plan: Plan, backbone: Backbone, labels: int, device: str) -> dict[str, int]:
-    """Bytes by part at the run's largest moment."""
+def memory(
+    step: Step, plan: Plan, backbone: Backbone, labels: int, device: str, guests: Sequence[Guest] = ()
+) -> dict[str, int]:
+    """Bytes by part at the run's largest moment. Backbones stay in memory once they are loaded, so a guest's weights
+    count to the end."""
     size = backbone.shape.embedding * FLOAT
     rows = 0 if step.at_features else plan.views * plan.support * step.row
     kept = min(CACHE_BYTES, (plan.images + 2 * labels) * size + rows)
@@ -157,13 +182,14 @@ def memory(step: Step, plan: Plan, backbone: Backbone, labels: int, device: str)
         kept + (inputs + step.train.peak if trains else 0),
         kept + step.evaluate.peak,
         *(kept + work.peak for work, _ in step.rehearsals),
+        *(kept + max(visit.encode.peak, visit.text.peak) for visit in guests),
     )
     features = kept + (inputs if trains else 0)
     state = {"gradients": step.gradients, "optimizer": step.optimizer}
     activations = max(0, max(moments) - features - sum(state.values()))
+    weights = step.weights + sum(visit.weights for visit in guests)
     return {
-        "weights": step.weights, **state, "activations": activations, "features": features,
-        "workspace": workspace(device),
+        "weights": weights, **state, "activations": activations, "features": features, "workspace": workspace(device),
     }  # fmt: skip
 
 
@@ -175,16 +201,18 @@ def workspace(device: str) -> int:
     return CUBLAS_HOPPER if hopper else CUBLAS
 
 
-def expected(parts: Mapping[str, int], step: Step, backbone: Backbone, device: str) -> int:
-    """Bytes that the run's meter will show."""
+def expected(parts: Mapping[str, int], step: Step, backbone: Backbone, device: str, loaded: int = 0) -> int:
+    """Bytes that the run's meter will show; ``loaded`` of them are other backbones' that are in memory already."""
     total = sum(parts.values())
     if device == "cuda":
         return total
-    loaded = step.backbone if backbone.device.type == "cpu" else 0
+    loaded += step.backbone if backbone.device.type == "cpu" else 0
     return psutil.Process().memory_info().rss + total - loaded
 
 
-def seconds(step: Step, plan: Plan, speed: account.Speed, precision: str = "fp32") -> dict[str, float]:
+def seconds(
+    step: Step, plan: Plan, speed: account.Speed, precision: str = "fp32", guests: Sequence[Guest] = ()
+) -> dict[str, float]:
     """Seconds by part of a run."""
 
     def of(work: Work, times: float) -> float:
@@ -199,6 +227,9 @@ def seconds(step: Step, plan: Plan, speed: account.Speed, precision: str = "fp32
     train = plan.steps * (speed.seconds(step.train, precision) + speed.step)
     for work, steps in step.rehearsals:  # in fp32
         train += steps * plan.trainings * (speed.seconds(work) + speed.step)
+    for visit in guests:  # each training asks about its own images, and folds share them
+        shown = min(plan.support * plan.trainings, plan.images) * plan.views
+        train += shown * speed.image + of(visit.encode, shown / IMAGES) + of(visit.text, 8)
     return {"features": features, "train": train, "evaluate": evaluate}
 
 

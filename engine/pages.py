@@ -10,7 +10,7 @@ from typing import Any
 from engine import formula, registry
 from engine.backbones.base import Backbone
 from engine.outline import outline
-from engine.registry import FAMILIES, RUNS_ON, MethodSpec
+from engine.registry import FAMILIES, PAPER_LINKS, RUNS_ON, MethodSpec
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "methods.md"
 REFERENCE = "openai/clip-vit-base-patch32"
@@ -80,8 +80,10 @@ def section(spec: MethodSpec, backbone: Backbone) -> list[str]:
 
 
 def linked(paper: str) -> str:
-    """A paper with its arXiv ids as links."""
-    return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", paper)
+    """A paper with its ids as links."""
+    for pattern, address in PAPER_LINKS:
+        paper = re.sub(pattern, rf"[\1 \2]({address}\2)", paper)
+    return paper
 
 
 def settings(spec: MethodSpec) -> list[str]:

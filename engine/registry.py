@@ -28,6 +28,11 @@ RUNS_ON = {
     "both@k": "both towers from the first changed block on; all before it is computed once",
 }
 """``MethodSpec.runs_on`` in words: what each training step runs."""
+PAPER_LINKS = (
+    (r"(arXiv) (\d{4}\.\d{4,5})", "https://arxiv.org/abs/"),
+    (r"(OpenReview) (\w+)", "https://openreview.net/forum?id="),
+)
+"""Where a paper's id leads: pattern of site and id, and what stands before the id in the address."""
 
 messages(
     unknown_method="There is no method {method!r}. Choose one of: {known}.",
@@ -57,7 +62,7 @@ class MethodSpec:
     """Its maths in one line: f image features, W text features of the labels, s the logit scale; of weight methods
     W is a layer's frozen weight and x its input."""
     paper: str
-    """Authors, year, arXiv id."""
+    """Authors, year, id on one of the sites of ``PAPER_LINKS``."""
     config: type[Config]
     tuner: Callable[[], type[Tuner]]
     """Returns the class; called only when a run starts, so that listing methods is cheap."""

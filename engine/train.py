@@ -117,7 +117,7 @@ class Run:
         prompts = [label.prompt for label in episode.labels]
         return forecast(
             self.method, config, self.backbone, prompts, len(episode.folds[0].support), len(self.store),
-            len(episode.folds), self.spec.precision, self.store.cached(),
+            len(episode.folds), self.spec.precision, self.store.cached(), shelf=self.shelf,
         )  # fmt: skip
 
     def _features(self) -> Iterator[Progress]:

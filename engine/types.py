@@ -34,6 +34,10 @@ class Fold:
     """Images that measure."""
 
 
+SCORES = ("probability", "similarity", "margin")
+"""Forms of a score: on the backbone's own scale, and two that have one scale for every backbone."""
+
+
 @dataclass(frozen=True)
 class LogitScale:
     """How a backbone's logits, similarities and probabilities belong together."""
@@ -46,6 +50,20 @@ class LogitScale:
     def similarity(self, logits: np.ndarray) -> np.ndarray:
         """Logits ``(..., K)`` to cosine similarities, -1 to 1."""
         return (logits - (self.bias or 0.0)) / self.factor
+
+    def margin(self, logits: np.ndarray) -> np.ndarray:
+        """Logits ``(..., K)`` to each label's cosine similarity less that of the best other label, -2 to 2: above zero
+        for the winner alone. With one label there is no other, and the margin is zero."""
+        similar = self.similarity(logits)
+        if similar.shape[-1] < 2:
+            return np.zeros_like(similar)
+        second, best = np.split(np.sort(similar, axis=-1)[..., -2:], 2, axis=-1)  # (..., 1) each
+        return similar - np.where(similar == best, second, best)
+
+    def values(self, logits: np.ndarray, kind: str) -> np.ndarray:
+        """Logits ``(..., K)`` as one of ``SCORES``."""
+        turn = {"probability": self.probabilities, "similarity": self.similarity, "margin": self.margin}
+        return turn[kind](logits)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Logits ``(..., K)`` to probabilities: sigmoid where there is a bias, otherwise softmax over the labels."""

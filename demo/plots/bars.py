@@ -29,7 +29,7 @@ def scores(
         names: K labels.
         before, after: (K,) zero-shot and tuned scores; ``after`` is None before any run.
         truth: position of the true label, or None (or negative) if not known.
-        kind: ``probability`` (axis from 0 to 1) or ``similarity`` (cosine, may be negative).
+        kind: ``probability`` (axis from 0 to 1), ``similarity`` or ``margin`` (of cosines, may be negative).
     """
     if len(names) == 0:
         return style.empty(dark, t("plot.no_scores"))

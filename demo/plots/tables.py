@@ -42,7 +42,7 @@ def heat_map(
         image_names: N file names; ``names``: K labels.
         before, after: (N, K) scores; ``after`` is None before any run.
         targets: (N,) true label of each image, -1 if it has none.
-        kind: ``probability`` (colours from 0 to 1) or ``similarity`` (colours span the values).
+        kind: ``probability`` (colours from 0 to 1), ``similarity`` or ``margin`` (colours span the values).
     """
     if len(image_names) == 0 or len(names) == 0:
         return style.empty(dark, t("plot.no_scores"))

@@ -146,7 +146,7 @@ class Compare:
         usable = [count for count in SHOTS if count <= most]
         chosen = [count for count in visit[self.shots] if count in usable] or usable[-1:]
         return {
-            self.single: gr.update(choices=_methods()),
+            self.single: gr.update(choices=_methods(t)),
             self.shots: gr.update(choices=[(str(count), count) for count in usable], value=chosen),
             self.go: gr.update(interactive=ready and not running(workspace)),
             self.outlook: "" if ready else pieces.hint(t("compare.no_images")),
@@ -316,20 +316,19 @@ def _stop(visit: Visit) -> dict[Any, Any]:
     return {}
 
 
-def _methods() -> list[tuple[str, str]]:
+def _methods(t: Translator) -> list[tuple[str, str]]:
     """Every method but the baselines, which are always there."""
     from engine import registry
 
-    return [(spec.name, spec.id) for spec in registry.methods() if spec.family != "baseline"]
+    return [(t.name(spec.id), spec.id) for spec in registry.methods() if spec.family != "baseline"]
 
 
 def _what(item: Any, t: Translator) -> str:
     """What is being done, in a few words."""
-    from engine import registry
 
     progress = item if isinstance(item, Progress) else getattr(item, "progress", None)
     job = getattr(item, "job", None)
-    words = [t("compare.job", method=registry.get(job.spec.method).name, shots=job.spec.episode.shots)] if job else []
+    words = [t("compare.job", method=t.name(job.spec.method), shots=job.spec.episode.shots)] if job else []
     if progress is not None:
         words.append(t(f"html.stage_{progress.stage}"))
     elif getattr(item, "kind", "") == "features":

@@ -132,7 +132,7 @@ class CompareResults:
     def arriving(self, found: Compared, t: Translator) -> dict[Any, Any]:
         """The table that grows while the comparison runs, in place of the last result."""
         return {
-            self.live: pieces.arriving(found.rows, method_name, t),
+            self.live: pieces.arriving(found.rows, t.name, t),
             self.advice: "",
             self.column: gr.update(elem_classes=GONE),
         }
@@ -145,7 +145,7 @@ class CompareResults:
         if found.comparison is None:
             return self.arriving(found, t)
         comparison = found.comparison
-        failed = pieces.failed(comparison.rows, method_name, partial(_say, t=t), t)
+        failed = pieces.failed(comparison.rows, t.name, partial(_say, t=t), t)
         if comparison.ranking is None:
             return {
                 self.live: failed,
@@ -160,7 +160,7 @@ class CompareResults:
             self.advice: pieces.advice(advised, comparison.stopped, partial(_say, t=t), t),
             self.column: gr.update(elem_classes=[]),
             self.pareto: pareto(comparison.ranking, advised, visit[self.axis], t, visit.dark, width),
-            self.table: pieces.standings(comparison.ranking, advised.ranking, advised.method, t),
+            self.table: pieces.standings(comparison.ranking, advised.ranking, advised.method, t.name, t),
             self.failed: failed,
             self.curve: curves(comparison.ranking, advised.method, t, visit.dark, width),
             **self._damage(visit),
@@ -175,7 +175,7 @@ class CompareResults:
         measured, t = list(visit.workspace.compared.damage.values()), visit.t
         mixed = any(damage.curve for damage in measured)
         return {
-            self.damage: pieces.damage(measured, method_name, t),
+            self.damage: pieces.damage(measured, t.name, t),
             self.mixing_part: gr.update(elem_classes=[] if mixed else GONE),
             self.mixing: mixing(measured, t, visit.dark) if mixed else None,
         }
@@ -193,7 +193,7 @@ class CompareResults:
             return {self.suspect: pieces.hint(t(key)), **gone}
         suspect = found.suspects[0]
         image, suggested = found.images[suspect.image], found.labels[suspect.suggested].name
-        judges = [method_name(method) for method in found.check.judges]
+        judges = [t.name(method) for method in found.check.judges]
         return {
             self.suspect: pieces.suspect(
                 tasks.thumb_uri(workspace, image, 160), image.name, found.labels[suspect.given].name, suggested,
@@ -238,7 +238,7 @@ class CompareResults:
         advised, measured = comparing.advice(found, self._limits(visit)), calibrations(found.comparison)
         return {
             self.reliability: reliability(measured, advised and advised.method, t, visit.dark),
-            self.calibration: pieces.calibration(measured, method_name, t),
+            self.calibration: pieces.calibration(measured, t.name, t),
         }
 
     def _decide(self, visit: Visit, what: str) -> dict[Any, Any]:
@@ -252,13 +252,6 @@ class CompareResults:
             self.live: pieces.hint(visit.t("compare.stale")) if stale else "",
             self.page.version: visit.workspace.version,
         }
-
-
-def method_name(method: str) -> str:
-    """The method's name on screen."""
-    from engine import registry
-
-    return registry.get(method).name
 
 
 def _say(note: Any, t: Translator) -> str:
@@ -279,7 +272,7 @@ def pareto(ranking: Any, advised: Any, axis: str, t: Translator, dark: bool | No
     dominated = dominated_by_cost(ranking.standings, costs)
     dots = [
         plots.Dot(
-            s.name, costs[s.method], s.accuracy.value, s.accuracy.low, s.accuracy.high, pieces.facts(s, t),
+            t.name(s.method), costs[s.method], s.accuracy.value, s.accuracy.low, s.accuracy.high, pieces.facts(s, t),
             s.family == "baseline", s.method in dominated or advised.ranking.standing(s.method) is None,
             s.method == advised.method,
         )
@@ -299,7 +292,7 @@ def curves(ranking: Any, chosen: str | None, t: Translator, dark: bool | None, w
 
     growths = [
         plots.Growth(
-            method_name(c.method), c.shots, tuple(a.value for a in c.accuracy), tuple(a.low for a in c.accuracy),
+            t.name(c.method), c.shots, tuple(a.value for a in c.accuracy), tuple(a.low for a in c.accuracy),
             tuple(a.high for a in c.accuracy), registry.get(c.method).family == "baseline", c.method == chosen,
         )
         for c in ranking.curves
@@ -314,7 +307,7 @@ def mixing(measured: Any, t: Translator, dark: bool | None) -> Any:
     return plots.mixing(
         [
             plots.Mixture(
-                method_name(d.method), tuple(point.share for point in d.curve),
+                t.name(d.method), tuple(point.share for point in d.curve),
                 tuple(point.tuned_labels for point in d.curve), tuple(point.other_labels for point in d.curve),
             )
             for d in measured
@@ -337,4 +330,4 @@ def reliability(measured: Any, chosen: str | None, t: Translator, dark: bool | N
         found = measured.get(method)
         return [(b.confidence, b.accuracy, b.count) for b in found.bins] if found else []
 
-    return plots.reliability(bins(BASELINE), bins(after), method_name(after) if after else "", t, dark)
+    return plots.reliability(bins(BASELINE), bins(after), t.name(after) if after else "", t, dark)

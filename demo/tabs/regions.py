@@ -1,4 +1,4 @@
-"""The Regions screen: a picture on the left's terms, its regions and what they are taken for on the right."""
+"""The Regions screen: the picture and how it is searched on the left, its regions and their labels on the right."""
 
 from __future__ import annotations
 
@@ -145,7 +145,6 @@ class Regions:
             self.task: gr.update(choices=choices, value=_position(visit.workspace), interactive=bool(choices)),
             self.segmenter: gr.update(choices=segmenter_choices(t), value=marked.segmenter),
             self.granularity: marked.granularity,
-            self.status: gr.skip() if marked.stop else "",
             **self.drawn(visit),
         }
 
@@ -155,7 +154,7 @@ class Regions:
         scene, image, step = marked.scene, marked.image, marked.step
         there = scene is not None and image is not None
         drawn = regioning.overlay(marked, self.style(visit)) if there else None
-        chosen = marked.chosen
+        chosen, hidden = marked.chosen, bool(step.regions) and not marked.shown
         return {
             self.empty: gr.update(elem_classes=GONE if there else []),
             self.picture: ""
@@ -163,6 +162,7 @@ class Regions:
             else regions_html.picture(
                 drawn, image.name, visit[self.mode], chosen and chosen.prompt, step.corner, scene.size, t
             ),
+            self.status: gr.skip() if marked.stop else hint(t("regions.too_coarse")) if hidden else "",
             self.clicks: gr.update(elem_classes=[] if there else GONE),
             self.tools: gr.update(elem_classes=[] if there else GONE),
             self.find: gr.update(interactive=there and marked.stop is None),
@@ -186,7 +186,8 @@ class Regions:
         """Attach the handlers; ``tab`` is the screen's."""
         page, results = self.page, self.results
         opened = page.on(tab.select, self.view, self.shown, self.outputs)
-        page.on(opened.then, self._score, self.shown, results.outputs)
+        for event in (opened.then, page.version.change):  # the backbone can be changed on any screen
+            page.on(event, self._score, self.shown, results.outputs, trigger_mode="always_last")
         change: list[tuple[Any, Callable[[Visit], Any], list[Any]]] = [
             (self.upload.input, self._upload, [self.upload]),
             (self.task.input, self._from_task, [self.task]),
@@ -222,7 +223,7 @@ class Regions:
                 work(visit)
             except Exception as error:
                 problem = self.page.explain(error, visit.t.language)
-            yield {**self.drawn(visit), **self._source(visit), self.status: "", **problem}
+            yield {**self.drawn(visit), **self._source(visit), **problem}
             yield from self._scores(visit)
 
         return handle
@@ -288,18 +289,27 @@ class Regions:
                     yield {self.status: fragments.bar(done / total, t("regions.finding"))}
         except Exception as error:
             problem = self.page.explain(error, t.language)
-        yield {**self.drawn(visit), self.stop: gr.update(interactive=False), self.status: "", **problem}
+        yield {**self.drawn(visit), self.stop: gr.update(interactive=False), **problem}
         yield from self._scores(visit)
 
     def _segmenter(self, visit: Visit) -> Iterator[dict[Any, Any]]:
         """Change the segmenter, downloaded where it is not here."""
         marked, t, wanted = regioning.marked_of(visit.workspace), visit.t, str(visit[self.segmenter])
-        job = visit.workspace.loading = Loading(wanted, SEGMENTERS)
-        yield {self.stop: gr.update(interactive=True), self.page.notice: ""}
+        regioning.stop(marked)
+        job = Loading(wanted, SEGMENTERS)
         marked.stop = job.stop
-        while not job.finished.wait(EVERY):
-            yield {self.status: fragments.loading(wanted, job.done, job.total, t)}
-        marked.stop = visit.workspace.loading = None
+        try:
+            yield {
+                self.stop: gr.update(interactive=True),
+                self.find: gr.update(interactive=False),
+                self.page.notice: "",
+            }
+            while not job.finished.wait(EVERY):
+                yield {self.status: fragments.loading(wanted, job.done, job.total, t)}
+        finally:  # also where the visitor has gone
+            job.stop.set()
+            if marked.stop is job.stop:
+                marked.stop = None
         problem: dict[Any, Any] = {}
         try:
             if job.problem:
@@ -307,7 +317,7 @@ class Regions:
             regioning.choose_segmenter(visit.workspace, wanted)
         except Exception as error:
             problem = self.page.explain(error, t.language)
-        yield {**self.view(visit), self.stop: gr.update(interactive=False), self.status: "", **problem}
+        yield {**self.view(visit), self.stop: gr.update(interactive=False), **problem}
 
 
 def _about(t: Translator) -> str:

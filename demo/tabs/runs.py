@@ -86,13 +86,6 @@ class Runs:
         return {self.differences: _differences(pair[0], pair[1], visit.t)}
 
 
-def method_name(run: RunRecord) -> str:
-    """The method's name on screen."""
-    from engine import registry
-
-    return registry.get(run.result["method"]).name
-
-
 def _clock(run: RunRecord) -> str:
     return time.strftime("%H:%M", time.localtime(run.when))
 
@@ -102,7 +95,7 @@ def _accuracy(run: RunRecord, key: str) -> str:
 
 
 def _line(run: RunRecord, t: Translator) -> str:
-    return f"{_clock(run)} · {method_name(run)} · {_accuracy(run, 'tuned')} · {run.task}"
+    return f"{_clock(run)} · {t.name(run.result['method'])} · {_accuracy(run, 'tuned')} · {run.task}"
 
 
 def _facts(run: RunRecord, t: Translator) -> dict[str, str]:
@@ -112,7 +105,7 @@ def _facts(run: RunRecord, t: Translator) -> dict[str, str]:
     verdict = f'<span aria-hidden="true">{SIGNS.get(result["verdict"], "")}</span> {t("runs." + result["verdict"])}'
     return {
         "time": _clock(run),
-        "method": escape(method_name(run)),
+        "method": escape(t.name(run.result["method"])),
         "task": escape(run.task),
         "size": size,
         "accuracy": f"{_accuracy(run, 'zero_shot_ensemble')} → <b>{_accuracy(run, 'tuned')}</b>",

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from demo import fragments, tasks, tuning
-from demo.loading import entry_of
+from demo.loading import backbone_name, entry_of
 from demo.page import Page, Visit, W
 from demo.session import Workspace
 from demo.words import Translator
@@ -150,8 +150,7 @@ def reading_warning(workspace: Workspace, labels: tuple[Label, ...], t: Translat
     if foreign and english_only(workspace.backbone):
         text = t("labels.unreadable", label=escape(foreign[0].name), count=len(foreign))
     elif loaded(workspace.backbone) and (unseen := vocabulary.unfamiliar(workspace.backbone, labels)):
-        entry = entry_of(workspace.backbone)
-        fields = {"backbone": entry.name if entry else workspace.backbone, "words": ", ".join(unseen)}
+        fields = {"backbone": backbone_name(workspace.backbone, t), "words": ", ".join(unseen)}
         text = escape(t.engine("unfamiliar_words", fields))
     else:
         return ""

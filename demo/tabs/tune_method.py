@@ -71,10 +71,10 @@ class Method:
         for row in forms.rows(fields):
             with gr.Row():
                 for field in row:
-                    component = forms.component(field, offered)
-                    self._listen(component, field.name)
+                    component = forms.component(field, offered, spec.id)
+                    self._listen(component, field.name, spec.id)
 
-    def _listen(self, component: Any, name: str) -> None:
+    def _listen(self, component: Any, name: str, method: str) -> None:
         def change(visit: Visit) -> dict[Any, Any]:
             try:
                 tuning.check_setting(visit.workspace, name, forms.plain(visit[component]))
@@ -86,7 +86,8 @@ class Method:
         events = (
             [component.submit, component.blur] if isinstance(component, gr.Number | gr.Textbox) else component.input
         )
-        self.page.on(events, change, [component], [self.problem, self.panel])
+        key = (method, name, "changed")  # a change sent while the form is drawn anew still finds its listener
+        self.page.on(events, change, [component], [self.problem, self.panel], key=key)
 
     @property
     def outputs(self) -> list[Any]:
@@ -166,5 +167,5 @@ def method_choices(t: Translator, backbone: str) -> list[tuple[str, str]]:
     rows = []
     for spec in registry.methods():
         mark = "⊘ " if model and registry.why_not(spec, model) else ""
-        rows.append((f"{mark}{t(f'family.{spec.family}')} · {spec.name}", spec.id))
+        rows.append((f"{mark}{t(f'family.{spec.family}')} · {t.name(spec.id)}", spec.id))
     return rows

@@ -11,6 +11,7 @@ from demo import drawings, fragments, learned_view, tasks
 from demo.page import Page, Visit, W
 from demo.session import Shown, Workspace
 from demo.words import Translator
+from engine.types import SCORES
 
 TABS = ("scores", "heat", "confusion", "training", "learned", "map", "errors")
 GROUPS = ("fixed", "broken", "still_wrong")
@@ -163,7 +164,7 @@ class Results:
             index = workspace.looked_at = min(max(0, workspace.looked_at), len(shown.images) - 1)
             return {
                 self.image: gr.update(choices=drawings.image_choices(shown, t), value=index),
-                self.picture: drawings.picture(workspace, shown, index, t),
+                self.picture: drawings.picture(workspace, shown, index, kind, t),
                 self.scores: drawings.scores(shown, index, kind, t, dark),
             }
         if tab == "heat":
@@ -255,10 +256,10 @@ class Results:
 
 
 def kind_radio(page: Page, name: str, **options: Any) -> gr.Radio:
-    """Probability or similarity; ``name`` is the id."""
+    """Forms of a score; ``name`` is the id."""
     return page.make(
         gr.Radio,
-        choices=lambda t: [(t(f"scores.{kind}"), kind) for kind in ("probability", "similarity")],
+        choices=lambda t: [(t(f"scores.{kind}"), kind) for kind in SCORES],
         value="probability",
         label=W("scores.kind"),
         show_label=False,
@@ -270,7 +271,5 @@ def kind_radio(page: Page, name: str, **options: Any) -> gr.Radio:
 
 def adapter_line(shown: Shown, t: Translator) -> str:
     """What a loaded adapter is."""
-    from engine import registry
-
     recipe = shown.result or {}
-    return t("adapter.loaded", count=len(shown.labels), method=registry.get(recipe["method"]).name)
+    return t("adapter.loaded", count=len(shown.labels), method=t.name(recipe["method"]))

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from engine.errors import LabError
+
 FOLDER = Path(__file__).resolve().parent
 LANGUAGES = {"en": "English", "ko": "한국어"}
 ENGINE_FILES = ("engine.ko.json", "methods.ko.json")
@@ -52,7 +54,8 @@ class Translator:
 
     def __call__(self, key: str, **fields: Any) -> str:
         """The page's sentence of a key."""
-        return table(self.language)[key].format(**fields)
+        said = table(self.language)[key].format(**fields)
+        return particles(said) if self.language == "ko" else said
 
     def engine(self, key: str, values: dict[str, Any]) -> str:
         """A sentence of ``engine.errors.MESSAGES``."""
@@ -60,7 +63,7 @@ class Translator:
 
         korean = engine_table("engine.ko.json") if self.language == "ko" else {}
         if key in korean:
-            return korean[key].format(**{name: self._phrase(value) for name, value in values.items()})
+            return particles(korean[key].format(**{name: self._phrase(value) for name, value in values.items()}))
         return MESSAGES[key].format(**values)
 
     def error(self, error: Exception) -> str:
@@ -71,6 +74,12 @@ class Translator:
         """A sentence of a method's record, by a key such as ``lora.sentence``."""
         return english if self.language == "en" else engine_table("methods.ko.json").get(key, english)
 
+    def name(self, method: str) -> str:
+        """A method's name on screen."""
+        from engine import registry
+
+        return self.method(f"{method}.name", registry.get(method).name)
+
     def setting(self, method: str, field: str, english: str) -> str:
         """The meaning of a config field: the method's own words, else those common to all methods."""
         if self.language == "en":
@@ -80,12 +89,49 @@ class Translator:
 
     def _phrase(self, value: Any) -> Any:
         """The few English phrases that the engine puts into a sentence's fields."""
+        if isinstance(value, LabError):
+            return self.error(value)
         if not isinstance(value, str):
             return value
+        if value in _method_names():
+            return _method_names()[value]
         for pattern, korean in _PHRASES:
             if found := re.fullmatch(pattern, value):
-                return korean.format(*found.groups())
+                return korean.format(*map(self._phrase, found.groups()))
         return value
+
+
+PARTICLES = {"은(는)": ("은", "는"), "이(가)": ("이", "가"), "을(를)": ("을", "를"), "와(과)": ("과", "와"),
+             "(으)로": ("으로", "로"), "(이)라": ("이라", "라")}  # fmt: skip
+"""A particle as sentences write it -> after a final consonant, after a vowel."""
+RIEUL = 8
+"""Number of the final consonant ㄹ in a syllable's code; 로 follows it as it follows a vowel."""
+DIGIT_CODAS = (21, RIEUL, 0, 16, 0, 0, 1, RIEUL, RIEUL, 0)
+"""Final consonants of 영, 일, 이, 삼, 사, 오, 육, 칠, 팔, 구; 0 is none."""
+
+
+def particles(text: str) -> str:
+    """Korean text with each particle chosen by the syllable or digit before it, past brackets, quotes and tags. After
+    anything else (Latin letters, whose reading is not known) both forms stay."""
+
+    def choose(found: re.Match[str]) -> str:
+        last, (closed, opened) = found["last"], PARTICLES[found["particle"]]
+        coda = (ord(last) - 0xAC00) % 28 if last >= "가" else DIGIT_CODAS[int(last)]
+        final = coda > 0 and not (coda == RIEUL and found["particle"] == "(으)로")
+        return last + found["between"] + (closed if final else opened)
+
+    between = r"(?P<between>(?: ?\([^()]*\)|</?\w+>|[’”'\")])*)"
+    names = "|".join(map(re.escape, PARTICLES))
+    return re.sub(rf"(?P<last>[가-힣0-9]){between}(?P<particle>{names})", choose, text)
+
+
+@cache
+def _method_names() -> dict[str, str]:
+    """English names of the methods whose Korean names differ."""
+    from engine import registry
+
+    korean = engine_table("methods.ko.json")
+    return {spec.name: korean[f"{spec.id}.name"] for spec in registry.methods() if f"{spec.id}.name" in korean}
 
 
 _PHRASES = (
@@ -108,6 +154,17 @@ _PHRASES = (
         "소스 과제는 레이블 묶음이나 다른 과제 가운데 하나여야 합니다",
     ),
     (r"it is too large", "너무 큽니다"),
+    (r"File is not a zip file", "zip 파일이 아닙니다"),
+    (r"No such file or directory", "그런 파일이나 폴더가 없습니다"),
+    (r"Permission denied", "읽거나 쓸 권한이 없습니다"),
+    (r"Is a directory", "파일이 아니라 폴더입니다"),
+    (r"No space left on device", "남은 공간이 없습니다"),
+    (r"The image", "이미지"),
+    (
+        r"it is not on this machine, and its sizes are not known without it",
+        "이 컴퓨터에 없고, 내려받기 전에는 크기를 알 수 없습니다",
+    ),
+    (r"there is neither (\S+) nor (\S+)", "{0}도 {1}도 없습니다"),
     (r"there is no model\.safetensors", "model.safetensors가 없습니다"),
     (r"none were published for this architecture", "이 구조에는 공개된 것이 없습니다"),
     (r"its contents", "내용"),
@@ -119,6 +176,7 @@ _PHRASES = (
     (r"linear layers", "선형 층"),
     (r"attention projections", "어텐션 투영 층"),
     (r"image projection", "이미지 투영 층"),
+    (r"((?:\w+ )?\w+) and ((?:\w+ )?\w+)", "{0}, {1}"),
 )
 
 

@@ -63,6 +63,10 @@ class Config:
         """Why these settings cannot run on a backbone; None where they can."""
         return None
 
+    def guests(self, shelf: Shelf) -> tuple[str, ...]:
+        """Ids of the backbones that a run loads beside its own and that see its training images, for the forecast."""
+        return ()
+
     def without_labels(self) -> Config:
         """The same settings without those that name labels, for other labels."""
         return self

@@ -21,6 +21,7 @@ from engine.methods.full import Full, FullConfig
 from engine.methods.lora import LayerChoice, Lora, LoraConfig
 from engine.methods.lora import count as lora_count
 from engine.registry import MethodSpec, register
+from engine.shelf import Shelf
 from engine.types import DIGITS
 
 if TYPE_CHECKING:
@@ -76,6 +77,20 @@ class DistillConfig(LayerChoice, TrainConfig):
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
         return super().obstacle(backbone) if self.student == "lora" else None
+
+    def guests(self, shelf: Shelf) -> tuple[str, ...]:
+        """The teacher's backbone, where the teacher is no head; none where an adapter cannot be read."""
+        from engine import store as adapters
+
+        name = self.teacher.strip()
+        if name in heads():
+            return ()
+        with tempfile.TemporaryDirectory() as work:
+            try:
+                folder = shelf.adapter(name, Path(work))
+                return (adapters.read_recipe(folder)["backbone"] if folder else name,)
+            except BadAdapter:  # the run says so
+                return ()
 
     def student_config(self) -> LoraConfig | FullConfig:
         """The student's own settings; LoRA's update counts twice, as it does by default."""

@@ -1,83 +1,13 @@
-"""The table of PEFT's tuners of linear layers: what each is, its settings, and how they become PEFT's own."""
+"""The table of PEFT's tuners of linear layers."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 from engine.methods.base import setting
-
-Layers = tuple[tuple[str, str, int, int], ...]
-"""(name, kind, inputs, outputs) of each layer."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One tuner of PEFT."""
-
-    id: str
-    name: str
-    sentence: str
-    use_when: str
-    equation: str
-    paper: str
-    peft: str
-    """PEFT's config class."""
-    fields: Mapping[str, Any]
-    """The tuner's own settings."""
-    arguments: Callable[[Any, Layers], dict[str, Any]]
-    """Config and layers -> arguments of PEFT's config class."""
-    formula: str
-    lr: float
-    """Peak learning rate of the budget preset."""
-    failure: str
-    by_width: bool = False
-    """Whether the learning rate grows with the inverse width, as for low-rank factors."""
-    targets: str = "q,v"
-    convolutions: bool = False
-    """Whether 1x1 convolutions will do."""
-    starts_at: str | None = "zero_shot"
-
-
-def divisor(limit: int, sizes: list[int]) -> int:
-    """The largest common divisor of some sizes that is not above a limit."""
-    common = math.gcd(*sizes)
-    return max(d for d in range(1, min(limit, common) + 1) if common % d == 0)
-
-
-def inputs(layers: Layers) -> list[int]:
-    """Inputs of each layer."""
-    return [i for _, _, i, _ in layers]
-
-
-def widths(layers: Layers) -> list[int]:
-    """Inputs and outputs of all layers."""
-    return [size for _, _, i, o in layers for size in (i, o)]
-
-
-def low_rank(default: int, meaning: str = "rank") -> dict[str, Any]:
-    """The setting ``r``."""
-    return {"r": setting(default, 1, 256, help=meaning)}
-
-
-def block(default: int) -> dict[str, Any]:
-    """The setting ``block_size``."""
-    words = "largest block size; the largest common divisor of the layers' sizes up to it is used"
-    return {"block_size": setting(default, 2, 1024, help=words)}
-
-
-def up_to(limit: int, layers: Layers) -> int:
-    """A rank that every layer can have."""
-    return min(limit, *widths(layers))
-
-
-def even(rank: int) -> int:
-    """The rank, or one less."""
-    return max(2, rank - rank % 2)
-
+from engine.methods.peft_row import Row, alpha, block, divisor, even, inputs, low_rank, up_to, widths
+from engine.methods.peft_weight_aware import WEIGHT_AWARE
 
 TABLE = (
     Row(
@@ -85,7 +15,7 @@ TABLE = (
         "LoRA of a small rank stops short of what you need, and some more time a step is acceptable.",
         "W′ = m·V / ‖V‖ row by row,  V = W + (α/r)·B·A",
         "Liu et al. 2024, DoRA: Weight-Decomposed Low-Rank Adaptation, arXiv 2402.09353", "LoraConfig",
-        {**low_rank(8), "alpha": setting(16.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")},
+        {**low_rank(8), **alpha(16.0)},
         lambda c, layers: {"r": c.r, "lora_alpha": c.alpha, "use_dora": True},
         "Σ r(in + out) + out", 1e-3, "Every step builds each whole weight, so it is slower than LoRA.", by_width=True,
     ),
@@ -97,7 +27,7 @@ TABLE = (
         {
             "r": setting(12, 1, 256, help="rank of each layer at the start"),
             "target_r": setting(8, 1, 256, help="mean rank at the end"),
-            "alpha": setting(32.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r"),
+            **alpha(32.0),
             "orthogonality": setting(0.5, 0, 10, help="weight of the factors' distance to orthogonal ones in the loss"),
         },
         lambda c, layers: {
@@ -128,7 +58,7 @@ TABLE = (
         "The change you need has a high rank, but as few numbers as LoRA's are to be trained.",
         "W′ = W + (α/r)·(B₁·A₁) ∘ (B₂·A₂)",
         "Hyeon-Woo et al. 2021, FedPara, arXiv 2108.06098; Yeh et al. 2023, LyCORIS, arXiv 2309.14859", "LoHaConfig",
-        {**low_rank(8), "alpha": setting(8.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")},
+        {**low_rank(8), **alpha(8.0)},
         lambda c, layers: {"r": c.r, "alpha": c.alpha}, "Σ 2r(in + out)", 3e-3,
         "Learns slowly at first: a product of two small matrices is very small.", by_width=True,
     ),
@@ -137,7 +67,7 @@ TABLE = (
         "You want a smaller file than LoRA's and the widths have suitable divisors.",
         "W′ = W + (α/r)·C ⊗ (B·A)",
         "Yeh et al. 2023, Navigating Text-To-Image Customization (LyCORIS), arXiv 2309.14859", "LoKrConfig",
-        {**low_rank(8), "alpha": setting(8.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")},
+        {**low_rank(8), **alpha(8.0)},
         lambda c, layers: {"r": c.r, "alpha": c.alpha}, "as PEFT reports: depends on how the sizes factor", 3e-3,
         "The size of its factors follows from divisors of the widths, so backbones differ.", by_width=True,
     ),
@@ -246,5 +176,53 @@ TABLE = (
         lambda c, layers: {"r": c.r, "delora_lambda": c.bound}, "Σ r(in + out) + 1", 1e-3,
         "Its gradients are scaled by the bound, so bound and learning rate go together.", by_width=True,
     ),
+    Row(
+        "gralora", "GraLoRA", "LoRA in a grid: each weight is cut into blocks with low-rank matrices of their own.",
+        "LoRA of a high rank stops to help, and no more numbers are to be trained.",
+        "W′ = W + (α/r)·[Bᵢⱼ·Aᵢⱼ],  k x k blocks of rank r/k",
+        "Jung et al. 2025, GraLoRA: Granular Low-Rank Adaptation, arXiv 2505.20355", "GraloraConfig",
+        {
+            **low_rank(8), **alpha(16.0),
+            "blocks": setting(2, 1, 16, help="k, blocks along each side; the largest common divisor of the layers' "
+                              "sizes and the rank up to it is used"),
+        },
+        lambda c, layers: {
+            "r": c.r, "alpha": c.alpha, "gralora_k": divisor(c.blocks, [c.r, *widths(layers)]),
+        },
+        "Σ r(in + out)", 1e-3, "At small ranks its blocks have hardly any rank left.", by_width=True,
+    ),
+    Row(
+        "waveft", "WaveFT", "The update is a picture made of few trained wavelets.",
+        "The file must be tiny whatever the width, with changes in small places of a weight.",
+        "W′ = W + scaling·IDWT(c),  c zero but at the chosen wavelets",
+        "Bilican et al. 2025, Exploring Sparsity for Parameter Efficient Fine Tuning Using Wavelets, arXiv 2505.12532",
+        "WaveFTConfig",
+        {
+            "frequencies": setting(1000, 1, 100_000, help="trained wavelets a layer"),
+            "scaling": setting(25.0, 0.01, 10_000, help="factor on the update"),
+        },
+        lambda c, layers: {
+            "n_frequency": min(c.frequencies, *(i * o for _, _, i, o in layers)), "scaling": c.scaling,
+        },
+        "frequencies a layer", 1e-3, "Its wavelets are chosen at random, and each reaches four entries of a weight.",
+    ),
+    Row(
+        "pvera", "PVeRA", "VeRA whose low-rank path is noisy in training: it learns how noisy it may be.",
+        "VeRA is what you need, and it overfits.",
+        "y = W·x + diag(b)·B·z,  z drawn around diag(d)·A·x with a learned width; A and B random and frozen",
+        "Fillioux et al. 2025, PVeRA: Probabilistic Vector-Based Random Matrix Adaptation, arXiv 2512.07703",
+        "PveraConfig", low_rank(256, "rank of the random matrices"), lambda c, layers: {"r": c.r}, "Σ 2r + out", 3e-2,
+        "Needs a far larger learning rate than LoRA, and its noise slows the start.",
+    ),
+    Row(
+        "unilora", "Uni-LoRA", "All low-rank matrices are filled from one short vector, each entry used many times.",
+        "Many adapters have to be kept and the smallest possible file counts more than accuracy.",
+        "W′ = W + B·A,  every entry of B and A one of the vector's, chosen at random and scaled",
+        "Li et al. 2025, Uni-LoRA: One Vector Is All You Need, arXiv 2506.00799", "UniLoraConfig",
+        {**low_rank(4), "length": setting(4096, 1, 1_000_000, help="length of the vector")},
+        lambda c, layers: {"r": c.r, "theta_d_length": c.length}, "length", 1e-2,
+        "All layers share each number, and its start differs a little from zero-shot.", starts_at=None,
+    ),
+    *WEIGHT_AWARE,
 )  # fmt: skip
 ROWS: Mapping[str, Row] = MappingProxyType({row.id: row for row in TABLE})

@@ -6,9 +6,11 @@ Left out, with the reason (more in docs/peft.md):
 - PROMPT_TUNING, P_TUNING, PREFIX_TUNING, MULTITASK_PROMPT_TUNING, CPT, ADAPTION_PROMPT: they put tokens into language
   models that are called with ids; the prompt methods here do so with CLIP's towers.
 - TRAINABLE_TOKENS: rows of an embedding table; labels are other words for everyone.
-- SHIRA: its mask of trained entries is drawn from real weights, so nothing can be counted or forecast without them.
+- SHIRA, ADAMSS: what they train depends on real weights, so nothing can be counted or forecast without them.
+- FROD: one basis for all layers of a name needs one width.
+- LILY: an answer would depend on the other images of its batch.
+- SHADOW, CARTRIDGE: a copy of a language model, or its cache.
 - XLORA, POLY: mix several adapters by a language model's hidden states or by task ids.
-- GRALORA, WAVEFT and the tuners that came with PEFT 0.20 and 0.21: not offered yet.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import dataclasses
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -28,7 +30,8 @@ from engine.backbones.base import LINEAR, Backbone, Shape
 from engine.errors import BadConfig, messages
 from engine.methods.base import Setting, TowerConfig, setting
 from engine.methods.lora import LayerChoice, LinearTuner, first_block
-from engine.methods.peft_table import ROWS, TABLE, Layers, Row
+from engine.methods.peft_row import Layers, Row
+from engine.methods.peft_table import ROWS, TABLE
 from engine.registry import MethodSpec, register
 
 messages(
@@ -144,6 +147,11 @@ class PeftTableTuner(LinearTuner):
         ]
         return peft_config(config, layers, targets, hidden, self.steps)
 
+    def saved(self) -> Mapping[str, Tensor]:
+        keeps = ROWS[self.config.method].keeps
+        kept = {name: tensor for name, tensor in self.named_buffers() if keeps & set(name.split("."))}
+        return {**self.trained(), **kept}
+
 
 class VbLora(PeftTableTuner):
     """VB-LoRA in PEFT's evaluation mode: that differs only in a look at the values in each training step, which
@@ -175,11 +183,40 @@ class AdaLora(PeftTableTuner):
             self.peft_model.base_model.update_and_allocate(self.step)
 
 
+class WaveFt(PeftTableTuner):
+    """WaveFT whose update is built without a question to its values, which tensors without data do not have."""
+
+    def attach(self, adapter: Any) -> None:
+        super().attach(adapter)
+        layer: Any
+        for layer in self.modules():
+            if hasattr(layer, "waveft_spectrum"):
+                layer.get_delta_weight = partial(wavelet_update, layer)
+
+
+def wavelet_update(layer: Any, adapter: str) -> Tensor:
+    """The update ``(out, in)`` of a layer: its coefficients in place, transformed back by PEFT's Haar wavelets.
+
+    PEFT looks for places beyond the edge first; of Haar wavelets there are none.
+    """
+    from peft.tuners.waveft.waverec2d import waverec2d
+
+    height, width = (size + size % 2 for size in (layer.out_features, layer.in_features))
+    spectrum = layer.waveft_spectrum[adapter]
+    rows, columns = layer.waveft_indices[adapter].to(spectrum.device)
+    plane = spectrum.new_zeros(height, width).index_put((rows, columns), spectrum)
+    top, bottom = plane.split(height // 2)
+    (average, across), (down, diagonal) = (half.split(width // 2, 1) for half in (top, bottom))
+    coefficients: Any = (average, (across, down, diagonal))
+    update = waverec2d(coefficients, layer.waveft_wavelet_family[adapter])
+    return (update * layer.waveft_scaling[adapter])[: layer.out_features, : layer.in_features]
+
+
 MIN_STEPS = 20
 """Fewer steps are too few to tell which ranks matter."""
 
 
-TUNERS: Mapping[str, type[PeftTableTuner]] = MappingProxyType({"adalora": AdaLora, "vblora": VbLora})
+TUNERS: Mapping[str, type[PeftTableTuner]] = MappingProxyType({"adalora": AdaLora, "vblora": VbLora, "waveft": WaveFt})
 
 
 def register_row(row: Row) -> None:
@@ -192,7 +229,7 @@ def register_row(row: Row) -> None:
             tuner=lambda: TUNERS.get(row.id, PeftTableTuner),
             count=lambda shape, config, K, N: skeleton_count(shape, config),
             formula=row.formula, runs_on="both@k", failures=(row.failure,),
-            saved="what PEFT trains; also in PEFT's own format", starts_at=row.starts_at, needs=frozenset({LINEAR}),
+            saved=row.saved, starts_at=row.starts_at, needs=frozenset({LINEAR}),
             presets={"budget": lambda shots: config()},
         )
     )  # fmt: skip

@@ -44,6 +44,10 @@ class Sections:
         """The report's own sentence of a key."""
         return escape(self.plain(key, **values))
 
+    def name(self, method: str) -> str:
+        """A method's name, not escaped: for plots."""
+        return self.plain("name", name=registry.get(method).name)
+
     def sentence(self, note: Note) -> str:
         """A sentence of another part of the engine."""
         return escape(self.words(note.key, dict(note.values)))
@@ -63,7 +67,9 @@ class Sections:
             return ""
         first, *rest = [self.sentence(note) for note in advice.notes] or [""]
         reasons = "".join(f"<li>{sentence}</li>" for sentence in rest)
-        out = "".join(f"<li>{name_of(method)}: {self.sentence(note)}</li>" for method, note in advice.excluded)
+        out = "".join(
+            f"<li>{escape(self.name(method))}: {self.sentence(note)}</li>" for method, note in advice.excluded
+        )
         excluded = f"<h3>{self.say('excluded')}</h3><ul>{out}</ul>" if out else ""
         listed = f"<ul>{reasons}</ul>" if reasons else ""
         return f'<div class="advice"><h2>{self.say("advice")}</h2><p><b>{first}</b></p>{listed}{excluded}</div>'
@@ -95,7 +101,7 @@ class Sections:
         word = "" if standing.word == "baseline" else self.say(standing.word)
         points = "" if standing.method == BASELINE else f"{SIGNS[standing.word]} {signed(over.value)}"
         cells = [
-            f"{'★ ' if chosen else ''}{escape(standing.name)}",
+            f"{'★ ' if chosen else ''}{escape(self.name(standing.method))}",
             self.say(f"family_{standing.family.replace(' ', '_')}"),
             share(standing.accuracy),
             f'<span title="{word}">{points}</span>',
@@ -117,7 +123,7 @@ class Sections:
         dominated = dominated_by_cost(standings, costs)
         points = [
             svg.Point(
-                s.name, costs[s.method], s.accuracy.value, s.accuracy.low, s.accuracy.high,
+                self.name(s.method), costs[s.method], s.accuracy.value, s.accuracy.low, s.accuracy.high,
                 colour_of(s.method), s.method in dominated,
             )
             for s in standings
@@ -143,7 +149,7 @@ class Sections:
             colour = svg.ZERO_SHOT if baseline else svg.TUNED if strong else svg.FADED
             lines.append(
                 svg.Line(
-                    registry.get(curve.method).name,
+                    self.name(curve.method),
                     tuple(map(float, curve.shots)),
                     tuple(a.value for a in curve.accuracy),
                     tuple(a.low for a in curve.accuracy),
@@ -165,9 +171,9 @@ class Sections:
         wanted = dict.fromkeys((BASELINE, advice.method if advice and advice.method else BASELINE, *found))
         shown = [method for method in wanted if method in found][:2]
         axes = self.plain("axis_confidence"), self.plain("axis_right")
-        figures = "".join(svg.reliability(found[m].bins, registry.get(m).name, *axes, colour_of(m)) for m in shown)
+        figures = "".join(svg.reliability(found[m].bins, self.name(m), *axes, colour_of(m)) for m in shown)
         rows = [
-            (name_of(m), f"{100 * c.ece:.1f} %", f"{c.brier:.2f}", f"{100 * c.confidence:.0f} %",
+            (escape(self.name(m)), f"{100 * c.ece:.1f} %", f"{c.brier:.2f}", f"{100 * c.confidence:.0f} %",
              f"{100 * c.accuracy:.0f} %")
             for m, c in sorted(found.items(), key=lambda item: item[1].ece)
         ]  # fmt: skip
@@ -182,7 +188,7 @@ class Sections:
         note = self.say("damage_note", tuned_on=", ".join(found[0].tuned_on), others=", ".join(found[0].others))
         rows = [
             (
-                name_of(d.method),
+                escape(self.name(d.method)),
                 f"{share(d.tuned_labels[0])} → {share(d.tuned_labels[1])}",
                 f"{share(d.other_labels[0])} → {share(d.other_labels[1])}",
                 "" if d.verdict.word == "baseline" else f"{SIGNS[d.verdict.word]} {self.say(d.verdict.word)}",
@@ -230,7 +236,7 @@ class Sections:
             for s in check.suspects
         ]
         heads = [self.say(key) for key in ("image", "given", "suggested", "agree")]
-        judges = self.say("mislabelled_judges", methods=", ".join(registry.get(m).name for m in check.judges))
+        judges = self.say("mislabelled_judges", methods=", ".join(map(self.name, check.judges)))
         listed = table(heads, rows) if rows else f"<p>{self.say('none_suspect')}</p>"
         return section(self.say("mislabelled"), f"<p>{self.say('mislabelled_note')} {judges}</p>{listed}")
 
@@ -254,7 +260,7 @@ class Sections:
         for row in self.comparison.rows:
             if row.status != "done" and row.error is not None:
                 seen.setdefault((row.method, self.sentence(row.error)), None)
-        items = "".join(f"<li><b>{name_of(method)}</b>: {why}</li>" for method, why in seen)
+        items = "".join(f"<li><b>{escape(self.name(method))}</b>: {why}</li>" for method, why in seen)
         return section(self.say("failed"), f"<ul>{items}</ul>") if items else ""
 
     def repeat(self, command: str) -> str:
@@ -276,11 +282,6 @@ class Sections:
         listed = table([self.say("setting"), self.say("value")], rows)
         code = f"<pre>{escape(command)}</pre><p>{self.say('repeat_note')}</p>" if command else ""
         return section(self.say("repeat"), code + listed)
-
-
-def name_of(method: str) -> str:
-    """A method's name, escaped."""
-    return escape(registry.get(method).name)
 
 
 def is_baseline(method: str) -> bool:

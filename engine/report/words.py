@@ -31,6 +31,7 @@ messages(
     report_group="Group {number}",
     report_group_close="Group {number}: too close to call",
     report_method="Method",
+    report_name="{name}",
     report_family="Family",
     report_accuracy="Accuracy",
     report_over="Against zero-shot",

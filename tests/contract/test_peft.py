@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from test_contract import built, finished
+from torch import nn
 
 from engine import registry, store, train
 from engine.errors import BadConfig
 from engine.losses import classification
-from engine.methods.peft_table import ROWS, divisor
+from engine.methods.peft_row import divisor
+from engine.methods.peft_table import ROWS
+from engine.methods.peft_tuners import wavelet_update
 
 
 @pytest.mark.parametrize("method", ROWS)
@@ -52,10 +55,11 @@ def test_saved_and_loaded_gives_equal_logits(method, task_images, tiny, tmp_path
     assert (tmp_path / "adapter_config.json").is_file()
 
 
-def test_dora_loads_in_peft_alone(task_images, tiny, tmp_path):
+@pytest.mark.parametrize("method", ROWS)
+def test_peft_alone_loads_what_was_saved(method, task_images, tiny, tmp_path):
     from peft import PeftModel
 
-    run, _, _ = built(task_images, "dora", tiny, epochs=2)
+    run, _, _ = built(task_images, method, tiny, epochs=2)
     _, outcome = finished(run)
     store.save(outcome, tmp_path)
     loaded = PeftModel.from_pretrained(tiny.twin().model, str(tmp_path)).eval()
@@ -64,6 +68,50 @@ def test_dora_loads_in_peft_alone(task_images, tiny, tmp_path):
         wanted = outcome.tuner.tuned.encode_image(pixels)
         found = tiny.replace_model(loaded.base_model.model).encode_image(pixels)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("method", [row.id for row in ROWS.values() if row.keeps])
+def test_what_was_taken_from_the_weights_is_read_back(method, task_images, tiny, tmp_path):
+    """A machine that takes other signs or another order from the same weights still loads the same adapter."""
+    run, _, _ = built(task_images, method, tiny, epochs=2)
+    _, outcome = finished(run)
+    store.save(outcome, tmp_path)
+    kept = outcome.tuner.saved().keys() - outcome.tuner.trained().keys()
+    assert kept
+    elsewhere = store.load(tmp_path, tiny).tuner
+    for name in kept:
+        elsewhere.get_buffer(name).neg_()
+    store.fill_in(elsewhere, dict(outcome.tuner.saved()), method)
+    everything = range(len(task_images))
+    assert torch.equal(
+        train.predict(outcome.tuner, run.store, everything), train.predict(elsewhere, run.store, everything)
+    )
+
+
+@pytest.mark.parametrize("sizes", [(12, 8), (7, 6), (6, 5)])
+def test_wavelets_are_those_of_peft(sizes):
+    import peft
+    from peft.tuners.waveft.layer import WaveFTLayer
+
+    model = peft.get_peft_model(
+        nn.ModuleDict({"a": nn.Linear(*sizes)}), peft.WaveFTConfig(n_frequency=20, target_modules=["a"])
+    )
+    layer = next(module for module in model.modules() if isinstance(module, WaveFTLayer))
+    nn.init.normal_(layer.waveft_spectrum["default"])
+    assert torch.equal(wavelet_update(layer, "default"), layer.get_delta_weight("default"))
+
+
+def test_osf_stays_orthogonal_to_the_strong_directions(task_images, tiny):
+    run, setting, tuner = built(task_images, "osf", tiny, kept=0.5)
+    inputs = run.store.stage(tuner.stage, run.spec.episode.final_support)
+    list(train.fit(tuner, inputs[None], setting.targets, run.config, 0))
+    loss, _ = tuner.objective(inputs, setting.targets)
+    loss.backward()
+    name = tiny.linear_names("vision", ["q"])[0]
+    strong = torch.linalg.svd(tiny.model.get_submodule(name).weight).U[:, :24]  # of 48 directions
+    gradient = tuner.tuned.model.get_submodule(name).osf_svd_params["default"]["U_low"].grad
+    assert gradient.norm() > 0
+    torch.testing.assert_close(strong.T @ gradient, torch.zeros(24, 24), atol=1e-5 * float(gradient.norm()), rtol=0)
 
 
 def test_adalora_takes_ranks_away(task_images, tiny):

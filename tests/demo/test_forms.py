@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gradio as gr
 import pytest
 
 from demo import forms
@@ -46,3 +47,33 @@ def test_text_of_several_lines_has_room_for_them():
     assert all(len(row) == 2 for row in others[:-1])
     typed = forms.read(SPECS["context_prompt"], "budget", {"context": "one thing\n\n two of them | a photo of"}, 8)
     assert typed.sentences == ("one thing", "two of them", "a photo of")
+
+
+def test_a_form_drawn_anew_is_the_same_to_gradio():
+    """The browser may answer for the form that was there: its components and listeners must still be known."""
+    controls = forms.controls(SPECS["lora"], "budget", {}, 8, Translator("en"))
+    seen: list[tuple[list[int], list[int], list[object]]] = []
+    with gr.Blocks() as page:
+        trigger = gr.Number(0)
+
+        @gr.render(inputs=[trigger])
+        def draw(_: float) -> None:
+            values = {} if not seen else {"r": 3}
+            fields = forms.controls(SPECS["lora"], "budget", values, 8, Translator("en"))
+            components = [forms.component(field, method="lora") for field in fields]
+            events = [c.change(print, c, None, key=("lora", f.name)) for c, f in zip(components, fields, strict=True)]
+            seen.append(([c._id for c in components], [e["id"] for e in events], [c.value for c in components]))
+
+    redraw(page)
+    redraw(page)
+    (first, listeners, old), (second, later, new) = seen
+    assert first == second and listeners == later and len(set(first)) == len(controls)
+    assert old != new and 3 in new
+
+
+def redraw(page: gr.Blocks) -> None:
+    """Draw what the page draws for a visitor."""
+    from gradio.context import LocalContext
+
+    LocalContext.blocks_config.set(page.default_config)
+    page.default_config.renderables[0].apply(0)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from demo import fragments
+from engine.types import SCORES
 
 DEMO = Path(fragments.__file__).parent
 WORDS = {lang: json.loads((DEMO / "words" / f"plots.{lang}.json").read_text("utf-8")) for lang in ("en", "ko")}
@@ -81,7 +82,7 @@ def test_every_key_in_the_code_has_words_and_the_other_way_round():
     made = {"html." + key for key in ("parameters", "memory", "time", "fixed", "broken", "still_wrong")}
     made |= {f"html.{word}{end}" for word in fragments.VERDICT_SIGNS for end in ("", "_text")}
     made |= {f"html.stage_{stage}" for stage in ("features", "prepare", "train", "evaluate")}
-    made |= {"plot.probability", "plot.similarity"}
+    made |= {f"plot.{kind}" for kind in SCORES}
     assert WORDS["en"].keys() == used | made
 
 
@@ -129,7 +130,7 @@ def test_cards_of_a_run():
 
 def test_cards_in_korean():
     text = said(fragments.cards(RESULT, ZERO_SHOT, korean))
-    for part in ("31% → 84%", "95% 신뢰구간 79~88", "4.1M 중 1.2%", "최대 메모리", "8.6초"):
+    for part in ("31% → 84%", "95% 신뢰 구간 79~88", "4.1M 중 1.2%", "최대 메모리", "8.6초"):
         assert part in text
 
 

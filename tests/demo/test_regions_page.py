@@ -362,6 +362,16 @@ def test_everything_is_found_on_the_screen(workspace, marked, painter, screen):
     assert last[regions.results.table].count("data-number=") == len(marked.shown) > 2
 
 
+def test_a_division_that_shows_nothing_says_so(workspace, marked, painter, screen):
+    regions, visit = screen
+    list(regioning.find_everything(marked))
+    marked.step = replace(marked.step, regions=tuple(r for r in marked.step.regions if r.granularity == "all"))
+    first, _ = regions._then(regions._divide)(visit(workspace, granularity="objects"))
+    assert "finer division" in first[regions.status] and first[regions.results.column]["elem_classes"] == GONE
+    first, _ = regions._then(regions._divide)(visit(workspace, granularity="all"))
+    assert first[regions.status] == "" and 'data-number="' in first[regions.results.table]
+
+
 def test_a_segmenter_that_cannot_be_had_leaves_the_one_before(workspace, marked, screen, monkeypatch):
     regions, visit = screen
 

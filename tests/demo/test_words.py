@@ -14,7 +14,8 @@ import pytest
 import engine
 from demo import words
 from engine import registry
-from engine.errors import MESSAGES
+from engine.errors import MESSAGES, BackboneUnavailable, BadConfig
+from engine.outline import outline
 
 DEMO = Path(words.__file__).resolve().parents[1]
 
@@ -48,6 +49,9 @@ def test_every_method_and_setting_is_said_in_korean():
     t, known = words.Translator("ko"), words.engine_table("methods.ko.json")
     used = set()
     for spec in registry.methods():
+        if f"{spec.id}.name" in known:
+            assert t.name(spec.id) == known[f"{spec.id}.name"] != spec.name
+            used.add(f"{spec.id}.name")
         worded = [("formula", spec.formula)] if f"{spec.id}.formula" in known else []
         assert worded or not re.search("[a-z]{4}", spec.formula.replace("max", "")), spec.formula
         for key, english in [
@@ -106,3 +110,37 @@ def test_phrases_inside_sentences_are_translated():
         registry.get("lora").configure("budget", {"r": 0})
     assert "1 이상 256 이하" in t.error(caught.value)
     assert words.Translator("en").error(caught.value) == str(caught.value)
+
+
+def test_what_the_engine_puts_into_sentences_is_korean_too():
+    """Names of methods, reasons and allowed values; what nobody wrote here (a library's own words) stays."""
+    t = words.Translator("ko")
+
+    def said(key: str, **values: object) -> str:
+        return t.engine(key, values)
+
+    assert "제로샷, 프롬프트 앙상블" in said("advice_nothing_fits", method="Zero-shot, prompt ensemble")
+    needed = said("method_needs", method="LoRA", backbone="x", needed="linear layers and vision tokens")
+    assert "선형 층, 이미지 토큰" in needed
+    assert "이 컴퓨터에 없고" in said("backbone_missing", id="x", reason=outline_reason())
+    assert "a도 b도 없습니다" in said("backbone_no_weights", id="x", reason="there is neither a nor b")
+    inner = BadConfig("unknown_preset", method="lora", preset="p", known="budget")
+    assert said("adapter_json", file="f", reason=inner).count(t.error(inner)) == 1
+    assert "Strange words" in said("adapter_zip", path="p", reason="Strange words")
+
+
+def outline_reason() -> str:
+    with pytest.raises(BackboneUnavailable) as caught:
+        outline("no/such-backbone")
+    return str(caught.value.values["reason"])
+
+
+@pytest.mark.parametrize(("written", "read"), [
+    ("고양이은(는)", "고양이는"), ("강아지들을(를)", "강아지들을"), ("이미지 3을(를)", "이미지 3을"),
+    ("4이(가)", "4가"),    ("10(으)로", "10으로"), ("1(으)로", "1로"), ("연필(으)로", "연필로"), ("집(으)로", "집으로"),
+    ("’새’와(과)", "’새’와"),
+    ("선형 프로브 (linear probe)은(는)", "선형 프로브 (linear probe)는"), ("<b>말</b>(이)라고", "<b>말</b>이라고"),
+    ("LoRA은(는)", "LoRA은(는)"), ("'red'을(를)", "'red'을(를)"),
+])  # fmt: skip
+def test_particles_follow_the_word_before(written, read):
+    assert words.particles(written) == read

@@ -100,6 +100,18 @@ BY_HAND = {
     "c3a": 12 * 2 * (768**2 + 512**2) // 64,
     "vblora": 64 * 64 + 4 * 64 * 2 * LINEAR // 64,
     "delora": 8 * 2 * LINEAR + 48,
+    "gralora": 8 * 2 * LINEAR,
+    "waveft": 1000 * 48,
+    "pvera": 2 * 256 * 48 + LINEAR,
+    "unilora": 4096,
+    "hira": 8 * 2 * LINEAR,
+    "glora": 2 * 4 * 2 * LINEAR,
+    "peanut": 2 * 8 * LINEAR,
+    "deft": 8 * 2 * LINEAR,
+    "psoft": 48 * (32 * 31 // 2 + 2 * 32),
+    "tinylora": 64 * 48,
+    "osf": 12 * 2 * (77 * (2 * 768 + 1) + 52 * (2 * 512 + 1)),  # a tenth of 768 and of 512, rounded up
+    "supertuning": 12 * 2 * (768**2 // 100 + 512**2 // 100),
 }
 
 

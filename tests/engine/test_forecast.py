@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 
@@ -10,12 +11,13 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from engine import follow, forecast, registry
+from engine import follow, forecast, registry, store
 from engine.backbones import catalog
 from engine.backbones.base import POOLED
 from engine.errors import BackboneUnavailable
 from engine.methods.base import Setting
 from engine.outline import CONFIGS, outline
+from engine.shelf import Shelf
 from engine.types import Label
 from tests.conftest import make_tiny
 
@@ -185,6 +187,39 @@ def test_full_fine_tuning_is_forecast_dearest(pocket):
         assert list(cost.parts) == list(forecast.PARTS)
         assert cost.total_bytes == sum(cost.parts.values())
         assert cost.seconds == pytest.approx(sum(cost.seconds_by_part.values()))
+
+
+def test_a_teachers_backbone_is_counted(tiny):
+    """Its weights, which stay loaded, its moment of encoding, and the seconds of showing it every view."""
+    spec, large = registry.get("distill"), "openai/clip-vit-base-patch32"
+
+    def needs(**settings):
+        return forecast.forecast(spec, spec.configure(settings=settings), tiny, NAMES, 40, 80, device="cpu")
+
+    alone, taught = needs(teacher="zero_shot"), needs(teacher=large)
+    weights = taught.parts["weights"] - alone.parts["weights"]
+    assert 0 <= weights - 4 * 151_277_313 < 200_000  # buffers, and storages rounded up
+    assert taught.parts["activations"] > alone.parts["activations"]
+    assert taught.memory_bytes - alone.memory_bytes > weights
+    one, four = (needs(teacher=large, views=views).seconds - needs(teacher="zero_shot", views=views).seconds
+                 for views in (1, 4))  # fmt: skip
+    assert 3 * one < four < 5 * one
+    own, unknown = needs(teacher=tiny.id), needs(teacher="no/such-backbone")
+    assert own.parts == unknown.parts == alone.parts
+
+
+def test_the_backbone_of_an_adapter_that_teaches(tmp_path):
+    config = registry.get("distill").configure(settings={"teacher": "mine"})
+    recipe = {name: kind(["x"]) if kind is list else kind("x") if kind is str else kind()
+              for name, kind in store.FIELDS.items()}  # fmt: skip
+    recipe |= {"schema": store.SCHEMA, "backbone": "openai/clip-vit-base-patch16", "seed": 1, "templates": ["{}"],
+               "labels": [{"name": "a", "prompt": "a"}]}  # fmt: skip
+    (tmp_path / store.RECIPE).write_text(json.dumps(recipe))
+    known = Shelf(adapters={"mine": tmp_path}, files=False)
+    assert config.guests(known) == ("openai/clip-vit-base-patch16",)
+    assert config.guests(Shelf(files=False)) == ("mine",)  # then it can only be a backbone
+    (tmp_path / store.RECIPE).write_text("{")
+    assert config.guests(known) == ()
 
 
 @pytest.mark.parametrize("spec", METHODS, ids=lambda spec: spec.id)

@@ -25,7 +25,21 @@ def test_papers_are_linked_by_their_ids():
     assert pages.linked("A 2021, arXiv 2106.09685") == "A 2021, [arXiv 2106.09685](https://arxiv.org/abs/2106.09685)"
     for spec in registry.methods():
         assert re.search(r"(19|20)\d\d", spec.paper), spec.id
-        assert "](https://arxiv.org/abs/" in pages.linked(spec.paper), spec.id
+        assert "](https://" in pages.linked(spec.paper), spec.id
+
+
+def test_every_tuner_of_peft_is_offered_or_its_absence_explained():
+    import peft
+
+    from engine.methods.peft_table import ROWS
+
+    said = (pages.PAGE.parent / "peft.md").read_text(encoding="utf8")
+    offered = {getattr(peft, row.peft)(**({"target_r": 1, "total_step": 9} if row.id == "adalora" else {})).peft_type
+               for row in ROWS.values()}  # fmt: skip
+    without = {kind.name for kind in peft.PeftType} - {kind.name for kind in offered}
+    prompts = {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT"}
+    assert [name for name in without - prompts if name not in said] == []
+    assert all(f"`{row}`" in said for row in ROWS)
 
 
 def shape() -> Shape:

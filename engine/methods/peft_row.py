@@ -1,0 +1,87 @@
+"""A row of the table of PEFT's tuners: what the tuner is, its settings, and how they become PEFT's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.methods.base import setting
+
+Layers = tuple[tuple[str, str, int, int], ...]
+"""(name, kind, inputs, outputs) of each layer."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tuner of PEFT."""
+
+    id: str
+    name: str
+    sentence: str
+    use_when: str
+    equation: str
+    paper: str
+    peft: str
+    """PEFT's config class."""
+    fields: Mapping[str, Any]
+    """The tuner's own settings."""
+    arguments: Callable[[Any, Layers], dict[str, Any]]
+    """Config and layers -> arguments of PEFT's config class."""
+    formula: str
+    lr: float
+    """Peak learning rate of the budget preset."""
+    failure: str
+    by_width: bool = False
+    """Whether the learning rate grows with the inverse width, as for low-rank factors."""
+    targets: str = "q,v"
+    convolutions: bool = False
+    """Whether 1x1 convolutions will do."""
+    starts_at: str | None = "zero_shot"
+    keeps: frozenset[str] = frozenset()
+    """Names of buffers that are saved beside what is trained: what the tuner takes from the weights in a way in which
+    machines differ, such as the signs of singular vectors or the order of equal numbers."""
+    saved: str = "what PEFT trains; also in PEFT's own format"
+
+
+def divisor(limit: int, sizes: list[int]) -> int:
+    """The largest common divisor of some sizes that is not above a limit."""
+    common = math.gcd(*sizes)
+    return max(d for d in range(1, min(limit, common) + 1) if common % d == 0)
+
+
+def inputs(layers: Layers) -> list[int]:
+    """Inputs of each layer."""
+    return [i for _, _, i, _ in layers]
+
+
+def widths(layers: Layers) -> list[int]:
+    """Inputs and outputs of all layers."""
+    return [size for _, _, i, o in layers for size in (i, o)]
+
+
+def low_rank(default: int, meaning: str = "rank") -> dict[str, Any]:
+    """The setting ``r``."""
+    return {"r": setting(default, 1, 256, help=meaning)}
+
+
+def alpha(default: float) -> dict[str, Any]:
+    """The setting ``alpha``."""
+    return {"alpha": setting(default, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")}
+
+
+def block(default: int) -> dict[str, Any]:
+    """The setting ``block_size``."""
+    words = "largest block size; the largest common divisor of the layers' sizes up to it is used"
+    return {"block_size": setting(default, 2, 1024, help=words)}
+
+
+def up_to(limit: int, layers: Layers) -> int:
+    """A rank that every layer can have."""
+    return min(limit, *widths(layers))
+
+
+def even(rank: int) -> int:
+    """The rank, or one less."""
+    return max(2, rank - rank % 2)
