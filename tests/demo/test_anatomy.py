@@ -81,10 +81,10 @@ def test_lessons_are_whole_and_in_one_language(method, language, tmp_path):
     html = lessons.lesson(Workspace("visitor", tmp_path / "visitor"), method, t)
     page = Text(re.sub(r"<(rect|path|circle|line) [^>]*/>", "", html))
     assert {"svg", "title", "desc", "table"} <= set(page.tags)
-    assert spec.equation in page.said and spec.name in page.said
+    assert spec.equation in page.said and t.name(method) in page.said
     assert t.method(f"{method}.use_when", spec.use_when) in page.said
     assert bool(re.search("[가-힣]", page.said)) == (language == "ko")
-    assert not re.search(r"""(?:src|href)=["'](?!https://arxiv\.org/abs/)""", html)
+    assert not re.search(r"""(?:src|href)=["'](?!https://(?:arxiv\.org/abs|openreview\.net)/)""", html)
 
 
 def test_counts_are_for_the_visitors_own_labels_and_images(tmp_path):

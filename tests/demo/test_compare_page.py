@@ -196,7 +196,8 @@ def test_the_screen_shows_a_comparison_in_both_languages(workspace, screen):
         assert set(updates) <= set(compare.outputs)
         assert updates[compare.results.column]["elem_classes"] == []
         table = Balanced(updates[compare.results.table])
-        assert table.text.count("Tip-Adapter") == 1 and table.text.count("Linear probe") == 1
+        names = {"en": ("Tip-Adapter", "Linear probe"), "ko": ("Tip-Adapter", "선형 프로브 (linear probe)")}[language]
+        assert [table.text.count(name) for name in names] == [1, 1]
         assert "★" in Balanced(updates[compare.results.advice]).text
         assert len(updates[compare.results.pareto].data) == 3
         assert len(updates[compare.results.curve].data) == 3
