@@ -92,7 +92,7 @@ def test_zero_shot_has_no_damage(six, images, tiny):
     found, others = measured("zero_shot_ensemble", six, images, tiny)
     assert found.other_labels[0] == found.other_labels[1]
     assert found.verdict.lost == found.verdict.gained == 0
-    assert found.drift.image == found.drift.text == pytest.approx(0, abs=1e-6)
+    assert (found.drift.image, found.drift.text) == pytest.approx((0, 0), abs=1e-6)
     assert found.curve == ()
     prompts = [label.prompt for label in others.labels]
     text = tiny.text_features(prompts, episode.templates("general"))
