@@ -11,18 +11,15 @@ import torch.nn.functional as F
 from transformers import CLIPConfig, CLIPModel
 
 from engine.pretrain.precision import FULL_PRECISION_ATTENTION
+from engine.pretrain.training import BaseRecipe
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the weights; stored in the checkpoint and in the model card."""
+class Recipe(BaseRecipe):
+    """Everything that decides the weights."""
 
-    minutes: float = 90.0
-    """Length of training in minutes; ignored where ``images`` is set."""
-    images: int = 0
-    """Length of training in images seen; 0 = by time. Runs of a set length are repeatable."""
-    seed: int = 0
     batch_size: int = 512
+    muon_lr: float = 2e-3
     vision_width: int = 192
     vision_layers: int = 6
     text_width: int = 160
@@ -37,16 +34,10 @@ class Recipe:
     """Side in pixels during the first part of training."""
     small_share: float = 0.6
     """Share of training spent at ``small_size``."""
-    muon_lr: float = 2e-3
-    adam_lr: float = 1e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.02
-    """Share of training with a rising learning rate."""
     min_area: float = 0.4
     """Smallest crop, as a share of the image's area."""
     jitter: float = 0.2
     """Largest change of brightness, contrast and saturation, as a share."""
-    ema: float = 0.995
     context: int = 40
     """Longest text in tokens."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from segment_anything.modeling import MaskDecoder, Sam
+from segment_anything.utils.amg import batched_mask_to_box
 
 FOCAL_WEIGHT, DICE_WEIGHT, IOU_WEIGHT = 20.0, 1.0, 1.0
 """Weights of focal loss, dice loss and the error of the predicted IoU, as in SAM."""
@@ -49,12 +50,7 @@ def correction(masks: torch.Tensor, predicted: torch.Tensor, cell: int) -> tuple
 
 def jittered_boxes(masks: torch.Tensor, share: float = 0.1, most: float = 5.0) -> torch.Tensor:
     """Boxes ``(R, 4)`` XYXY in pixels around ``masks (R, H, W)``, each side moved by noise of a tenth of its length."""
-    boxes = []
-    for mask in masks:
-        ys, xs = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
-        ends = [xs[0], ys[0], xs[-1], ys[-1]] if len(xs) else [mask.new_zeros((), dtype=torch.long)] * 4
-        boxes.append(torch.stack(ends))
-    box = torch.stack(boxes).float()
+    box = batched_mask_to_box(masks).float()
     sides = (box[:, 2:] - box[:, :2]).repeat(1, 2)
     return box + (torch.randn_like(box) * share * sides).clamp(-most, most)
 

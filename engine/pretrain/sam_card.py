@@ -8,7 +8,6 @@ from typing import Any
 
 from engine.pretrain.card import RUN, RUNS
 from engine.pretrain.measure_sam import FIGURES, SMALL_SHARE
-from engine.pretrain.scenes import HELD_OUT
 
 SOURCES = """| data | images | terms |
 |---|---|---|
@@ -31,7 +30,7 @@ A segment-anything model of {parameters:,} parameters, small enough to be kept b
 `SamAutomaticMaskGenerator`. Nothing in it is distilled from another segmenter.
 
 ## Figures
-Mean IoU on the {tenth} of each source that training never saw, each region as one case, through `SamPredictor` at
+Mean IoU on the tenth of each source that training never saw, each region as one case, through `SamPredictor` at
 the picture's own size. The first click is the point farthest from the region's edge; later ones are in the middle of
 what is still wrong. Regions below {share:.2%} of their picture (COCO's "small") are in the last row only.
 
@@ -83,7 +82,7 @@ def write_card(
         for name, row in figures.items()
     ]
     text = CARD.format(
-        parameters=parameters, tenth="tenth" if HELD_OUT == 10 else f"1/{HELD_OUT}", share=SMALL_SHARE,
+        parameters=parameters, share=SMALL_SHARE,
         heads=" | ".join(FIGURES), lines="|".join("---" for _ in FIGURES), figures="\n".join(rows),
         runs="\n".join(RUN.format(k=k, **run) for k, run in enumerate(runs, 1)), sources=SOURCES, side=side,
         recipe=json.dumps(runs[-1]["recipe"], indent=1),

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
@@ -103,8 +102,3 @@ def save_pocket_sam(sam: Sam, config: PocketSamConfig, folder: Path) -> None:
 def parameters(sam: nn.Module) -> int:
     """Number of trained numbers in the model."""
     return sum(p.numel() for p in sam.parameters() if p.requires_grad)
-
-
-def normalise(sam: Sam, pixels: torch.Tensor) -> torch.Tensor:
-    """``(B, 3, H, W)`` float 0-255 to what the encoder takes; no padding."""
-    return (pixels - sam.pixel_mean) / sam.pixel_std

@@ -56,7 +56,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def trainer(data: Path, root: Path, name: str, **changes) -> SamTrainer:
-    recipe = SamRecipe(**{"steps": 6, "batch_size": 4, "regions": 2, **changes})
+    recipe = SamRecipe(**{"images": 24, "batch_size": 4, "regions": 2, **changes})
     return SamTrainer(recipe, data, root / name / "model", root / name / "work", config=SMALL)
 
 
@@ -219,14 +219,14 @@ def test_resuming_gives_what_an_uninterrupted_run_gives(data, tmp_path):
     assert again.resume() and again.step == 3
     while again.progress < 1:
         again.train_step()
-    for name, tensor in whole.sam.state_dict().items():
-        torch.testing.assert_close(again.sam.state_dict()[name], tensor, msg=name)
+    for name, tensor in whole.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], tensor, msg=name)
     with pytest.raises(ValueError, match="another recipe"):
         trainer(data, tmp_path, "part", batch_size=2).resume()
 
 
 def test_training_learns_and_writes_a_model_that_loads(data, tmp_path):
-    run = trainer(data, tmp_path, "learn", steps=40, muon_lr=5e-3, adam_lr=5e-3, ema=0.5)
+    run = trainer(data, tmp_path, "learn", images=160, muon_lr=5e-3, adam_lr=5e-3, ema=0.5)
     losses = [run.train_step() for _ in range(40)]
     assert sum(losses[-8:]) < 0.8 * sum(losses[:8])
     figures = run.export()
@@ -239,7 +239,7 @@ def test_training_learns_and_writes_a_model_that_loads(data, tmp_path):
     assert all(0 <= row[name] <= 1 for row in figures.values() for name in measure_sam.FIGURES)
     assert json.loads((run.out / "figures.json").read_text()) == figures
     card = (run.out / "README.md").read_text()
-    assert f"{sum(p.numel() for p in run.sam.parameters() if p.requires_grad):,} parameters" in card
+    assert f"{sum(p.numel() for p in run.model.parameters() if p.requires_grad):,} parameters" in card
     assert f"{figures[measure_sam.ALL]['box']:.3f}" in card
 
 
