@@ -7,7 +7,6 @@ import json
 import os
 import re
 import threading
-from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from engine.backbones import download, loading
 from engine.backbones.base import Backbone
 from engine.backbones.loading import explained, here, hub_file
 from engine.errors import BackboneUnavailable
+from engine.shared import Shared
 
 POCKET = "pocket"
 POCKET_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "pocket-clip"
@@ -94,9 +94,7 @@ ENTRIES = (
     Entry("PE-Core-L-14-336", "PE-Core L/14", 671.1, 336, 2684, "Apache-2.0", repo="timm/PE-Core-L-14-336"),
 )  # fmt: skip
 
-_loaded: OrderedDict[tuple[str, str], Backbone] = OrderedDict()
-_lock = threading.Lock()
-_loading: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
+_loaded: Shared[Backbone] = Shared(KEPT)
 
 
 def best_device() -> str:
@@ -108,8 +106,7 @@ def best_device() -> str:
 
 def loaded(id: str) -> bool:
     """Whether a backbone is in memory, so that :func:`load` returns at once."""
-    with _lock:
-        return any(name == id for name, _ in _loaded)
+    return _loaded.has(id)
 
 
 def load(id: str = POCKET, device: str | None = None) -> Backbone:
@@ -122,19 +119,7 @@ def load(id: str = POCKET, device: str | None = None) -> Backbone:
 
     Raises BackboneUnavailable with the reason and what to do.
     """
-    key = (id, device or best_device())
-    with _lock:
-        own = _loading[key]
-    with own:
-        with _lock:
-            found = _loaded.get(key)
-        found = found or _load(*key)
-        with _lock:
-            _loaded[key] = found
-            _loaded.move_to_end(key)
-            while len(_loaded) > KEPT:
-                _loaded.popitem(last=False)
-        return found
+    return _loaded.get((id, device or best_device()), _load)
 
 
 def fetch(id: str, report: download.Report | None = None, stop: threading.Event | None = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from engine.regions.checkpoints import Checkpoint
 from engine.regions.pocket_sam import POCKET_SAM, load_pocket_sam
 from engine.regions.segmenter import Segmenter
 from engine.regions.types import Level, Thresholds
+from engine.shared import Shared
 
 POCKET = "pocket"
 KEPT = 2
@@ -117,9 +117,7 @@ ENTRIES = (
     ),
 )  # fmt: skip
 
-_loaded: OrderedDict[tuple[str, str], Segmenter] = OrderedDict()
-_lock = threading.Lock()
-_loading: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
+_loaded: Shared[Segmenter] = Shared(KEPT)
 
 
 def get(id: str) -> Entry | None:
@@ -129,8 +127,7 @@ def get(id: str) -> Entry | None:
 
 def loaded(id: str) -> bool:
     """Whether a segmenter is in memory, so that :func:`load` returns at once."""
-    with _lock:
-        return any(name == id for name, _ in _loaded)
+    return _loaded.has(id)
 
 
 def fetch(id: str, report: download.Report | None = None, stop: threading.Event | None = None) -> None:
@@ -157,19 +154,7 @@ def load(id: str = POCKET, device: str | None = None) -> Segmenter:
 
     Raises SegmenterUnavailable with the reason and what to do; those that are here already are not touched.
     """
-    key = (id, device or best_device())
-    with _lock:
-        own = _loading[key]
-    with own:
-        with _lock:
-            found = _loaded.get(key)
-        found = found or _load(*key)
-        with _lock:
-            _loaded[key] = found
-            _loaded.move_to_end(key)
-            while len(_loaded) > KEPT:
-                _loaded.popitem(last=False)
-        return found
+    return _loaded.get((id, device or best_device()), _load)
 
 
 def _load(id: str, device: str) -> Segmenter:
