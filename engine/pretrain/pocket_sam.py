@@ -45,7 +45,7 @@ class SamRecipe(BaseRecipe):
     """Masks prompted for in each picture."""
     rounds: int = 3
     """Most rounds of prompts on one mask; half of the steps have one round less."""
-    box_share: float = 0.4
+    box_share: float = 0.5
     """Share of steps that begin with a box instead of a click."""
     mask_share: float = 0.5
     """Share of later rounds that are shown the mask of the round before."""

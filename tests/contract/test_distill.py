@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_contract import LABELS, built, finished
 
 from engine import registry, store, train
 from engine.backbones import catalog
@@ -18,6 +17,7 @@ from engine.features import FeatureStore, Views
 from engine.follow import follow
 from engine.losses import distillation
 from engine.shelf import Shelf
+from tests.contract.test_contract import LABELS, built, finished
 
 
 def prepared(task_images, tiny, **settings):
@@ -137,7 +137,7 @@ def test_the_columns_follow_the_labels(saved, task_images, tiny):
 
 
 def test_a_larger_backbone_teaches(task_images, tiny, monkeypatch):
-    from conftest import make_tiny
+    from tests.tiny import make_tiny
 
     large = make_tiny(7, num_hidden_layers=4)
     large.id = "large"

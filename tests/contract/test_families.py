@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import OPEN_CLIP, open_clip_model
-from test_contract import LABELS, METHODS, short
 
 from engine import episode, registry, store, train
 from engine.errors import BadConfig
@@ -15,6 +13,8 @@ from engine.features import Cache
 from engine.losses import classification
 from engine.methods.peft_table import ROWS
 from engine.types import RunSpec
+from tests.contract.test_contract import LABELS, METHODS, short
+from tests.families import OPEN_CLIP, open_clip_model
 
 REFUSED = {
     ("mobileclip", "visual_prompt"), ("mobileclip", "visual_prompt_deep"),
@@ -191,10 +191,10 @@ def test_lora_takes_layers_of_one_tower_only(family):
 
 def test_saved_peft_adapter_loads_in_peft_alone(tmp_path, task_images):
     """The folder that PEFT reads fits the library's own model once its attention is split."""
-    import families
     from peft import PeftModel
 
     from engine.backbones.openclip import split_model
+    from tests import families
 
     backbone = families.make_open_clip("vit", tmp_path)[0]
     *_, outcome = make_run("lora", backbone, task_images, epochs=2).go()
@@ -212,7 +212,7 @@ def test_saved_peft_adapter_loads_in_peft_alone(tmp_path, task_images):
 @pytest.fixture(scope="module")
 def matrix(tiny, tmp_path_factory) -> str:
     """The table of docs/backbones.md, from what the engine says."""
-    from families import make_open_clip, make_siglip
+    from tests.families import make_open_clip, make_siglip
 
     columns = {"clip": tiny, "siglip": make_siglip(tmp_path_factory.mktemp("siglip"))}
     for kind in OPEN_CLIP:

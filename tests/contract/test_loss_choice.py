@@ -7,11 +7,11 @@ import math
 
 import pytest
 import torch
-from test_contract import built, finished
 
 from engine import registry, train
 from engine.losses import LOSSES
 from engine.methods.base import TowerConfig
+from tests.contract.test_contract import built, finished
 
 TOWERS = [spec.id for spec in registry.methods() if issubclass(spec.config, TowerConfig)]
 

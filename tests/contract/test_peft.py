@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_contract import built, finished
 from torch import nn
 
 from engine import registry, store, train
@@ -13,6 +12,7 @@ from engine.losses import classification
 from engine.methods.peft_row import divisor
 from engine.methods.peft_table import ROWS
 from engine.methods.peft_tuners import wavelet_update
+from tests.contract.test_contract import built, finished
 
 
 @pytest.mark.parametrize("method", ROWS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-import families
 import pytest
 
 from demo import anatomy, lessons
@@ -13,6 +12,7 @@ from demo.session import Workspace
 from demo.words import Translator
 from engine import registry
 from engine.places import anatomy as look
+from tests import families
 from tests.demo.test_fragments import Text
 
 METHODS = [spec.id for spec in registry.methods()]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import picture
 from tests.demo.chromium import CAPTION, bars, choose, open_settings, set_epochs, start, tune, visitor
+from tests.tiny import picture
 
 
 def save(page, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from demo import adapters, session, tasks, tuning
 from demo.session import Workspaces
 from engine.errors import BadAdapter, BadLabels, BadTask
-from tests.conftest import picture
+from tests.tiny import picture
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from test_session import filled, run, workspaces  # noqa: F401
 
 from demo import forms, shelves, tasks, tuning
 from demo.words import Translator
 from engine import registry
 from engine.errors import BadTask
+from tests.demo.test_session import filled, run, workspaces  # noqa: F401
 
 T = Translator("en")
 

@@ -11,8 +11,6 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
-from conftest import picture
-from families import make_siglip, open_clip_config, open_clip_model, save_open_clip
 from huggingface_hub import constants, errors
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -20,6 +18,8 @@ from safetensors.torch import load_file, save_file
 from engine.backbones import catalog, loading
 from engine.backbones.catalog import ENTRIES
 from engine.errors import BackboneUnavailable
+from tests.families import make_siglip, open_clip_config, open_clip_model, save_open_clip
+from tests.tiny import picture
 
 TEXTS = ["a photo of a cat.", "dog"]
 

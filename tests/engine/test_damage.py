@@ -12,7 +12,7 @@ from engine import damage, episode, features, registry, train, uploads
 from engine.errors import BadConfig, BadLabels
 from engine.features import Cache
 from engine.types import Label, Progress, RunSpec
-from tests.conftest import picture
+from tests.tiny import picture
 
 COLOURS = {
     "red": (160, 90, 90), "green": (90, 160, 90), "blue": (90, 90, 160), "yellow": (160, 160, 90),

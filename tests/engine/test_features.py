@@ -90,7 +90,7 @@ def test_half_precision_tokens_lead_to_the_same_features(tiny, task_images):
 
 
 def test_other_weights_have_other_rows(tiny, task_images):
-    from conftest import make_tiny
+    from tests.tiny import make_tiny
 
     cache, other = Cache(), make_tiny(seed=3)
     assert not torch.equal(

@@ -19,7 +19,7 @@ from engine.methods.base import Setting
 from engine.outline import CONFIGS, outline
 from engine.shelf import Shelf
 from engine.types import Label
-from tests.conftest import make_tiny
+from tests.tiny import make_tiny
 
 METHODS = list(registry.methods())
 TRAINED = [spec for spec in METHODS if spec.tuner().trains]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import picture
 
 from engine.backbones import catalog, hf_clip
 from engine.backbones.base import FEATURES, PIXELS, POOLED
 from engine.errors import BackboneUnavailable
+from tests.tiny import picture
 
 TEXTS = ["a photo of a cat.", "dog", "a very long sentence about nothing " * 20, "고양이 😀"]
 

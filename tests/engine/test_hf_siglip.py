@@ -7,8 +7,6 @@ import shutil
 
 import pytest
 import torch
-from conftest import picture
-from families import make_siglip, sentencepiece_tokenizer
 
 from engine import registry
 from engine.backbones import catalog, hf_siglip
@@ -17,6 +15,8 @@ from engine.errors import BackboneUnavailable
 from engine.methods.base import Setting
 from engine.methods.prompt_tuning import place
 from engine.types import Label
+from tests.families import make_siglip, sentencepiece_tokenizer
+from tests.tiny import picture
 
 TEXTS = ["a photo of a cat.", "Fire  TRUCK", "a very long sentence about nothing " * 20]
 

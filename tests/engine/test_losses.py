@@ -124,7 +124,7 @@ def test_half_precision_logits_are_summed_in_full():
 
 
 def test_siglip_keeps_its_bias_and_others_start_at_the_share_of_positives(tiny, tmp_path):
-    from families import make_siglip
+    from tests.families import make_siglip
 
     f, targets = normalize(torch.randn(5, 24), dim=-1), torch.tensor([0, 1, 2, 3, 0])
     siglip = make_siglip(tmp_path)

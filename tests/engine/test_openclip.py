@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import picture
-from families import OPEN_CLIP, make_open_clip, open_clip_transform
 from torch import nn
 
 from engine.backbones import openclip
@@ -20,6 +18,8 @@ from engine.backbones.base import (
 )
 from engine.backbones.split_attention import SplitAttention, split_block, splittable
 from engine.features import Cache, FeatureStore
+from tests.families import OPEN_CLIP, make_open_clip, open_clip_transform
+from tests.tiny import picture
 
 TEXTS = ["a photo of a cat.", "dog", "a very long sentence about nothing " * 20, "Fire   truck!"]
 

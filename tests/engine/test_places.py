@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import families
 import pytest
 
 from engine import registry
 from engine.backbones.base import FEATURES, PIXELS, POOLED
 from engine.errors import BadConfig
 from engine.places import ATTENTION, HEAD, IMAGE, LOGITS, MLP, NORM, PARTS, TOKENS, Spot, anatomy, places
+from tests import families
 
 METHODS = [spec.id for spec in registry.methods()]
 FITTING = {"context_prompt": {"context": "a photo of a"}}

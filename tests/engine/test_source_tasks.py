@@ -17,7 +17,7 @@ from engine.follow import follow
 from engine.methods import multitask_prompt
 from engine.shelf import Shelf, SourceTask
 from engine.types import Label, RunSpec
-from tests.conftest import picture
+from tests.tiny import picture
 
 LABELS = (Label("red", "red square"), Label("green", "green square"), Label("blue", "blue square"))
 SUPPORT = [0, 1, 12, 13, 24, 25]

@@ -8,13 +8,13 @@ import zipfile
 
 import pytest
 import torch
-from conftest import make_tiny
 from safetensors.torch import load_file, save_file
 
 from engine import episode, store, train
 from engine.backbones import catalog
 from engine.errors import BadAdapter
 from engine.types import Label, RunSpec
+from tests.tiny import make_tiny
 
 LABELS = (Label("red", "red"), Label("green", "green"), Label("파랑", "blue"))
 

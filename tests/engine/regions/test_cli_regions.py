@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_sam import colour_segmenter, shapes
 from PIL import Image
 
 from engine import cli
 from engine.regions import catalog
 from engine.regions.types import decode
+from tests.engine.regions.colour_sam import colour_segmenter, shapes
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import COLOURS, picture
 from PIL import Image, ImageDraw
 
 from engine import episode, store, train
@@ -16,6 +15,7 @@ from engine.regions import scores, shortcut
 from engine.regions.scores import Guess, Scorer, picture_of
 from engine.regions.types import Prompt, Region, numbered
 from engine.types import Label, RunSpec
+from tests.tiny import COLOURS, picture
 
 LABELS = (Label("red", "red"), Label("green", "green"), Label("blue", "blue"))
 

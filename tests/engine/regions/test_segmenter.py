@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from colour_sam import THRESHOLDS, ColourPredictor, colour_segmenter, shapes
 from PIL import Image
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from skimage import data
@@ -15,6 +14,7 @@ from engine.regions import hf_sam
 from engine.regions.pocket_sam import PocketSamConfig, build_pocket_sam
 from engine.regions.segmenter import KEPT, WORK_SIDE, Held, Segmenter
 from engine.regions.types import Level, Prompt, Region, Thresholds, decode
+from tests.engine.regions.colour_sam import THRESHOLDS, ColourPredictor, colour_segmenter, shapes
 
 ANY = Thresholds(-9, (Level(-9, 0, 0.001),) * 3, points_per_side=4, points_per_batch=8)
 """Takes whatever a random model says."""

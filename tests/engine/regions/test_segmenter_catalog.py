@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
-from colour_sam import shapes
 from safetensors.torch import save_file
 from segment_anything import SamPredictor, sam_model_registry
 
@@ -21,6 +20,7 @@ from engine.regions.catalog import ENTRIES
 from engine.regions.checkpoints import Checkpoint
 from engine.regions.pocket_sam import PocketSamConfig, build_pocket_sam, save_pocket_sam
 from engine.regions.types import GRANULARITIES
+from tests.engine.regions.colour_sam import shapes
 
 SMALL = PocketSamConfig(width=48, depth=1, heads=2)
 
