@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from engine.methods.base import Config, Tuner
 
 FAMILIES = ("baseline", "head", "text prompt", "visual prompt", "weights")
+LEADING = ("zero_shot", "linear_probe", "prompt_tuning", "visual_prompt", "lora")
+"""Methods that stand first in their family wherever methods are listed; the others follow by id."""
 RUNS_ON = {
     "-": "nothing: there are no training steps",
     "features": "only a head on features: both towers run once for all steps",
@@ -161,9 +163,9 @@ def why_not(spec: MethodSpec, backbone: Backbone, config: Config | None = None) 
 
 
 def methods() -> Iterator[MethodSpec]:
-    """Every method, in the order of the families."""
+    """Every method: family by family, its best known method first, then by id."""
     _load()
-    yield from sorted(_METHODS.values(), key=lambda spec: FAMILIES.index(spec.family))
+    yield from sorted(_METHODS.values(), key=lambda s: (FAMILIES.index(s.family), s.id not in LEADING, s.id))
 
 
 def _load() -> None:
