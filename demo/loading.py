@@ -50,8 +50,11 @@ def entry_of(id: str, catalog: str = BACKBONES) -> Any | None:
 
 
 def backbone_name(backbone: str, t: Translator) -> str:
-    """A backbone's name on screen; the one without a download comes with the project and says so."""
+    """A backbone's name on screen."""
     entry = entry_of(backbone)
-    if entry is None:
-        return backbone
-    return str(entry.name) if entry.download_mb else t("header.bundled")
+    return backbone if entry is None else entry_name(entry, t)
+
+
+def entry_name(entry: Any, t: Translator) -> str:
+    """Name on screen of a catalogue's entry; what needs no download comes with the project and says so."""
+    return str(entry.name) if entry.download_mb else t("header.bundled", name=entry.name)

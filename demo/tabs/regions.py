@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from html import escape
 from typing import Any
 
 import gradio as gr
 
 from demo import fragments, region_scores, regioning, regions_html
 from demo.compared_html import hint
-from demo.loading import SEGMENTERS, Loading
+from demo.loading import SEGMENTERS, Loading, entry_name
 from demo.page import GONE, Page, Visit, W
 from demo.session import Workspace
 from demo.tabs.regions_results import RegionsResults
@@ -356,7 +355,7 @@ def segmenter_choices(t: Translator) -> list[tuple[str, str]]:
 
 def describe(entry: Any, t: Translator) -> str:
     """A segmenter's line in the menu."""
-    parts = [entry.name, f"{entry.parameters:g} M"]
+    parts = [entry_name(entry, t), f"{entry.parameters:g} M"]
     if not entry.cached():
         parts.append(t("header.download", size=entry.download_mb) if entry.download_mb else t("regions.missing"))
-    return " · ".join(map(escape, parts))
+    return " · ".join(parts)

@@ -105,7 +105,7 @@ class Entry:
 SAM = "arxiv.org/abs/2304.02643"
 SLIM = "arxiv.org/abs/2312.05284"
 ENTRIES = (
-    Entry(POCKET, "Pocket SAM (bundled)", 3.8, 256, 0, "Apache-2.0", "assets/pocket-sam", MODEST),
+    Entry(POCKET, "Pocket SAM", 3.8, 256, 0, "Apache-2.0", "assets/pocket-sam", MODEST),
     Entry("slimsam-77", "SlimSAM-77", 9.7, 1024, 39, "Apache-2.0", SLIM, SURE, repo="Zigeng/SlimSAM-uniform-77"),
     Entry("slimsam-50", "SlimSAM-50", 28.0, 1024, 112, "Apache-2.0", SLIM, SURE, repo="Zigeng/SlimSAM-uniform-50"),
     *(

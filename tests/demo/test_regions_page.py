@@ -390,6 +390,8 @@ def test_the_menu_says_what_must_be_downloaded(monkeypatch):
     lines = {id: line for line, id in segmenter_choices(Translator("en"))}
     assert "download" not in lines["pocket"] and "download 375 MB" in lines["vit_b"]
     assert len(lines) == len(catalog.ENTRIES)
+    korean = {id: line for line, id in segmenter_choices(Translator("ko"))}
+    assert lines["pocket"].startswith("Pocket SAM (bundled)") and korean["pocket"].startswith("Pocket SAM (기본 제공)")
 
 
 # ---- pieces --------------------------------------------------------------------------------------------
