@@ -226,7 +226,7 @@ def _bind_language(parts: Parts, results: list[Any]) -> None:
         t = visit.t = Translator(visit[header.language])
         tasks.translate_sample(visit.workspace, t.language)
         return merged(
-            {page.language: t.language},
+            {page.language: t.language, header.language: t.language},
             page.in_language(t),
             tune.show(visit),
             compare.view(visit),
@@ -238,7 +238,7 @@ def _bind_language(parts: Parts, results: list[Any]) -> None:
         )
 
     screens = [*tune.outputs, *compare.outputs, *regions.outputs, *learn.outputs, *runs.outputs, *tune.method.outputs]
-    outputs = [page.language, *words, *screens, header.chip, header.backbone]
+    outputs = [page.language, header.language, *words, *screens, header.chip, header.backbone]
     page.on(
         header.language.input,
         switch,
@@ -318,7 +318,7 @@ def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
-    page.on(first.then, ready, (), [header.chip, header.backbone, *tune.method.outputs, page.version])
+    page.after(first.then, ready, (), [header.chip, header.backbone, *tune.method.outputs, page.version])
 
     def leave(request: gr.Request) -> None:
         page.workspaces.left(request.session_hash)

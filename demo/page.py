@@ -105,15 +105,39 @@ class Page:
         outputs: Collection[Any] = (),
         **options: Any,
     ) -> Any:
-        """Call ``work(visit)`` on events; it returns (or yields) a dict of updates.
+        """Call ``work(visit)`` on a visitor's events; it returns (or yields) a dict of updates.
 
-        A LabError becomes its sentence, anything else a plain one; what was there stays.
+        A LabError becomes its sentence, anything else a plain one; what was there stays. An earlier sentence goes.
         """
+        return self._listen(triggers, work, inputs, outputs, True, options)
+
+    def after(
+        self,
+        trigger: Any,
+        work: Callable[[Visit], Any],
+        inputs: Collection[Any] = (),
+        outputs: Collection[Any] = (),
+        **options: Any,
+    ) -> Any:
+        """The same for what follows by itself, such as ``event.then`` or the change of a state: a sentence stays."""
+        return self._listen(trigger, work, inputs, outputs, False, options)
+
+    def _listen(
+        self,
+        triggers: Any,
+        work: Callable[[Visit], Any],
+        inputs: Collection[Any],
+        outputs: Collection[Any],
+        clears: bool,
+        options: dict[str, Any],
+    ) -> Any:
         needed = {self.visitor, self.language, self.dark, *inputs}
         targets = list({id(c): c for c in [*outputs, self.notice]}.values())
         options = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 8, **options}
-        handle = self._generator(work) if inspect.isgeneratorfunction(work) else self._function(work)
-        return _listen(triggers, handle, needed, targets, options)
+        handle = self._generator(work) if inspect.isgeneratorfunction(work) else self._function(work, clears)
+        if isinstance(triggers, list):
+            return gr.on(triggers, handle, needed, targets, **options)
+        return triggers(handle, needed, targets, **options)
 
     def _visit(self, data: dict[Any, Any], event: gr.EventData | None) -> Visit:
         workspace = self.workspaces.get(data[self.visitor])
@@ -121,10 +145,12 @@ class Page:
             raise _Expired
         return Visit(workspace, Translator(data[self.language]), data[self.dark], data, event)
 
-    def _function(self, work: Callable[[Visit], Any]) -> Callable:
+    def _function(self, work: Callable[[Visit], Any], clears: bool) -> Callable:
+        cleared = {self.notice: ""} if clears else {}
+
         def answer(data: dict, event: gr.EventData = None) -> dict[Any, Any]:  # type: ignore[assignment]
             try:
-                return {self.notice: "", **(work(self._visit(data, event)) or {})}
+                return {**cleared, **(work(self._visit(data, event)) or {})}
             except Exception as error:
                 return self.explain(error, data[self.language])
 
@@ -161,13 +187,6 @@ class _Expired(Exception):
 def notice(sentence: str) -> str:
     """A sentence about what went wrong, as HTML."""
     return f'<div class="ctl-notice" role="alert">{html.escape(sentence)}</div>'
-
-
-def _listen(triggers: Any, handle: Callable, needed: set, targets: list, options: dict[str, Any]) -> Any:
-    """Attach a handler to one event or several."""
-    if isinstance(triggers, list):
-        return gr.on(triggers, handle, needed, targets, **options)
-    return triggers(handle, needed, targets, **options)
 
 
 def merged(*parts: dict[Any, Any]) -> dict[Any, Any]:

@@ -158,7 +158,7 @@ def read_task(options: argparse.Namespace, work: Path) -> tuple[Any, Any, Any]:
     """(images, labels, backbone) of the options; problems go to stderr."""
     from engine import episode, uploads, vocabulary
     from engine.backbones import catalog
-    from engine.errors import MESSAGES
+    from engine.errors import sentence
     from engine.types import Label
 
     intake = uploads.collect([options.task], work, uploads_limits())
@@ -170,7 +170,7 @@ def read_task(options: argparse.Namespace, work: Path) -> tuple[Any, Any, Any]:
         names = dict.fromkeys(image.label for image in intake.images if image.label)
         labels = episode.check_labels([Label(name, name.replace("_", " ")) for name in names])
     if unseen := vocabulary.unfamiliar(options.backbone, labels):
-        print(MESSAGES["unfamiliar_words"].format(backbone=options.backbone, words=", ".join(unseen)), file=sys.stderr)
+        print(sentence("unfamiliar_words", {"backbone": options.backbone, "words": unseen}), file=sys.stderr)
     return intake.images, labels, catalog.load(options.backbone, options.device)
 
 
@@ -184,14 +184,14 @@ def uploads_limits() -> Any:
 def build_episode(options: argparse.Namespace, images: Any, labels: Any) -> Any:
     """The episode of the options; its notes go to stderr."""
     from engine import episode
-    from engine.errors import MESSAGES
+    from engine.errors import sentence
 
     built = episode.build(
         labels, [image.label for image in images], getattr(options, "shots", 1), getattr(options, "seed", 0),
         options.templates, [image.name for image in images],
     )  # fmt: skip
     for note in built.notes:
-        print(MESSAGES[note.key].format(**dict(note.values)), file=sys.stderr)
+        print(sentence(note.key, dict(note.values)), file=sys.stderr)
     return built
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import MESSAGES, BadConfig, messages
+from engine.errors import BadConfig, messages, sentence
 from engine.sizes import bytes_text, parse_bytes
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
                 command=command_line(comparison, options.task, options.labels or ""), damage=damage,
             )  # fmt: skip
     for note in comparison.notes:
-        print(MESSAGES[note.key].format(**dict(note.values)), file=sys.stderr)
+        print(sentence(note.key, dict(note.values)), file=sys.stderr)
     if options.csv:
         write_csv(comparison, options.csv)
     parts = [compare_table(comparison), damage_table(damage)]

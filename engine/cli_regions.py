@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import MESSAGES, BadConfig, BadRegion, messages
+from engine.errors import BadConfig, BadRegion, messages, sentence
 
 if TYPE_CHECKING:
     from engine.regions.scores import Guess, Scorer
@@ -163,7 +163,7 @@ def shortcut_json(tested: Any, scorer: Scorer | None) -> dict[str, Any] | None:
         }
         for side, reading in _sides(tested)
     }
-    return {**sides, "sentences": [MESSAGES[note.key].format(**dict(note.values)) for note in tested.notes]}
+    return {**sides, "sentences": [sentence(note.key, dict(note.values)) for note in tested.notes]}
 
 
 def _sides(row: Any) -> list[tuple[str, Any]]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class LabError(Exception):
     """Base of every error whose message is written for the user.
 
     The page shows the message as it is; the command line prints it and exits with 2. ``key`` and
-    ``values`` let the page say the same sentence in another language: the English message is
-    ``MESSAGES[key].format(**values)``.
+    ``values`` let the page say the same sentence in another language; the English message is that of
+    :func:`sentence`.
     """
 
     def __init__(self, key: str, **values: object):
         self.key, self.values = key, values
-        super().__init__(MESSAGES[key].format(**values))
+        super().__init__(sentence(key, values))
 
 
 class BadImage(LabError):
@@ -58,6 +60,16 @@ MESSAGES: dict[str, str] = {}
 
 def messages(**sentences: str) -> None:
     """Register sentences; a key may be registered once."""
-    for key, sentence in sentences.items():
-        if MESSAGES.setdefault(key, sentence) != sentence:
+    for key, text in sentences.items():
+        if MESSAGES.setdefault(key, text) != text:
             raise ValueError(f"error message {key!r} is registered twice with different sentences")
+
+
+def sentence(key: str, values: Mapping[str, object]) -> str:
+    """The English sentence of a key; of several values for one field, such as methods' names, it says them all."""
+    return MESSAGES[key].format(**{name: listed(value) for name, value in values.items()})
+
+
+def listed(value: object) -> object:
+    """Several values as one text; one value as it is."""
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value

@@ -136,7 +136,7 @@ def _name(
     order = sorted(dots, key=lambda dot: (not dot.chosen, dot.faded, -dot.value))
     named = [width >= NARROW or dot.chosen or dot.baseline or not dot.faded for dot in order]
     names = [
-        style.cut(style.clean(dot.name), 28 if width >= NARROW else 18) if wanted else ""
+        style.brief(dot.name, 28 if width >= NARROW else 18) if wanted else ""
         for dot, wanted in zip(order, named, strict=True)
     ]
     places = place([pixels(dot) for dot in order], names, area, 7)
@@ -180,7 +180,7 @@ def shot_curves(curves: Sequence[Growth], t: Translate, dark: bool | None = None
     shots = sorted({count for curve in curves for count in curve.shots})
     if len(shots) < 2:
         return style.empty(dark, t("compare.empty_curve"))
-    names = [style.cut(style.clean(curve.name), 26 if width >= NARROW else 13) for curve in curves]
+    names = [style.brief(curve.name, 26 if width >= NARROW else 13) for curve in curves]
     right = 24 + 6.6 * max(style.width(name) for name in names)
     height = 380
     low, high = percent_range([x for c in curves for x in c.lows], [x for c in curves for x in c.highs])

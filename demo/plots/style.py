@@ -7,6 +7,7 @@ can be read on white and on the dark page, and ``page.css`` gives it the theme's
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -101,6 +102,15 @@ def shorten(name: str, columns: int = 16, end: int = 0) -> str:
         tail = cut(text[::-1], end)[::-1] if end else ""
         text = cut(text, columns - 1 - width(tail)) + "…" + tail
     return escape(text, quote=False)
+
+
+def brief(name: str, columns: int) -> str:
+    """``name`` within ``columns``, not escaped: where it is too long without what stands in brackets at its end, and
+    with "…" where that is still too long."""
+    text = clean(name)
+    if width(text) > columns:
+        text = re.sub(r" ?\([^()]*\)$", "", text) or text
+    return text if width(text) <= columns else cut(text, columns - 1) + "…"
 
 
 def wrap(text: str, columns: int) -> list[str]:

@@ -59,12 +59,12 @@ class Translator:
 
     def engine(self, key: str, values: dict[str, Any]) -> str:
         """A sentence of ``engine.errors.MESSAGES``."""
-        from engine.errors import MESSAGES
+        from engine.errors import sentence
 
         korean = engine_table("engine.ko.json") if self.language == "ko" else {}
         if key in korean:
             return particles(korean[key].format(**{name: self._phrase(value) for name, value in values.items()}))
-        return MESSAGES[key].format(**values)
+        return sentence(key, values)
 
     def error(self, error: Exception) -> str:
         """A :class:`engine.errors.LabError` in words."""
@@ -91,6 +91,8 @@ class Translator:
         """The few English phrases that the engine puts into a sentence's fields."""
         if isinstance(value, LabError):
             return self.error(value)
+        if isinstance(value, (list, tuple)):
+            return ", ".join(str(self._phrase(part)) for part in value)
         if not isinstance(value, str):
             return value
         if value in _method_names():

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.compare.ranking import Ranking, Standing
 from engine.compare.resample import Difference
-from engine.errors import MESSAGES, messages
+from engine.errors import messages, sentence
 from engine.evaluate import LEVEL
 from engine.sizes import MB
 from engine.types import BASELINE, Note
@@ -91,7 +91,7 @@ class Advice:
     @property
     def sentences(self) -> tuple[str, ...]:
         """The notes in English."""
-        return tuple(MESSAGES[note.key].format(**dict(note.values)) for note in self.notes)
+        return tuple(sentence(note.key, dict(note.values)) for note in self.notes)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -162,7 +162,7 @@ def reasons(chosen: Standing, best: Standing, top: list[Standing], within: Ranki
             ("best_seconds", best.seconds), ("seconds", chosen.seconds),
         ))  # fmt: skip
     others = [standing.name for standing in top if standing.method != chosen.method]
-    yield Note("advice_tied", (("methods", ", ".join(others)),)) if others else Note("advice_alone")
+    yield Note("advice_tied", (("methods", tuple(others)),)) if others else Note("advice_alone")
 
 
 def beyond(chosen: Standing, ranking: Ranking, constraints: Constraints) -> Iterator[Note]:

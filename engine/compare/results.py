@@ -17,7 +17,7 @@ import numpy as np
 
 from engine import account
 from engine.compare.plan import FORMAT, Job
-from engine.errors import MESSAGES, BadConfig, messages
+from engine.errors import BadConfig, messages, sentence
 from engine.images import variable
 from engine.sizes import MB
 from engine.train import Outcome
@@ -76,7 +76,7 @@ class Row:
     @property
     def message(self) -> str:
         """The error's sentence in English; empty without an error."""
-        return MESSAGES[self.error.key].format(**dict(self.error.values)) if self.error else ""
+        return sentence(self.error.key, dict(self.error.values)) if self.error else ""
 
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:

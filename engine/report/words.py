@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from engine.errors import MESSAGES, messages
+from engine.errors import messages, sentence
 
 Say = Callable[[str, Mapping[str, Any]], str]
 """From a key of ``engine.errors.MESSAGES`` and its fields to a sentence, as plain text."""
@@ -13,7 +13,7 @@ Say = Callable[[str, Mapping[str, Any]], str]
 
 def english(key: str, values: Mapping[str, Any]) -> str:
     """The engine's own words."""
-    return MESSAGES[key].format(**values)
+    return sentence(key, values)
 
 
 messages(

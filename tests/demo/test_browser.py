@@ -314,6 +314,11 @@ def test_methods_are_compared_and_the_report_opens(browser, server, tmp_path):
         page.fill("#limit-parameters input", "0")
         page.wait_for_selector("#compare-table .ctl-faded", state="detached")
         assert page.inner_text("#compare-advice b") == before
+        page.click("#compare-damage-box > button")
+        page.click("#compare-damage-go")
+        page.wait_for_selector(".ctl-notice")
+        page.wait_for_timeout(1500)  # what follows by itself leaves the sentence where it is
+        assert "at least 6 labels" in page.inner_text(".ctl-notice")
         page.wait_for_selector("#compare-html:not([disabled])")
         page.wait_for_timeout(1500)
         with page.expect_download() as waiting:

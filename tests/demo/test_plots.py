@@ -78,6 +78,9 @@ def test_shortened_names_are_escaped_and_measured_in_columns():
 
 
 def test_whole_names_are_broken_into_lines():
+    assert style.brief("프리픽스 튜닝 (prefix tuning)", 26) == "프리픽스 튜닝"
+    assert style.brief("Deep visual prompt (VPT-deep)", 10) == "Deep visu…"
+    assert style.brief("(IA)³ <b>", 20) == "(IA)³ <b>"
     assert style.wrap("one two three", 7) == ["one two", "three"]
     assert style.wrap("가나다라", 4) == ["가나", "다라"]
     assert "".join(style.wrap("x" * 500, 36)) == "x" * 500

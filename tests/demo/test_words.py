@@ -120,6 +120,8 @@ def test_what_the_engine_puts_into_sentences_is_korean_too():
         return t.engine(key, values)
 
     assert "제로샷, 프롬프트 앙상블" in said("advice_nothing_fits", method="Zero-shot, prompt ensemble")
+    tied = said("advice_tied", methods=("Prompt tuning (CoOp)", "Zero-shot, prompt ensemble"))
+    assert "프롬프트 튜닝 (CoOp), 제로샷, 프롬프트 앙상블" in tied
     needed = said("method_needs", method="LoRA", backbone="x", needed="linear layers and vision tokens")
     assert "선형 층, 이미지 토큰" in needed
     assert "이 컴퓨터에 없고" in said("backbone_missing", id="x", reason=outline_reason())
