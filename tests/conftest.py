@@ -8,6 +8,7 @@ import tempfile
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("CTL_CACHE", os.path.join(tempfile.gettempdir(), "clip-tuning-lab-tests"))
+os.environ["CTL_CACHE"] += os.environ.get("PYTEST_XDIST_WORKER", "")  # workers have one each
 
 from pathlib import Path
 
