@@ -318,7 +318,7 @@ def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
-    page.after(first.then, ready, (), [header.chip, header.backbone, *tune.method.outputs, page.version])
+    page.on(first.then, ready, (), [header.chip, header.backbone, *tune.method.outputs, page.version], clears=False)
 
     def leave(request: gr.Request) -> None:
         page.workspaces.left(request.session_hash)

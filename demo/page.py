@@ -103,34 +103,15 @@ class Page:
         work: Callable[[Visit], Any],
         inputs: Collection[Any] = (),
         outputs: Collection[Any] = (),
+        clears: bool = True,
         **options: Any,
     ) -> Any:
-        """Call ``work(visit)`` on a visitor's events; it returns (or yields) a dict of updates.
+        """Call ``work(visit)`` on events; it returns (or yields) a dict of updates.
 
-        A LabError becomes its sentence, anything else a plain one; what was there stays. An earlier sentence goes.
+        A LabError becomes its sentence, anything else a plain one; what was there stays. An earlier sentence goes, but
+        not where ``clears`` is False, for what follows by itself (``event.then``, a changed state), nor by a generator
+        that does not empty the notice.
         """
-        return self._listen(triggers, work, inputs, outputs, True, options)
-
-    def after(
-        self,
-        trigger: Any,
-        work: Callable[[Visit], Any],
-        inputs: Collection[Any] = (),
-        outputs: Collection[Any] = (),
-        **options: Any,
-    ) -> Any:
-        """The same for what follows by itself, such as ``event.then`` or the change of a state: a sentence stays."""
-        return self._listen(trigger, work, inputs, outputs, False, options)
-
-    def _listen(
-        self,
-        triggers: Any,
-        work: Callable[[Visit], Any],
-        inputs: Collection[Any],
-        outputs: Collection[Any],
-        clears: bool,
-        options: dict[str, Any],
-    ) -> Any:
         needed = {self.visitor, self.language, self.dark, *inputs}
         targets = list({id(c): c for c in [*outputs, self.notice]}.values())
         options = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 8, **options}

@@ -161,9 +161,9 @@ class Compare:
         page, results = self.page, self.results
         choice = [self.groups, self.single, self.shots, self.seeds]
         sized = tab.select(None, None, [self.width], js=WIDTH, api_visibility="private")
-        opened = page.after(sized.then, self.view, self.shown, self.outputs)
+        opened = page.on(sized.then, self.view, self.shown, self.outputs, clears=False)
         reckon = {"inputs": choice, "outputs": [self.outlook]}
-        page.after(opened.then, self._reckon, **reckon)
+        page.on(opened.then, self._reckon, **reckon, clears=False)
         page.on([control.input for control in choice], self._reckon, **reckon, trigger_mode="always_last")
         queue: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 16}
         busy = [self.go, self.stop, results.test, results.look, self.status]
@@ -182,9 +182,9 @@ class Compare:
             trigger_mode="always_last",
         )
         resized = self.resized.click(None, None, [self.width], js=WIDTH, api_visibility="private")
-        page.after(resized.then, self._redraw, self.shown, results.sized)
+        page.on(resized.then, self._redraw, self.shown, results.sized, clears=False)
         for event in (done, tested, looked, limited, opened):
-            page.after(event.then, results.files, self.shown, results.downloads)
+            page.on(event.then, results.files, self.shown, results.downloads, clears=False)
         results.bind(self.shown, self.width)
 
     def _redraw(self, visit: Visit) -> dict[Any, Any]:

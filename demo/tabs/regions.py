@@ -186,7 +186,7 @@ class Regions:
         page, results = self.page, self.results
         opened = page.on(tab.select, self.view, self.shown, self.outputs)
         for event in (opened.then, page.version.change):  # the backbone can be changed on any screen
-            page.after(event, self._score, self.shown, results.outputs, trigger_mode="always_last")
+            page.on(event, self._score, self.shown, results.outputs, clears=False, trigger_mode="always_last")
         change: list[tuple[Any, Callable[[Visit], Any], list[Any]]] = [
             (self.upload.input, self._upload, [self.upload]),
             (self.task.input, self._from_task, [self.task]),

@@ -103,7 +103,7 @@ class After:
         page, tabs = self.page, [self.results.open_tab, self.results.kind]
         page.on([self.new.change, self.kind.input], self._try, [self.new, self.kind], [self.bars])
         for event in (page.version.change, running.then):
-            page.after(event, self._again, [self.new, self.kind], [self.bars])
+            page.on(event, self._again, [self.new, self.kind], [self.bars], clears=False)
         page.on(
             self.mix.input,
             self._mix,
