@@ -1,16 +1,19 @@
-"""A method's config dataclass <-> controls. What a field allows comes from the field itself."""
+"""A method's settings as a form, in HTML. What a field allows comes from the config's field itself.
+
+The form is one ``gr.HTML`` whose ``input`` event tells the method and the values of all its settings
+(``assets/style/forms.js``), so that no change depends on one before. Components made anew for every method
+(``gr.render``) lose what is typed while they are being made.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import gradio as gr
-
     from demo.words import Translator
     from engine.registry import MethodSpec
 
@@ -32,7 +35,7 @@ class Control:
     lines: int = 1
     """Lines of a text."""
     offers: str = ""
-    """What a text may name, a key of what :func:`component` is given."""
+    """What a text may name, a key of what :func:`form` is given."""
 
 
 def controls(spec: MethodSpec, preset: str, settings: Mapping[str, Any], shots: int, t: Translator) -> list[Control]:
@@ -60,52 +63,62 @@ def control(method: str, field: dataclasses.Field, value: Any, t: Translator) ->
     )
 
 
-def rows(fields: list[Control]) -> list[list[Control]]:
-    """Controls two a row; a text of several lines has its row to itself, before the others."""
-    wide, narrow = ([field for field in fields if (field.lines > 1) == alone] for alone in (True, False))
-    return [[field] for field in wide] + [narrow[first : first + 2] for first in range(0, len(narrow), 2)]
+Offered = Mapping[str, Sequence[tuple[str, str]]]
+"""(title, name) of what a text may name: of ``tasks`` several, of ``teachers`` one."""
 
 
-def component(
-    control: Control, offered: Mapping[str, Sequence[tuple[str, str]]] = MappingProxyType({}), method: str = ""
-) -> gr.components.Component:
-    """The gradio component of a control. Drawn anew for the same method it is the same component to gradio, so that a
-    value that was sent meanwhile finds it; what it shows is the new value.
+def form(method: str, fields: Sequence[Control], offered: Offered, drawn: int) -> str:
+    """The controls as HTML; texts of several lines first, each in a row of its own.
 
     Args:
-        offered: (title, name) of what a text may name: of ``tasks`` several, of ``teachers`` one.
+        drawn: a number of its own for every drawing, so that the page shows each, and not what was typed before.
     """
-    import gradio as gr
+    parts = sorted(fields, key=lambda control: control.lines == 1)
+    rows = "".join(_field(control, offered) for control in parts)
+    return f'<div class="ctl-form" data-method="{escape(method)}" data-drawn="{drawn}">{rows}</div>'
 
-    common = {
-        "label": control.name,
-        "info": control.help,
-        "elem_id": f"setting-{control.name}",
-        "min_width": 130,
-        "interactive": True,
-        "key": (method, control.name),
-        "preserved_by_key": None,
-    }
+
+def _field(control: Control, offered: Offered) -> str:
+    name = escape(control.name)
+    owner = f'id="setting-{name}" data-setting="{name}"'
+    title, about = f"<span>{name}</span>", f'<small id="about-{name}">{escape(control.help)}</small>'
+    many = control.offers == "tasks"
+    if many:
+        boxes = _boxes(control, offered.get("tasks", ()))
+        return f'<fieldset {owner} class="ctl-field ctl-wide"><legend>{name}</legend>{about}{boxes}</fieldset>'
+    wide = " ctl-wide" if control.lines > 1 else ""
     if control.kind == "switch":
-        return gr.Checkbox(control.value, **common)
-    if control.kind == "choice":
-        return gr.Dropdown(list(control.choices), value=control.value, **common)
-    if control.offers == "tasks":
-        chosen, choices = [name for name in control.value.split(",") if name], list(offered.get("tasks", ()))
-        return gr.Dropdown(choices, value=chosen, multiselect=True, allow_custom_value=True, **common)
-    if control.offers:
-        choices = list(offered.get(control.offers, ()))
-        return gr.Dropdown(choices, value=control.value, allow_custom_value=True, **common)
+        box = f'<input type="checkbox" aria-describedby="about-{name}"{" checked" if control.value else ""}>'
+        return f'<div {owner} class="ctl-field"><label class="ctl-check">{box}{title}</label>{about}</div>'
+    label = f'<label for="value-{name}">{title}</label>'
+    return f'<div {owner} class="ctl-field{wide}">{label}{about}{_input(control, offered)}</div>'
+
+
+def _input(control: Control, offered: Offered) -> str:
+    name, value = escape(control.name), escape(str(control.value))
+    common = f'id="value-{name}" aria-describedby="about-{name}" autocomplete="off"'
+    if control.offers or control.kind == "choice":
+        rows = list(offered.get(control.offers, ())) or [(str(choice), str(choice)) for choice in control.choices]
+        rows += [] if control.value in [row for _, row in rows] else [(str(control.value), str(control.value))]
+        options = "".join(_option(title, row, row == control.value) for title, row in rows)
+        return f"<select {common}>{options}</select>"
     if control.kind == "number":  # limits are the engine's to explain, in a sentence
-        return gr.Number(control.value, precision=0 if control.whole else None, step=None, **common)
-    return gr.Textbox(control.value, lines=control.lines, max_lines=10 if control.lines > 1 else 1, **common)
+        step = "1" if control.whole else "any"
+        return f'<input {common} type="number" step="{step}" value="{value}">'
+    if control.lines > 1:
+        return f'<textarea {common} rows="{control.lines}" spellcheck="false">\n{value}</textarea>'
+    return f'<input {common} type="text" spellcheck="false" value="{value}">'
 
 
-def plain(value: Any) -> Any:
-    """A control's value as a config takes it: several names as one text."""
-    return ",".join(value) if isinstance(value, list) else value
+def _option(title: str, value: str, chosen: bool) -> str:
+    return f'<option value="{escape(value)}"{" selected" if chosen else ""}>{escape(title)}</option>'
 
 
-def read(spec: MethodSpec, preset: str, values: Mapping[str, Any], shots: int) -> Any:
-    """The config that the controls' values make. Raises BadConfig."""
-    return spec.configure(preset, {name: plain(value) for name, value in values.items()}, shots)
+def _boxes(control: Control, tasks: Sequence[tuple[str, str]]) -> str:
+    chosen = [name for name in control.value.split(",") if name]
+    unknown = [(name, name) for name in chosen if name not in [known for _, known in tasks]]
+    return "".join(
+        f'<label class="ctl-check"><input type="checkbox" value="{escape(name)}"{" checked" if name in chosen else ""}>'
+        f"<span>{escape(title)}</span></label>"
+        for title, name in [*tasks, *unknown]
+    )

@@ -9,8 +9,10 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -269,18 +271,22 @@ def command(workspace: Workspace) -> str:
     return " ".join(map(str, words)) + " --save adapter"
 
 
-def check_setting(workspace: Workspace, name: str, value: Any) -> None:
-    """Take over one field of the method's config, or leave everything as it is and raise BadConfig."""
+def take_settings(workspace: Workspace, values: Mapping[str, Any]) -> None:
+    """Take over the fields of the method's config that a form tells. Those that are not allowed stay as they were, and
+    BadConfig is raised for one of them."""
     from engine import registry
 
     spec = registry.get(workspace.method)
-    usual = spec.configure(workspace.preset, {}, workspace.shots)
-    if value is None:
-        raise BadConfig("bad_setting", method=spec.id, name=name, value="", allowed="a number")
-    changed = {**workspace.settings, name: value}
-    config = spec.configure(workspace.preset, changed, workspace.shots)
-    known = getattr(config, name)
+    configure = partial(spec.configure, workspace.preset, shots=workspace.shots)
+    usual, problem = configure().to_dict(), None
     with workspace.lock:
-        workspace.settings = changed | {name: known}
-        if known == getattr(usual, name):
-            workspace.settings.pop(name)
+        try:
+            config = configure(settings=values)
+        except BadConfig as error:
+            problem, config = error, configure(settings=workspace.settings)
+            for name, value in values.items():
+                with suppress(BadConfig):
+                    config = configure(settings={**config.to_dict(), name: value})
+        workspace.settings = {name: value for name, value in config.to_dict().items() if value != usual[name]}
+    if problem:
+        raise problem

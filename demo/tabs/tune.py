@@ -107,10 +107,9 @@ class Tune:
         """Attach the handlers."""
         self._bind_images()
         self._bind_labels()
+        self.method.bind()
         self.results.bind()
-        page, method, results = self.page, self.method, self.results
-        page.on(method.method.input, method.choose, [method.method], method.outputs)
-        page.on(method.preset.input, method.choose_preset, [method.preset], method.outputs)
+        page, results = self.page, self.results
         scored = [self.results.status, self.labels.reading, self.method.panel, *results.outputs, *self.after.outputs]
         self.scoring = page.on(
             page.version.change, self._zero_shot, [results.open_tab, results.kind], scored, trigger_mode="always_last"
@@ -119,7 +118,7 @@ class Tune:
         self.running = page.on(
             self.go.click,
             self._tune,
-            [results.open_tab, results.kind, method.seed],
+            [results.open_tab, results.kind, self.method.seed],
             [*busy, *self.outputs],
             concurrency_id="device",
             concurrency_limit=16,

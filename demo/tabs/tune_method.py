@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -13,6 +13,11 @@ from demo.page import Page, Visit, W
 from demo.session import Workspace
 from demo.words import Translator
 from engine.errors import LabError
+
+if TYPE_CHECKING:
+    from engine.registry import MethodSpec
+
+ATTACH = "window.ctlForm(element, trigger)"
 
 
 class Method:
@@ -47,52 +52,24 @@ class Method:
             visible=False,
             elem_id="preset",
         )
-        self.redraw = gr.State(0)
         with page.make(gr.Accordion, label=W("method.settings"), open=False, elem_id="settings"):
             self.seed = page.make(
                 gr.Number, value=0, precision=0, label=W("method.seed"), info=W("method.seed_info"), elem_id="seed"
             )
             self.problem = gr.HTML("", padding=False, elem_id="setting-problem")
-            gr.render(inputs=[page.visitor, page.language, self.redraw], show_progress="hidden")(self._form)
+            self.form = gr.HTML("", padding=False, js_on_load=ATTACH, elem_id="method-form")
 
-    def _form(self, visitor: str, language: str, redraw: int) -> None:
-        """The method's settings as controls."""
-        workspace = self.page.workspaces.get(visitor)
-        if workspace is None or redraw == 0:
-            return
-        from engine import registry
-
-        t, spec = Translator(language), registry.get(workspace.method)
-        fields = forms.controls(spec, workspace.preset, workspace.settings, workspace.shots, t)
-        kinds = {field.offers for field in fields if field.offers}
-        offered = {kind: shelves.offered(workspace, kind, t) for kind in kinds}
-        if not fields:
-            gr.HTML(f'<p class="ctl-hint">{t("method.no_settings")}</p>', padding=False)
-        for row in forms.rows(fields):
-            with gr.Row():
-                for field in row:
-                    component = forms.component(field, offered, spec.id)
-                    self._listen(component, field.name, spec.id)
-
-    def _listen(self, component: Any, name: str, method: str) -> None:
-        def change(visit: Visit) -> dict[Any, Any]:
-            try:
-                tuning.check_setting(visit.workspace, name, forms.plain(visit[component]))
-            except LabError as error:
-                sentence = f'<p class="ctl-warning" role="alert">{escape(visit.t.error(error))}</p>'
-                return {self.problem: sentence}
-            return {self.problem: "", self.panel: self.describe(visit.workspace, visit.t)}
-
-        events = (
-            [component.submit, component.blur] if isinstance(component, gr.Number | gr.Textbox) else component.input
-        )
-        key = (method, name, "changed")  # a change sent while the form is drawn anew still finds its listener
-        self.page.on(events, change, [component], [self.problem, self.panel], key=key)
+    def bind(self) -> None:
+        """Attach the handlers."""
+        page = self.page
+        page.on(self.method.input, self.choose, [self.method], self.outputs)
+        page.on(self.preset.input, self.choose_preset, [self.preset], self.outputs)
+        page.on(self.form.input, self.change, (), [self.problem, self.panel], trigger_mode="always_last")
 
     @property
     def outputs(self) -> list[Any]:
         """What :meth:`view` updates."""
-        return [self.method, self.panel, self.preset, self.seed, self.redraw, self.problem]
+        return [self.method, self.panel, self.preset, self.seed, self.form, self.problem]
 
     def view(self, workspace: Workspace, t: Translator, forecast: bool = True) -> dict[Any, Any]:
         """Show the workspace. Loads the engine's methods, and the backbone for a forecast."""
@@ -107,8 +84,17 @@ class Method:
             self.seed: workspace.seed,
             self.panel: self.describe(workspace, t) if forecast else f'<p class="ctl-hint">{sentence}</p>',
             self.problem: "",
-            self.redraw: next(self._drawn),
+            self.form: self._form(workspace, spec, t),
         }
+
+    def _form(self, workspace: Workspace, spec: MethodSpec, t: Translator) -> str:
+        """The method's settings as controls."""
+        fields = forms.controls(spec, workspace.preset, workspace.settings, workspace.shots, t)
+        if not fields:
+            return f'<p class="ctl-hint">{t("method.no_settings")}</p>'
+        kinds = {field.offers for field in fields if field.offers}
+        offered = {kind: shelves.offered(workspace, kind, t) for kind in kinds}
+        return forms.form(spec.id, fields, offered, next(self._drawn))
 
     def describe(self, workspace: Workspace, t: Translator) -> str:
         """The method's sentence and what it will need."""
@@ -152,6 +138,18 @@ class Method:
         """Another preset: its values."""
         visit.workspace.preset, visit.workspace.settings = visit[self.preset], {}
         return self.view(visit.workspace, visit.t)
+
+    def change(self, visit: Visit) -> dict[Any, Any]:
+        """The form's values; those of a form that is no longer shown are left alone."""
+        workspace, told = visit.workspace, visit.event
+        if told is None or told.method != workspace.method:
+            return {}
+        problem = ""
+        try:
+            tuning.take_settings(workspace, told.values)
+        except LabError as error:
+            problem = f'<p class="ctl-warning" role="alert">{escape(visit.t.error(error))}</p>'
+        return {self.problem: problem, self.panel: self.describe(workspace, visit.t)}
 
     def forecast(self, visit: Visit) -> dict[Any, Any]:
         """Images or labels changed, and with them the forecast."""

@@ -261,16 +261,6 @@ def test_what_was_learned_is_shown(browser, server):
         assert pictures.first.evaluate("e => [e.naturalWidth, getComputedStyle(e).imageRendering]") == [16, "pixelated"]
 
 
-@pytest.mark.timeout(300)
-def test_context_sentences_are_typed_one_a_line(browser, server):
-    with visitor(browser, server) as page:
-        choose(page, "#method", "Context prompt")
-        open_settings(page)
-        page.fill("#setting-context textarea", "a photo\nof thing")
-        page.locator("#setting-context textarea").blur()
-        page.wait_for_function("/\\b640\\b/.test(document.querySelector('#method-panel').innerText)")  # 4 tokens of 160
-
-
 def test_learn_shows_where_a_method_trains(browser, server):
     with visitor(browser, server, viewport={"width": 390, "height": 844}) as page:
         page.click("#how")

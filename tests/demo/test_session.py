@@ -10,7 +10,7 @@ import pytest
 
 from demo import adapters, session, tasks, tuning
 from demo.session import Workspaces
-from engine.errors import BadAdapter, BadLabels, BadTask
+from engine.errors import BadAdapter, BadConfig, BadLabels, BadTask
 from tests.tiny import picture
 
 
@@ -201,10 +201,10 @@ def test_the_command_is_the_same_run(filled):
 
 def test_settings_keep_only_what_differs(filled):
     filled.method = "lora"
-    tuning.check_setting(filled, "r", 4)
-    assert filled.settings == {"r": 4}
-    with pytest.raises(Exception, match="r = 0"):
-        tuning.check_setting(filled, "r", 0)
-    assert filled.settings == {"r": 4}
-    tuning.check_setting(filled, "r", 8)
-    assert filled.settings == {}
+    tuning.take_settings(filled, {"r": 4, "lr": 0.5})
+    assert filled.settings == {"r": 4, "lr": 0.5}
+    with pytest.raises(BadConfig, match="r = 0"):
+        tuning.take_settings(filled, {"r": 0, "epochs": 7})
+    assert filled.settings == {"r": 4, "lr": 0.5, "epochs": 7}
+    tuning.take_settings(filled, {"r": 8, "epochs": 7})
+    assert filled.settings == {"epochs": 7}

@@ -6,9 +6,8 @@ import shutil
 
 import pytest
 
-from demo import forms, shelves, tasks, tuning
+from demo import shelves, tasks, tuning
 from demo.words import Translator
-from engine import registry
 from engine.errors import BadTask
 from tests.demo.test_session import filled, run, workspaces  # noqa: F401
 
@@ -70,15 +69,3 @@ def test_a_run_learns_from_an_earlier_task_and_an_earlier_run_teaches(after_a_ru
     assert teachers[0] == "zero_shot" and "linear_probe" in teachers and shelves.adapter_name(record) in teachers
     workspace.settings = {"teacher": shelves.adapter_name(record)}
     assert "--set teacher=YOUR_ADAPTER" in tuning.command(workspace)
-
-
-def test_names_survive_the_form():
-    spec = registry.get("multitask_prompt")
-    control = next(c for c in forms.controls(spec, "budget", {"sources": "a b,c"}, 8, T) if c.name == "sources")
-    component = forms.component(control, {"tasks": [("A", "a b"), ("C", "c")]})
-    assert component.multiselect and component.value == ["a b", "c"]
-    values = {"sources": component.preprocess(["c", "a b"])}
-    assert forms.read(spec, "budget", values, 8).sources == "c,a b"
-    teacher = forms.controls(registry.get("distill"), "budget", {}, 8, T)
-    menu = forms.component(next(c for c in teacher if c.name == "teacher"), {"teachers": [("Probe", "linear_probe")]})
-    assert menu.allow_custom_value and menu.value == "linear_probe"
