@@ -1,6 +1,6 @@
 """A method's settings as a form, in HTML. What a field allows comes from the config's field itself.
 
-The form is one ``gr.HTML`` whose ``input`` event tells the method and the values of all its settings
+The form is one ``gr.HTML`` whose ``input`` event tells the values of all settings that were changed since it was drawn
 (``assets/style/forms.js``), so that no change depends on one before. Components made anew for every method
 (``gr.render``) lose what is typed while they are being made.
 """
@@ -67,7 +67,7 @@ Offered = Mapping[str, Sequence[tuple[str, str]]]
 """(title, name) of what a text may name: of ``tasks`` several, of ``teachers`` one."""
 
 
-def form(method: str, fields: Sequence[Control], offered: Offered, drawn: int) -> str:
+def form(method: str, preset: str, fields: Sequence[Control], offered: Offered, drawn: int) -> str:
     """The controls as HTML; texts of several lines first, each in a row of its own.
 
     Args:
@@ -75,7 +75,7 @@ def form(method: str, fields: Sequence[Control], offered: Offered, drawn: int) -
     """
     parts = sorted(fields, key=lambda control: control.lines == 1)
     rows = "".join(_field(control, offered) for control in parts)
-    return f'<div class="ctl-form" data-method="{escape(method)}" data-drawn="{drawn}">{rows}</div>'
+    return f'<div class="ctl-form" data-method="{method}" data-preset="{preset}" data-drawn="{drawn}">{rows}</div>'
 
 
 def _field(control: Control, offered: Offered) -> str:

@@ -142,6 +142,8 @@ class Workspace:
     method: str = "linear_probe"
     preset: str = "budget"
     settings: dict[str, Any] = field(default_factory=dict)
+    told: tuple[int, int] = (0, 0)
+    """Which drawing of the form of settings told its last change, and which change of it that was."""
     selected: int | None = None
     """Position of the image that is open for a change of its label."""
     looked_at: int = 0

@@ -281,7 +281,7 @@ def take_settings(workspace: Workspace, values: Mapping[str, Any]) -> None:
     usual, problem = configure().to_dict(), None
     with workspace.lock:
         try:
-            config = configure(settings=values)
+            config = configure(settings={**workspace.settings, **values})
         except BadConfig as error:
             problem, config = error, configure(settings=workspace.settings)
             for name, value in values.items():

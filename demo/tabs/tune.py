@@ -152,9 +152,9 @@ class Tune:
         page.on([labels.text.submit, labels.text.blur], self._if_changed(labels.apply), [labels.text], self.left)
         page.on(
             [labels.shots.input, labels.templates.input],
-            self._if_changed(labels.set_split, own=(labels.shots, labels.templates)),
+            self._split,
             [labels.shots, labels.templates],
-            self.left,
+            [*self.left, self.method.form],
             trigger_mode="always_last",
         )
         page.on(self.method.seed.blur, self._if_changed(self._set_seed), [self.method.seed], self.left)
@@ -186,6 +186,11 @@ class Tune:
             return {component: update for component, update in updates.items() if component not in own}
 
         return handle
+
+    def _split(self, visit: Visit) -> dict[Any, Any]:
+        labels = self.labels
+        updates = self._if_changed(labels.set_split, own=(labels.shots, labels.templates))(visit)
+        return updates and {**updates, **self.method.redraw(visit)}
 
     def _start(self, visit: Visit, id: str) -> None:
         tasks.load_sample(visit.workspace, id, visit.t.language)

@@ -64,7 +64,7 @@ class Method:
         page = self.page
         page.on(self.method.input, self.choose, [self.method], self.outputs)
         page.on(self.preset.input, self.choose_preset, [self.preset], self.outputs)
-        page.on(self.form.input, self.change, (), [self.problem, self.panel], trigger_mode="always_last")
+        page.on(self.form.input, self.change, (), [self.problem, self.panel], trigger_mode="multiple")
 
     @property
     def outputs(self) -> list[Any]:
@@ -87,6 +87,12 @@ class Method:
             self.form: self._form(workspace, spec, t),
         }
 
+    def redraw(self, visit: Visit) -> dict[Any, Any]:
+        """The settings again: what is usual depends on the shots."""
+        from engine import registry
+
+        return {self.form: self._form(visit.workspace, registry.get(visit.workspace.method), visit.t)}
+
     def _form(self, workspace: Workspace, spec: MethodSpec, t: Translator) -> str:
         """The method's settings as controls."""
         fields = forms.controls(spec, workspace.preset, workspace.settings, workspace.shots, t)
@@ -94,7 +100,7 @@ class Method:
             return f'<p class="ctl-hint">{t("method.no_settings")}</p>'
         kinds = {field.offers for field in fields if field.offers}
         offered = {kind: shelves.offered(workspace, kind, t) for kind in kinds}
-        return forms.form(spec.id, fields, offered, next(self._drawn))
+        return forms.form(spec.id, workspace.preset, fields, offered, next(self._drawn))
 
     def describe(self, workspace: Workspace, t: Translator) -> str:
         """The method's sentence and what it will need."""
@@ -140,16 +146,22 @@ class Method:
         return self.view(visit.workspace, visit.t)
 
     def change(self, visit: Visit) -> dict[Any, Any]:
-        """The form's values; those of a form that is no longer shown are left alone."""
-        workspace, told = visit.workspace, visit.event
-        if told is None or told.method != workspace.method:
-            return {}
-        problem = ""
-        try:
-            tuning.take_settings(workspace, told.values)
-        except LabError as error:
-            problem = f'<p class="ctl-warning" role="alert">{escape(visit.t.error(error))}</p>'
-        return {self.problem: problem, self.panel: self.describe(workspace, visit.t)}
+        """The form's values. Those of a method or preset that is no longer chosen, or that a later change overtook,
+        are left alone: changes are sent as they come, for gradio's "always_last" sends the first one's values again."""
+        workspace, told, problem = visit.workspace, visit.event, ""
+        assert told is not None
+        drawn, change = told.when
+        with workspace.lock:
+            other = (told.method, told.preset) != (workspace.method, workspace.preset)
+            if other or (drawn == workspace.told[0] and change < workspace.told[1]):
+                return {}
+            workspace.told = (drawn, change)
+            try:
+                tuning.take_settings(workspace, told.values)
+            except LabError as error:
+                problem = f'<p class="ctl-warning" role="alert">{escape(visit.t.error(error))}</p>'
+        shown = {self.problem: problem, self.panel: self.describe(workspace, visit.t)}
+        return shown if workspace.told == (drawn, change) else {}
 
     def forecast(self, visit: Visit) -> dict[Any, Any]:
         """Images or labels changed, and with them the forecast."""

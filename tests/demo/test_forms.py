@@ -6,11 +6,15 @@ import dataclasses
 import re
 from xml.etree import ElementTree
 
+import gradio as gr
 import pytest
 
 from demo import forms
+from demo.page import Page, Visit
+from demo.tabs.tune_method import Method
 from demo.words import LANGUAGES, Translator
 from engine import registry
+from tests.demo.test_session import filled, workspaces  # noqa: F401
 
 SPECS = {spec.id: spec for spec in registry.methods()}
 
@@ -25,7 +29,7 @@ def test_controls_know_their_kind_and_meaning(method):
 
 def drawn(method: str, settings=None, offered=None, preset="budget", language="en") -> str:
     controls = forms.controls(SPECS[method], preset, settings or {}, 8, Translator(language))
-    return forms.form(method, controls, offered or {}, 1)
+    return forms.form(method, preset, controls, offered or {}, 1)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -69,6 +73,23 @@ def test_tasks_are_boxes_and_teachers_a_menu():
     assert [(o.text, o.get("value"), "selected" in o.attrib) for o in menu] == [
         ("Zero-shot", "zero_shot", False), ("linear_probe", "linear_probe", True),
     ]  # fmt: skip
+
+
+def test_a_change_that_was_overtaken_or_is_of_another_form_is_left_alone(filled):  # noqa: F811
+    with gr.Blocks():
+        method = Method(Page(None))
+        method.build()
+
+    def tell(r: int, when: list[int], preset: str = "budget", id: str = "lora") -> dict:
+        told = {"method": id, "preset": preset, "values": {"r": r}, "when": when}
+        return method.change(Visit(filled, Translator("en"), None, {}, gr.EventData(None, told)))
+
+    filled.method = "lora"
+    assert tell(2, [1, 2]) and filled.settings == {"r": 2}
+    for late in ([1, 1], "paper"), ([1, 1], "budget"), ([1, 3], "paper"), ([1, 3], "budget", "dora"):
+        assert tell(4, *late) == {} and filled.settings == {"r": 2}
+    assert tell(4, [2, 1]) and filled.settings == {"r": 4}
+    assert "r = 0" in tell(0, [2, 2])[method.problem] and filled.settings == {"r": 4}
 
 
 def html_as_xml(html: str) -> str:

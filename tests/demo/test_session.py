@@ -206,5 +206,5 @@ def test_settings_keep_only_what_differs(filled):
     with pytest.raises(BadConfig, match="r = 0"):
         tuning.take_settings(filled, {"r": 0, "epochs": 7})
     assert filled.settings == {"r": 4, "lr": 0.5, "epochs": 7}
-    tuning.take_settings(filled, {"r": 8, "epochs": 7})
-    assert filled.settings == {"epochs": 7}
+    tuning.take_settings(filled, {"r": 8, "lr": 0.5})
+    assert filled.settings == {"lr": 0.5, "epochs": 7}
