@@ -3,6 +3,7 @@
 (() => {
   "use strict";
   const LEAST = 0.015; // a shorter drag is a click
+  const HEARD = 3000; // milliseconds after which the ring goes in any case
   const STEP = 0.02, FINE = 0.004; // of the arrow keys
 
   /* A mouse drags a box in any mode, a finger only in the mode "box", so that a phone can scroll. The keyboard moves a
@@ -27,7 +28,11 @@
       Object.assign(part.style, { left: percent(left), top: percent(top), width: percent(width), height: percent(height) });
     }
     const erase = (className) => canvas()?.querySelector("." + className)?.remove();
-    const click = (x, y, background) => trigger("select", { kind: "point", x, y, background });
+    function click(x, y, background) { // a ring says at once that it was heard, until the picture is drawn anew
+      draw("ctl-heard", x, y, 0, 0);
+      window.setTimeout(() => erase("ctl-heard"), HEARD);
+      trigger("select", { kind: "point", x, y, background });
+    }
     const moved = (from, to) => Math.max(Math.abs(to[0] - from[0]), Math.abs(to[1] - from[1])) > LEAST;
     const drags = (event) => event.pointerType === "mouse" ? event.button !== 2 : canvas().dataset.mode === "box";
 

@@ -198,7 +198,8 @@ class Regions:
             *((self.tool[name].click, partial(_use, name), []) for name in self.tool),
         ]
         for trigger, work, inputs in change:
-            page.on(trigger, self._then(work), [*self.shown, *inputs], [*self.outputs, self.upload])
+            outputs = [*self.outputs, self.upload]  # several at a time: the second of two quick clicks counts too
+            page.on(trigger, self._then(work), [*self.shown, *inputs], outputs, trigger_mode="multiple")
         page.on(
             [control.input for control in (self.mode, self.layers, self.marks, self.alpha)], self.drawn, self.shown,
             self.outputs, trigger_mode="always_last",
@@ -218,11 +219,13 @@ class Regions:
             problem = {self.page.notice: ""}
             if work in (self._upload, self._from_task):
                 yield {self.status: hint(visit.t("regions.reading"))}
-            try:
-                work(visit)
-            except Exception as error:
-                problem = self.page.explain(error, visit.t.language)
-            yield {**self.drawn(visit), **self._source(visit), **problem}
+            with regioning.marked_of(visit.workspace).lock:
+                try:
+                    work(visit)
+                except Exception as error:
+                    problem = self.page.explain(error, visit.t.language)
+                shown = {**self.drawn(visit), **self._source(visit), **problem}
+            yield shown
             yield from self._scores(visit)
 
         return handle

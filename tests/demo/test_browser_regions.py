@@ -43,7 +43,9 @@ def test_regions_are_marked_scored_and_taken_home(browser, server, tmp_path):
         page.set_input_files("#regions-upload input[type=file]", tmp_path / "ball.png")
         page.wait_for_selector("#regions-picture .ctl-canvas img")
         mark(page, 0.5, 0.5)
+        assert page.locator(".ctl-heard").or_(page.locator(".ctl-dot")).count() == 1  # at once
         page.wait_for_selector("#regions-table tr[data-number='1'][aria-selected=true]")
+        page.wait_for_selector(".ctl-heard", state="detached", timeout=2000)  # and goes with the new picture
         assert "no labels" in page.inner_text("#regions-hint")
         page.click("#screen-tune-button")
         start(page)
@@ -62,6 +64,12 @@ def test_regions_are_marked_scored_and_taken_home(browser, server, tmp_path):
             page.keyboard.press(key)
         page.wait_for_selector("#regions-table tr[data-number='2'] .ctl-before")
         assert rows(page) == ["1", "2"]
+        for x in (0.05, 0.95):  # the second before the first is answered
+            mark(page, x, 0.05)
+        page.wait_for_selector("#regions-table tr[data-number='4']")
+        for count in (3, 2):
+            page.click("#regions-undo")
+            page.wait_for_function(f"document.querySelectorAll('#regions-table .ctl-mark').length === {count}")
         page.click("#regions-look > button")
         page.locator("#regions-marks label", has_text="Letters").click()
         page.wait_for_function("document.querySelector('#regions-table .ctl-mark')?.innerText === 'A'")
