@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,15 @@ def engine_table(file: str) -> dict[str, str]:
     return read(FOLDER / file)
 
 
+class Counted(string.Formatter):
+    """``str.format`` where ``{count:image|images}`` is a number and the word for one or for several."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        """One field of a sentence."""
+        one, divided, several = format_spec.partition("|")
+        return f"{value} {one if value == 1 else several}" if divided else super().format_field(value, format_spec)
+
+
 class Translator:
     """``t(key, **fields)`` in one language."""
 
@@ -54,7 +64,7 @@ class Translator:
 
     def __call__(self, key: str, **fields: Any) -> str:
         """The page's sentence of a key."""
-        said = table(self.language)[key].format(**fields)
+        said = Counted().format(table(self.language)[key], **fields)
         return particles(said) if self.language == "ko" else said
 
     def engine(self, key: str, values: dict[str, Any]) -> str:

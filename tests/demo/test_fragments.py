@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from demo import fragments
+from demo.words import Translator
 from engine.types import SCORES
 
 DEMO = Path(fragments.__file__).parent
@@ -28,12 +29,8 @@ RESULT = {
 ZERO_SHOT = {key: RESULT[key] for key in ("accuracy", "interval95", "test")}
 
 
-def t(key: str, **fields: object) -> str:
-    return WORDS["en"][key].format(**fields)
-
-
-def korean(key: str, **fields: object) -> str:
-    return WORDS["ko"][key].format(**fields)
+t = Translator("en")
+korean = Translator("ko")
 
 
 class Text(HTMLParser):
@@ -162,7 +159,7 @@ def test_cards_survive_missing_and_undefined_figures():
         ({}, ("▲", "worth it", "fixed 142", "broke 9", "252", "p < 0.001")),
         ({"verdict": "worse", "p_value": 0.0132, "gained": 2, "lost": 30}, ("▼", "worse", "broke 30", "p = 0.013")),
         ({"verdict": "close", "p_value": 0.6636, "gained": 12, "lost": 9, "test": 60},
-         ("≈", "Too close to call", "fixed 12 images and broke 9 of 60", "p = 0.66", "More test images")),
+         ("≈", "Too close to call", "Of 60 test images it fixed 12 and broke 9", "p = 0.66", "More test images")),
         ({"verdict": "close", "p_value": 1.0, "gained": 0, "lost": 0}, ("≈", "changed nothing")),
         ({"verdict": "baseline"}, ("●", "baseline", "Nothing was trained")),
         ({"folds": 15}, ("cross-validation", "15 splits")),

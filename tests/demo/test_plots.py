@@ -12,6 +12,7 @@ import pytest
 
 from demo import plots
 from demo.plots import style, tables
+from demo.words import Translator
 
 WORDS = {
     lang: json.loads((Path(plots.__file__).parents[1] / "words" / f"plots.{lang}.json").read_text("utf-8"))
@@ -29,8 +30,7 @@ NASTY = [
 ]
 
 
-def t(key: str, **fields: object) -> str:
-    return WORDS["en"][key].format(**fields)
+t = Translator("en")
 
 
 def random_task(images: int, labels: int, seed: int = 0):

@@ -37,6 +37,13 @@ def test_both_languages_have_the_same_keys_and_fields():
     assert all(text.strip() for text in [*english.values(), *korean.values()])
 
 
+def test_one_is_said_as_one():
+    t = words.Translator("en")
+    assert t("compare.outlook", runs=1, time="2 s") == "1 run, about 2 s."
+    assert t("compare.outlook", runs=12, time="2 s") == "12 runs, about 2 s."
+    assert t("compare.reused", count=1) == "1 run is there already."
+
+
 def test_every_engine_sentence_is_said_in_korean():
     import_engine()
     korean = words.engine_table("engine.ko.json")
