@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -96,10 +95,8 @@ def mix(workspace: Workspace, share: float) -> None:
     mixed = None if share == 1 else kept.tuner.mixed(share)
     tuner = mixed or kept.tuner
     store = features.FeatureStore(kept.setting.backbone, shown.images)
-    everything = range(len(shown.images))
-    after = numpy_of(train.predict(tuner, store, everything))
-    rows = [numpy_of(tuner.image_features(x)) for x in _batches(tuner, store)]
-    arrays = {**shown.arrays, "after": after, "image_after": np.concatenate(rows), "text_after": _text(tuner)}
+    after, moved = map(numpy_of, train.describe(tuner, store, range(len(shown.images))))
+    arrays = {**shown.arrays, "after": after, "image_after": moved, "text_after": _text(tuner)}
     tested, goal = np.flatnonzero(arrays["tested"]), np.asarray(shown.targets)
     right = {key: (arrays[key].argmax(1) == goal)[tested].astype(float) for key in ("before", "after")}
     rate = evaluate.accuracy(right["after"])
@@ -119,15 +116,6 @@ def mix(workspace: Workspace, share: float) -> None:
         kept.mixed, kept.share = mixed, share
         if workspace.shown is shown:
             workspace.shown = replace(shown, arrays=arrays, result=result, zero_shot=result)
-
-
-def _batches(tuner: Any, store: Any) -> Iterator[Any]:
-    import torch
-
-    from engine import train
-
-    with torch.no_grad():
-        yield from train.batches(tuner, store, range(len(store)))
 
 
 def _text(tuner: Any) -> np.ndarray:
@@ -185,18 +173,17 @@ def load_adapter(workspace: Workspace, path: str) -> None:
     rows = features.FeatureStore(setting.backbone, images)
     index = {label.name: k for k, label in enumerate(labels)}
     targets = tuple(index.get(image.label or "", -1) for image in images)
-    size = (0, len(labels))
-    arrays = {
-        "before": numpy_of(setting.backbone.logits(rows.features(), setting.ensemble)) if images else np.zeros(size),
-        "after": numpy_of(train.predict(adapter.tuner, rows, range(len(rows)))) if images else np.zeros(size),
-        "tested": np.asarray([t >= 0 for t in targets], bool),
-        "text_before": numpy_of(setting.ensemble),
-        "text_after": _text(adapter.tuner),
-    }
+    tested = np.asarray([t >= 0 for t in targets], bool)
+    arrays = {"tested": tested, "text_before": numpy_of(setting.ensemble), "text_after": _text(adapter.tuner)}
     if images:
-        arrays["image_before"] = numpy_of(rows.features())
-        after = [numpy_of(adapter.tuner.image_features(x)) for x in _batches(adapter.tuner, rows)]
-        arrays["image_after"] = np.concatenate(after)
+        logits, moved = train.describe(adapter.tuner, rows, range(len(rows)))
+        scored = {
+            "before": setting.backbone.logits(rows.features(), setting.ensemble), "after": logits,
+            "image_before": rows.features(), "image_after": moved,
+        }  # fmt: skip
+    else:
+        scored = dict.fromkeys(("before", "after"), setting.ensemble.new_zeros(0, len(labels)))
+    arrays |= {name: numpy_of(tensor) for name, tensor in scored.items()}
     with workspace.lock:
         if not workspace.labels_text:
             workspace.labels_text = tasks.as_text(labels)

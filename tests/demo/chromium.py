@@ -72,6 +72,17 @@ def bars(page, plot="#plot-scores"):
     return page.locator(f"{plot} text.bartext").all_text_contents()
 
 
+def wait_for_bars(page, numbers):
+    """Wait until just these numbers stand beside the bars."""
+    page.wait_for_function(
+        """numbers => {
+            const shown = [...document.querySelectorAll("#plot-scores text.bartext")].map((text) => text.textContent);
+            return shown.length === numbers.length && shown.every((text, k) => text === numbers[k]);
+        }""",
+        arg=numbers,
+    )
+
+
 def open_settings(page):
     if page.locator("#setting-epochs").count() == 0 or not page.locator("#setting-epochs").is_visible():
         page.click("#settings > button")

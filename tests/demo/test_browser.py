@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo.chromium import CAPTION, bars, choose, open_settings, set_epochs, start, tune, visitor
+from tests.demo.chromium import CAPTION, bars, choose, open_settings, set_epochs, start, tune, visitor, wait_for_bars
 from tests.tiny import picture
 
 
@@ -71,8 +71,7 @@ def test_first_click_three_methods_save_and_reload(browser, server, tmp_path):
         page.wait_for_function("document.querySelector('#verdict').innerText.includes('Adapter loaded')")
         page.wait_for_timeout(500)
         choose(page, "#score-image", "1 · ")
-        page.wait_for_timeout(1000)
-        assert bars(page) == scores
+        wait_for_bars(page, scores)
 
 
 def seconds_to_stop(page) -> float:
@@ -101,6 +100,23 @@ def test_stop_in_the_middle_of_full(browser, server):
         assert page.is_disabled("#tune-stop") and not page.is_disabled("#tune-button")
         page.click("#tab-scores-button")
         assert bars(page)
+
+
+@pytest.mark.timeout(300)
+def test_the_mix_slider_goes_back_to_zero_shot(browser, server):
+    with visitor(browser, server) as page:
+        start(page, "hardware")
+        choose(page, "#method", "Full fine-tuning")
+        page.wait_for_function("document.querySelector('#method-panel').innerText.includes('every weight')")
+        set_epochs(page, 1)
+        tune(page)
+        page.wait_for_selector("#mix input[type=number]")
+        tuned, verdict = bars(page), page.inner_text("#verdict .ctl-verdict")
+        page.locator("#mix input[type=range]").fill("0")
+        page.wait_for_function("was => document.querySelector('#verdict .ctl-verdict').innerText !== was", arg=verdict)
+        assert bars(page) != tuned
+        page.locator("#mix input[type=range]").fill("1")
+        wait_for_bars(page, tuned)
 
 
 @pytest.mark.timeout(300)
