@@ -153,6 +153,8 @@ def build_app(workspaces: Workspaces | None = None) -> gr.Blocks:
         header.build()
         header.build_loading()
         page.notice.render()
+        wake = gr.Button("", elem_id="wake", elem_classes=GONE)  # see assets/style/queue.js
+        wake.click(lambda: None, show_progress="hidden", api_visibility="private")
         with gr.Tabs(elem_id="screens", selected="tune") as screens:
             with page.make(gr.Tab, label=W("screen.tune"), id="tune", elem_id="screen-tune"):
                 tune.build()

@@ -25,11 +25,14 @@ def executable() -> str | None:
 
 
 @contextmanager
-def visitor(browser, server, **options):
-    """A page of a visitor of his own; fails where it asks another host for anything or throws."""
+def visitor(browser, server, script=None, **options):
+    """A page of a visitor of his own; fails where it asks another host for anything or throws. ``script`` runs in the
+    page before its own."""
     context = browser.new_context(**{"viewport": {"width": 1360, "height": 1000}, "locale": "en-US", **options})
     page, outside, thrown = context.new_page(), [], []
     page.set_default_timeout(WAIT)
+    if script:
+        page.add_init_script(script)
     local = ("http://127.0.0.1:", "ws://127.0.0.1:", "http://localhost:", "data:", "blob:", "file:")
     page.on("request", lambda request: None if request.url.startswith(local) else outside.append(request.url))
     page.on("pageerror", lambda error: thrown.append(str(error)))

@@ -15,8 +15,8 @@ from tests.demo.chromium import FLAGS, ROOT, executable
 
 
 def pytest_collection_modifyitems(items):
-    """A walk through the page that fails is tried once more, and the summary says so: on a busy machine about one walk
-    in a hundred waits in vain for an answer that gradio's queue has lost."""
+    """A walk through the page that fails is tried once more, and the summary says so: it has a server, a browser and
+    other tests beside it on perhaps two cores."""
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.flaky(reruns=1))

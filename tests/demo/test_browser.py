@@ -102,6 +102,29 @@ def test_stop_in_the_middle_of_full(browser, server):
         assert bars(page)
 
 
+LATE_CLOSE = """(() => {
+  const fetched = window.fetch;
+  window.fetch = async (input, init) => {
+    const response = await fetched(input, init);
+    if (!String(input.url || input).includes("/queue/data")) return response;
+    const late = new TransformStream({ async transform(chunk, out) {
+      if (new TextDecoder().decode(chunk).includes("close_stream")) await new Promise((done) => setTimeout(done, 600));
+      out.enqueue(chunk);
+    } });
+    return new Response(response.body.pipeThrough(late), { status: response.status, headers: response.headers });
+  };
+})()"""
+"""The end of gradio's stream of answers comes when the next event has been sent, as it can on a busy machine."""
+
+
+def test_no_answer_waits_for_the_next_event(browser, server):
+    with visitor(browser, server, script=LATE_CLOSE) as page:
+        start(page, "hardware")
+        page.fill("#labels textarea", "bolt, nut")
+        page.press("#labels textarea", "Enter")
+        page.wait_for_function("document.querySelector('#plot-scores').innerHTML.includes('bolt')")
+
+
 @pytest.mark.timeout(300)
 def test_the_mix_slider_goes_back_to_zero_shot(browser, server):
     with visitor(browser, server) as page:
