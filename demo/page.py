@@ -23,6 +23,11 @@ GONE = ["ctl-gone"]
 put there, so what is updated together with its appearance is never taken out."""
 
 
+MODES = {"click": "once", "select": "multiple", "upload": "multiple"}
+"""What becomes of an event while an earlier one of its kind is answered. A second press of a button is none; what
+carries something of its own counts each time; of all others (a value was changed) the last one is sent afterwards."""
+
+
 class W(str):
     """A key of the words, where a component's property wants a text."""
 
@@ -114,7 +119,9 @@ class Page:
         """
         needed = {self.visitor, self.language, self.dark, *inputs}
         targets = list({id(c): c for c in [*outputs, self.notice]}.values())
-        options = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 8, **options}
+        event = getattr(triggers[0] if isinstance(triggers, list) else triggers, "event_name", "")
+        mode = {"trigger_mode": MODES.get(event, "always_last")}
+        options = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 8, **mode, **options}
         handle = self._generator(work) if inspect.isgeneratorfunction(work) else self._function(work, clears)
         if isinstance(triggers, list):
             return gr.on(triggers, handle, needed, targets, **options)

@@ -164,7 +164,7 @@ class Compare:
         opened = page.on(sized.then, self.view, self.shown, self.outputs, clears=False)
         reckon = {"inputs": choice, "outputs": [self.outlook]}
         page.on(opened.then, self._reckon, **reckon, clears=False)
-        page.on([control.input for control in choice], self._reckon, **reckon, trigger_mode="always_last")
+        page.on([control.input for control in choice], self._reckon, **reckon)
         queue: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 16}
         busy = [self.go, self.stop, results.test, results.look, self.status]
         done = page.on(
@@ -179,7 +179,6 @@ class Compare:
             lambda visit: results.view(visit, visit[self.width]),
             self.shown,
             results.outputs,
-            trigger_mode="always_last",
         )
         resized = self.resized.click(None, None, [self.width], js=WIDTH, api_visibility="private")
         page.on(resized.then, self._redraw, self.shown, results.sized, clears=False)

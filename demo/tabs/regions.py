@@ -186,7 +186,7 @@ class Regions:
         page, results = self.page, self.results
         opened = page.on(tab.select, self.view, self.shown, self.outputs)
         for event in (opened.then, page.version.change):  # the backbone can be changed on any screen
-            page.on(event, self._score, self.shown, results.outputs, clears=False, trigger_mode="always_last")
+            page.on(event, self._score, self.shown, results.outputs, clears=False)
         change: list[tuple[Any, Callable[[Visit], Any], list[Any]]] = [
             (self.upload.input, self._upload, [self.upload]),
             (self.task.input, self._from_task, [self.task]),
@@ -202,7 +202,7 @@ class Regions:
             page.on(trigger, self._then(work), [*self.shown, *inputs], outputs, trigger_mode="multiple")
         page.on(
             [control.input for control in (self.mode, self.layers, self.marks, self.alpha)], self.drawn, self.shown,
-            self.outputs, trigger_mode="always_last",
+            self.outputs,
         )  # fmt: skip
         page.on(self.find.click, self._find, self.shown, [*self.outputs, self.stop])
         page.on(self.stop.click, _halt, (), (), queue=False)

@@ -111,9 +111,7 @@ class Tune:
         self.results.bind()
         page, results = self.page, self.results
         scored = [self.results.status, self.labels.reading, self.method.panel, *results.outputs, *self.after.outputs]
-        self.scoring = page.on(
-            page.version.change, self._zero_shot, [results.open_tab, results.kind], scored, trigger_mode="always_last"
-        )
+        self.scoring = page.on(page.version.change, self._zero_shot, [results.open_tab, results.kind], scored)
         busy = [self.go, self.stop, results.status, results.training, results.tabs, results.open_tab]
         self.running = page.on(
             self.go.click,
@@ -155,7 +153,6 @@ class Tune:
             self._split,
             [labels.shots, labels.templates],
             [*self.left, self.method.form],
-            trigger_mode="always_last",
         )
         page.on(self.method.seed.blur, self._if_changed(self._set_seed), [self.method.seed], self.left)
 

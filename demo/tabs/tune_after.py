@@ -109,7 +109,6 @@ class After:
             self._mix,
             [self.mix, *tabs],
             [self.download, *self.results.outputs],
-            trigger_mode="always_last",
         )
         for button in (self.load, self.first_load):
 

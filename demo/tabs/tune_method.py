@@ -138,7 +138,7 @@ class Method:
         workspace = visit.workspace
         if visit[self.method] and visit[self.method] != workspace.method:
             workspace.method, workspace.preset, workspace.settings = visit[self.method], "budget", {}
-        return self.view(workspace, visit.t)
+        return {**self.view(workspace, visit.t), self.method: gr.skip()}  # the visitor may have gone on in the menu
 
     def choose_preset(self, visit: Visit) -> dict[Any, Any]:
         """Another preset: its values."""

@@ -215,8 +215,9 @@ class Results:
         for name in TABS:
             page.on(self.tab[name].select, partial(self._open, name=name), [self.kind], [self.open_tab, *self.plots])
         page.on([self.image.input, self.kind.input], self._look, [self.image, self.kind], self._score_outputs)
-        page.on(self.previous.click, partial(self._step, by=-1), [self.kind], self._score_outputs)
-        page.on(self.next.click, partial(self._step, by=1), [self.kind], self._score_outputs)
+        each = {"trigger_mode": "multiple"}  # quick presses go on by as many images
+        page.on(self.previous.click, partial(self._step, by=-1), [self.kind], self._score_outputs, **each)
+        page.on(self.next.click, partial(self._step, by=1), [self.kind], self._score_outputs, **each)
         for name in GROUPS:
             page.on(
                 self.groups[name].select,

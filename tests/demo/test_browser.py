@@ -125,6 +125,17 @@ def test_no_answer_waits_for_the_next_event(browser, server):
         page.wait_for_function("document.querySelector('#plot-scores').innerHTML.includes('bolt')")
 
 
+def test_quick_presses_and_choices_all_count(browser, server):
+    with visitor(browser, server) as page:
+        start(page, "hardware")
+        page.evaluate("for (let k = 0; k < 3; k++) document.querySelector('#next').click()")
+        page.wait_for_function("document.querySelector('#score-image input').value.startsWith('4 · ')")
+        for name in ("LoRA", "CLIP-Adapter", "Tip-Adapter"):
+            choose(page, "#method", name)
+        page.wait_for_function("document.querySelector('#method-panel').innerText.includes('votes')")
+        assert "Tip-Adapter" in page.input_value("#method input")
+
+
 @pytest.mark.timeout(300)
 def test_the_mix_slider_goes_back_to_zero_shot(browser, server):
     with visitor(browser, server) as page:
