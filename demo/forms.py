@@ -82,8 +82,7 @@ def _field(control: Control, offered: Offered) -> str:
     name = escape(control.name)
     owner = f'id="setting-{name}" data-setting="{name}"'
     title, about = f"<span>{name}</span>", f'<small id="about-{name}">{escape(control.help)}</small>'
-    many = control.offers == "tasks"
-    if many:
+    if control.offers == "tasks":
         boxes = _boxes(control, offered.get("tasks", ()))
         return f'<fieldset {owner} class="ctl-field ctl-wide"><legend>{name}</legend>{about}{boxes}</fieldset>'
     wide = " ctl-wide" if control.lines > 1 else ""
