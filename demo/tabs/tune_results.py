@@ -239,7 +239,7 @@ class Results:
     def _look(self, visit: Visit) -> dict[Any, Any]:
         if visit[self.image] is not None:
             visit.workspace.looked_at = int(visit[self.image])
-        return self._scores(visit)
+        return {**self._scores(visit), self.image: gr.skip()}  # the visitor may have gone on in the menu
 
     def _step(self, visit: Visit, by: int) -> dict[Any, Any]:
         shown = visit.workspace.shown
