@@ -101,31 +101,36 @@ def translate_sample(workspace: Workspace, language: str) -> bool:
 def add_files(workspace: Workspace, paths: Sequence[str], label: str | None = None) -> int:
     """Take in uploaded files and zips; single files get ``label``. Returns the number of new images.
 
-    Problems are kept in the workspace. Raises BadTask where a zip holds nothing usable.
+    Problems are kept in the workspace. Raises BadTask where a zip holds nothing usable. One upload at a time: another
+    one counts what this one brings, and nobody tidies away files that are still being read.
     """
-    folder = workspace.new_folder("uploads")
-    copies = []
+    with workspace.lock:
+        try:
+            intake = uploads.collect(_copies(workspace, paths), workspace.folder / "zips", already=workspace.images)
+        except BadTask as error:
+            problems = error.values.get("problems", ())
+            workspace.problems = (*problems, Problem.of(error)) if isinstance(problems, tuple) else (Problem.of(error),)
+            workspace.tidy()
+            raise
+        label = (label or "").strip() or None
+        found = tuple(replace(image, label=image.label or label) for image in intake.images)
+        workspace.images, workspace.problems = workspace.images + found, intake.problems
+        add_labels(workspace, [image.label for image in found])
+        if found:
+            workspace.changed()
+        workspace.tidy()
+    return len(found)
+
+
+def _copies(workspace: Workspace, paths: Sequence[str]) -> list[Path]:
+    """Uploaded files under their own names in a folder of the visitor's."""
+    folder, copies = workspace.new_folder("uploads"), []
     for number, path in enumerate(paths):
         target = folder / f"{number:05d}" / Path(path).name
         target.parent.mkdir()
         shutil.copyfile(path, target)
         copies.append(target)
-    try:
-        intake = uploads.collect(copies, workspace.folder / "zips", already=workspace.images)
-    except BadTask as error:
-        problems = error.values.get("problems", ())
-        workspace.problems = (*problems, Problem.of(error)) if isinstance(problems, tuple) else (Problem.of(error),)
-        workspace.tidy()
-        raise
-    label = (label or "").strip() or None
-    found = tuple(replace(image, label=image.label or label) for image in intake.images)
-    with workspace.lock:
-        workspace.images, workspace.problems = workspace.images + found, intake.problems
-        add_labels(workspace, [image.label for image in found])
-        if found:
-            workspace.changed()
-    workspace.tidy()
-    return len(found)
+    return copies
 
 
 def add_labels(workspace: Workspace, names: Sequence[str | None]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -197,6 +199,23 @@ def test_the_command_is_the_same_run(filled):
     text = tuning.command(filled)
     assert "--method tip_adapter --shots 4 --seed 0" in text and "--set epochs=3" in text
     assert "--labels blue,green,red" in text
+
+
+def test_two_uploads_at_once_are_both_taken_in(workspaces, tmp_path, monkeypatch):
+    collect, workspace, files = tasks.uploads.collect, workspaces.open(), []
+    for i in range(4):
+        picture((40 * i, 90, 200), i, 32).save(tmp_path / f"{i}.png")
+        files.append(str(tmp_path / f"{i}.png"))
+
+    def slow(copies, *args, **options):
+        time.sleep(0.1 * len(copies))  # the larger upload is still being read when the smaller one tidies up
+        return collect(copies, *args, **options)
+
+    monkeypatch.setattr(tasks.uploads, "collect", slow)
+    with ThreadPoolExecutor() as pool:
+        done = [pool.submit(tasks.add_files, workspace, some) for some in (files, files[:1])]
+    assert sum(job.result() for job in done) == len(workspace.images) == 4
+    assert all(Path(image.path).exists() for image in workspace.images)
 
 
 def test_settings_keep_only_what_differs(filled):
