@@ -197,8 +197,8 @@ class Regions:
             (results.probe.click, lambda visit: region_scores.probe(visit.workspace), []),
             *((self.tool[name].click, partial(_use, name), []) for name in self.tool),
         ]
-        for trigger, work, inputs in change:
-            outputs = [*self.outputs, self.upload]  # several at a time: the second of two quick clicks counts too
+        outputs = [*self.outputs, self.upload]
+        for trigger, work, inputs in change:  # several at a time: the second of two quick clicks counts too
             page.on(trigger, self._then(work), [*self.shown, *inputs], outputs, trigger_mode="multiple")
         page.on(
             [control.input for control in (self.mode, self.layers, self.marks, self.alpha)], self.drawn, self.shown,

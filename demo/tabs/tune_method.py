@@ -143,7 +143,7 @@ class Method:
     def choose_preset(self, visit: Visit) -> dict[Any, Any]:
         """Another preset: its values."""
         visit.workspace.preset, visit.workspace.settings = visit[self.preset], {}
-        return self.view(visit.workspace, visit.t)
+        return {**self.view(visit.workspace, visit.t), self.preset: gr.skip()}
 
     def change(self, visit: Visit) -> dict[Any, Any]:
         """The form's values. Those of a method or preset that is no longer chosen, or that a later change overtook,

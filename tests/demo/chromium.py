@@ -57,6 +57,12 @@ def choose(page, field, text):
     page.locator("ul[role=listbox] li", has_text=re.compile(rf"(· |^\W*){re.escape(text)}")).first.click()
 
 
+def choose_method(page, name, words):
+    """Choose a method and wait until its panel says some of its words."""
+    choose(page, "#method", name)
+    page.wait_for_function("words => document.querySelector('#method-panel').innerText.includes(words)", arg=words)
+
+
 def tune(page):
     """Press Tune and wait for the end, however quickly it comes."""
     page.evaluate("""() => {

@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo.chromium import CAPTION, bars, choose, open_settings, set_epochs, start, tune, visitor, wait_for_bars
+from tests.demo.chromium import (
+    CAPTION,
+    bars,
+    choose,
+    choose_method,
+    open_settings,
+    set_epochs,
+    start,
+    tune,
+    visitor,
+    wait_for_bars,
+)
 from tests.tiny import picture
 
 
@@ -40,14 +51,11 @@ def test_first_click_three_methods_save_and_reload(browser, server, tmp_path):
         start(page)
         assert not page.is_visible("#welcome")
         assert page.locator("#plot-scores .legendtext").all_text_contents() in ([], ["zero-shot"])
-        choose(page, "#method", "Tip-Adapter")
-        page.wait_for_function("document.querySelector('#method-panel').innerText.includes('votes')")
+        choose_method(page, "Tip-Adapter", "votes")
         tune(page)
-        choose(page, "#method", "Linear probe")
-        page.wait_for_function("document.querySelector('#method-panel').innerText.includes('weight vector')")
+        choose_method(page, "Linear probe", "weight vector")
         tune(page)
-        choose(page, "#method", "LoRA")
-        page.wait_for_function("document.querySelector('#method-panel').innerText.includes('low-rank')")
+        choose_method(page, "LoRA", "low-rank")
         set_epochs(page, 2)
         tune(page)
         assert "→" in page.inner_text("#cards")
@@ -93,8 +101,7 @@ def seconds_to_stop(page) -> float:
 def test_stop_in_the_middle_of_full(browser, server):
     with visitor(browser, server) as page:
         start(page, "materials")
-        choose(page, "#method", "Full fine-tuning")
-        page.wait_for_function("document.querySelector('#method-panel').innerText.includes('every weight')")
+        choose_method(page, "Full fine-tuning", "every weight")
         set_epochs(page, 1000)
         assert min(seconds_to_stop(page) for _ in range(3)) < 2  # the quickest: other programs only slow it down
         assert page.is_disabled("#tune-stop") and not page.is_disabled("#tune-button")
@@ -140,8 +147,7 @@ def test_quick_presses_and_choices_all_count(browser, server):
 def test_the_mix_slider_goes_back_to_zero_shot(browser, server):
     with visitor(browser, server) as page:
         start(page, "hardware")
-        choose(page, "#method", "Full fine-tuning")
-        page.wait_for_function("document.querySelector('#method-panel').innerText.includes('every weight')")
+        choose_method(page, "Full fine-tuning", "every weight")
         set_epochs(page, 1)
         tune(page)
         page.wait_for_selector("#mix input[type=number]")
@@ -264,8 +270,7 @@ def test_two_visitors_do_not_see_each_other(browser, server, tmp_path):
 def test_training_of_one_leaves_the_page_of_another_usable(browser, server):
     with visitor(browser, server) as first, visitor(browser, server) as second:
         start(first)
-        choose(first, "#method", "Full fine-tuning")
-        first.wait_for_function("document.querySelector('#method-panel').innerText.includes('every weight')")
+        choose_method(first, "Full fine-tuning", "every weight")
         set_epochs(first, 1000)
         first.click("#tune-button")
         first.wait_for_function("/loss/.test(document.querySelector('#status').innerText)")
