@@ -14,14 +14,6 @@ import pytest
 from tests.demo.chromium import FLAGS, ROOT, executable
 
 
-def pytest_collection_modifyitems(items):
-    """A walk through the page that fails is tried once more, and the summary says so: it has a server, a browser and
-    other tests beside it on perhaps two cores."""
-    for item in items:
-        if "browser" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.flaky(reruns=1))
-
-
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """The address of an app of our own."""
