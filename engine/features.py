@@ -22,7 +22,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from engine.backbones.base import FEATURES, PIXELS, POOLED, Backbone
+from engine.backbones.base import FEATURES, PATCHES, PIXELS, POOLED, Backbone
 from engine.images import ImageFile, read_image
 
 CACHE_BYTES = 1 << 30
@@ -247,7 +247,7 @@ class FeatureStore:
                 if number + 1 < len(batches):
                     futures.append(ahead.submit(self._pixels, batches[number + 1], view, views))
                 values = self._advance(pixels, stage)
-                if 0 <= stage < POOLED:  # rounded at once, so that a second run sees what the first one saw
+                if PATCHES <= stage < POOLED:  # rounded at once, so that a second run sees what the first one saw
                     values = values.half()
                 for i, row in zip(batch, values, strict=True):
                     self.cache.put(self._key(stage, i, view, views), row.clone())

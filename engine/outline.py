@@ -76,10 +76,10 @@ def outline(id: str) -> Backbone:
 
 
 def on_meta(id: str, config: Any, tokenizer: Any) -> hf_clip.HFClip:
-    """A ``CLIPModel`` of this config whose weights have sizes and no data."""
-    from transformers import CLIPModel
+    """A CLIP of this config whose weights have sizes and no data."""
+    from engine.backbones.conv_stem import HybridCLIPModel
 
     config._attn_implementation = "sdpa"
     with torch.device("meta"):
-        model = CLIPModel(config)
+        model = HybridCLIPModel(config)
     return hf_clip.HFClip(model, tokenizer, None, id, "outline")

@@ -161,6 +161,7 @@ class Watch:
         return Anatomy(self._group(), frozenset(self.runs))
 
     def _watch_vision(self, tower: Any) -> None:
+        tower.patches = self._step(tower.patches, "vision", PIXELS)
         tower.embed = self._step(tower.embed, "vision", PIXELS)
         tower.run_block = self._block(tower, "vision")
         tower.pool = self._step(tower.pool, "vision", POOLED)

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 
 from engine.types import LogitScale
 
-PIXELS = -1
+PIXELS = -2
 """Stage of an image before the tower: normalised pixels ``(B, 3, S, S)``."""
+PATCHES = -1
+"""Stage after a convolutional trunk that embeds the patches ``(B, T, D)``; the pixels in towers without one."""
 POOLED = 1_000_000
 """Stage after the pooling: ``(B, D)``. Stages 0..L are tokens ``(B, T, D)`` before block k."""
 FEATURES = 1_000_001
@@ -128,15 +130,22 @@ class VisionTower(Tower):
     memory_format: torch.memory_format = torch.contiguous_format
     """Order of the pixels in memory that encodes quickest: convolutions take a fifth to a third less time with
     channels last."""
+    stem: int = PIXELS
+    """Stage where training a norm or a bias begins: ``PATCHES`` where a convolutional trunk has none of its own."""
 
     @property
     def projected(self) -> int:
         """Size of the pooled feature where :meth:`project` is one linear map; 0 where it is none."""
         return 0
 
+    def patches(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels ``(B, 3, S, S)`` to what :meth:`embed` takes: patches ``(B, T, D)`` embedded by a
+        convolutional trunk, or the pixels themselves."""
+        return pixels
+
     @abstractmethod
-    def embed(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels ``(B, 3, S, S)`` to tokens ``(B, T, D)``, class token first; to maps
+    def embed(self, patches: Tensor) -> Tensor:
+        """What :meth:`patches` returns to tokens ``(B, T, D)``, class token first; to maps
         ``(B, C, H, W)`` in towers without tokens."""
 
     def embed_patches(self, patches: Tensor) -> Tensor:
@@ -150,10 +159,12 @@ class VisionTower(Tower):
         """Tokens after the last block to ``(B, D)``."""
 
     def advance(self, x: Tensor, start: int, stop: int, insert: Insert | None = None) -> Tensor:
-        """From stage ``start`` to stage ``stop`` (``PIXELS``, 0..L, ``POOLED``, ``FEATURES``)."""
+        """From stage ``start`` to stage ``stop`` (``PIXELS``, ``PATCHES``, 0..L, ``POOLED``, ``FEATURES``)."""
+        if start == PIXELS and stop > PIXELS:
+            x, start = self.patches(x), PATCHES
         if start == stop:
             return x
-        if start == PIXELS:
+        if start == PATCHES:
             x, start = self.embed(x), 0
         if start < POOLED:
             x = self.run(x, start, min(stop, len(self.blocks)), insert)
@@ -346,8 +357,12 @@ def named_norms(model: nn.Module) -> Iterator[tuple[str, nn.LayerNorm]]:
 
 
 def named_biases(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    """(name of the module, module, attribute) of each bias."""
+    """(name of the module, module, attribute) of each bias; those of a convolutional trunk are batch norms that were
+    merged into it, and no biases of the transformer."""
+    trunks = [name for name, module in model.named_modules() if getattr(module, "is_trunk", False)]
     for name, module in model.named_modules():
+        if name.startswith(tuple(trunks)):
+            continue
         for attribute in BIASES:
             if isinstance(module._parameters.get(attribute), nn.Parameter):
                 yield name, module, attribute

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from engine.backbones.base import PATCHES, PIXELS
 from engine.backbones.hf_base import HFBackbone, HFTextTower, HFVisionTower
 from engine.backbones.loading import hash_weights, load_transformers
 
@@ -18,13 +20,24 @@ class ClipVisionTower(HFVisionTower):
     def __init__(self, model: Any):
         super().__init__(model)
         self.projection = model.visual_projection
+        self.trunk = self.tower.embeddings.patch_embedding
+        if getattr(self.trunk, "is_trunk", False):
+            self.memory_format, self.stem = torch.channels_last, PATCHES
 
     @property
     def projected(self) -> int:
         return self.projection.in_features
 
-    def embed(self, pixels: Tensor) -> Tensor:
-        return self.tower.pre_layrnorm(self.tower.embeddings(pixels))  # (B, T, D)
+    def patches(self, pixels: Tensor) -> Tensor:
+        return pixels if self.stem == PIXELS else self.trunk(pixels).flatten(2).transpose(1, 2)  # (B, T - 1, D)
+
+    def embed(self, patches: Tensor) -> Tensor:
+        parts = self.tower.embeddings
+        if self.stem == PIXELS:
+            return self.tower.pre_layrnorm(parts(patches))  # (B, T, D)
+        first = parts.class_embedding.expand(len(patches), 1, -1)
+        tokens = torch.cat([first, patches], dim=1) + parts.position_embedding.weight
+        return self.tower.pre_layrnorm(tokens)  # (B, T, D)
 
     def embed_patches(self, patches: Tensor) -> Tensor:
         return self.tower.pre_layrnorm(super().embed_patches(patches))  # (M, D)
@@ -75,8 +88,8 @@ class HFClip(HFBackbone):
 
 def load(source: str | Path, id: str | None = None, device: str = "cpu") -> HFClip:
     """Load a folder or hub name. Raises BackboneUnavailable with the reason."""
-    from transformers import CLIPModel
+    from engine.backbones.conv_stem import HybridCLIPModel
 
     name = id or str(source)
-    model, tokenizer, processor = load_transformers(CLIPModel, source, name, device)
+    model, tokenizer, processor = load_transformers(HybridCLIPModel, source, name, device)
     return HFClip(model, tokenizer, processor, name, hash_weights(model))

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from engine.backbones.base import PIXELS, named_biases
+from engine.backbones.base import named_biases
 from engine.methods.base import Setting, TowerConfig, setting
 from engine.methods.lora import TowerTuner
 from engine.registry import MethodSpec, register
@@ -30,10 +30,9 @@ class BiasTuningConfig(TowerConfig):
 class SelectedTuner(TowerTuner):
     """A twin with some parameters of its own; all others are shared with the backbone."""
 
-    stage = PIXELS
-
     def __init__(self, config: Any, setting: Setting):
         super().__init__(config, setting)
+        self.stage = self.backbone.vision.stem
         self.lr_factor = 1.0  # Adam's best rate for vectors does not depend on the width
         self.tuned = self.backbone.twin()
         self.selected = nn.ParameterDict()

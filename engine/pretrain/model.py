@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import CLIPConfig, CLIPModel
+from torch import Tensor, nn
+from transformers import CLIPConfig
 
+from engine.backbones.conv_stem import LOWER, STRIDE, HybridCLIPModel
 from engine.pretrain.precision import FULL_PRECISION_ATTENTION
 from engine.pretrain.training import BaseRecipe
 
@@ -18,41 +19,46 @@ from engine.pretrain.training import BaseRecipe
 class Recipe(BaseRecipe):
     """Everything that decides the weights."""
 
-    batch_size: int = 512
+    minutes: float = 75.0
+    batch_size: int = 256
     muon_lr: float = 2e-3
-    vision_width: int = 192
-    vision_layers: int = 6
-    text_width: int = 160
-    text_layers: int = 3
-    vision_heads: int = 3
-    text_heads: int = 5
+    adam_lr: float = 1e-3
+    trunk_rate: float = 0.1
+    """Learning rate of the trunk's upper stages, as a share of ``adam_lr``."""
+    trunk_from: float = 0.35
+    """Share of training after which the trunk's upper stages are trained too."""
+    ema: float = 0.998
+    trunk: str = "tf_efficientnet_lite0"
+    image_size: int = 224
+    vision_width: int = 256
+    vision_layers: int = 4
+    vision_heads: int = 4
+    text_width: int = 192
+    text_layers: int = 4
+    text_heads: int = 3
     embedding: int = 256
-    patch: int = 8
-    image_size: int = 56
-    """Side in pixels of the finished model."""
-    small_size: int = 32
-    """Side in pixels during the first part of training."""
-    small_share: float = 0.6
-    """Share of training spent at ``small_size``."""
-    min_area: float = 0.4
-    """Smallest crop, as a share of the image's area."""
-    jitter: float = 0.2
-    """Largest change of brightness, contrast and saturation, as a share."""
+    vocabulary: int = 9800
     context: int = 40
     """Longest text in tokens."""
+    tokens: int = 32
+    """Image tokens of 49 that are kept, at random, until the trunk is trained too (FLIP, arXiv 2212.00794)."""
+    classes: int = 160
+    """ImageNet classes a step that the text tower names."""
+    imagined: int = 64
+    """Images a step whose features are made from a row of the classifier."""
+    words: int = 192
+    """Names of nouns a step that the text tower learns from the sentence encoder."""
 
     @classmethod
     def preset(cls, device: str, **changes: Any) -> Recipe:
-        """Defaults for a machine: a GPU sees each image hundreds of times, so it gets larger batches
-        and stronger augmentation."""
+        """Defaults for a machine: a GPU takes larger batches."""
         if device.startswith("cuda"):
-            gpu = {"minutes": 25.0, "batch_size": 2048, "min_area": 0.2, "jitter": 0.4, "small_share": 0.4}
-            changes = {**gpu, "weight_decay": 0.1, "ema": 0.998, **changes}
+            changes = {"minutes": 25.0, "batch_size": 1024, "imagined": 256, "words": 512, **changes}
         return cls(**changes)
 
 
-def build_model(recipe: Recipe, vocabulary: int, size: int) -> Any:
-    """Randomly initialised CLIP of the recipe's shape for images of ``size`` pixels."""
+def build_clip(recipe: Recipe, vocabulary: int) -> HybridCLIPModel:
+    """Return a randomly initialised CLIP of the recipe's shape."""
     text = {
         "vocab_size": vocabulary, "hidden_size": recipe.text_width, "intermediate_size": 4 * recipe.text_width,
         "num_hidden_layers": recipe.text_layers, "num_attention_heads": recipe.text_heads, "hidden_act": "gelu",
@@ -62,26 +68,69 @@ def build_model(recipe: Recipe, vocabulary: int, size: int) -> Any:
     vision = {
         "hidden_size": recipe.vision_width, "intermediate_size": 4 * recipe.vision_width,
         "num_hidden_layers": recipe.vision_layers, "num_attention_heads": recipe.vision_heads, "hidden_act": "gelu",
-        "image_size": size, "patch_size": recipe.patch, "projection_dim": recipe.embedding,
+        "image_size": recipe.image_size, "patch_size": STRIDE, "projection_dim": recipe.embedding,
+        "conv_stem": recipe.trunk,
     }  # fmt: skip
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=recipe.embedding)
     config._attn_implementation = FULL_PRECISION_ATTENTION
-    return CLIPModel(config)
+    return HybridCLIPModel(config)
 
 
-def grow(model: Any, recipe: Recipe, size: int) -> Any:
-    """The same model for images of another size: position embeddings are interpolated."""
-    bigger = build_model(recipe, model.config.text_config.vocab_size, size)
-    state = model.state_dict()
-    key = "vision_model.embeddings.position_embedding.weight"
-    positions = state[key]
-    side, new = math.isqrt(len(positions) - 1), size // recipe.patch
-    grid = positions[1:].T.reshape(1, -1, side, side)
-    grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
-    state[key] = torch.cat([positions[:1], grid.reshape(grid.shape[1], -1).T])
-    state.pop("vision_model.embeddings.position_ids", None)
-    try:
-        bigger.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise ValueError(f"The weights to go on from do not have this recipe's shape: {error}") from error
-    return bigger
+class SentenceHead(nn.Module):
+    """From the sentence encoder's feature to the shared space: a linear map and a small network beside it."""
+
+    def __init__(self, width: int, embedding: int, hidden: int = 768):
+        super().__init__()
+        self.linear = nn.Linear(width, embedding)
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, embedding)
+        nn.init.zeros_(self.down.weight)
+
+    def forward(self, sentence: Tensor) -> Tensor:
+        """``(n, width)`` to normalised ``(n, P)``."""
+        noisy = F.dropout(sentence, 0.1, self.training)
+        return F.normalize(self.linear(noisy) + self.down(F.gelu(self.up(noisy))), dim=-1)
+
+
+class Student(nn.Module):
+    """Pocket CLIP with what only its training needs.
+
+    ``sentences`` carries the sentence encoder's features over; ``memory`` reads the trunk's pooled feature out of the
+    image feature, so that what no caption names is not lost.
+    """
+
+    def __init__(self, clip: HybridCLIPModel, sentence_width: int, remembered: int):
+        super().__init__()
+        self.clip: Any = clip
+        self.sentences = SentenceHead(sentence_width, clip.config.projection_dim)
+        self.memory = nn.Linear(clip.config.projection_dim, remembered)
+        self.sentence_scale = nn.Parameter(clip.logit_scale.detach().clone())
+        trunk = self.stem.trunk
+        for part in (trunk.conv_stem, trunk.bn1, trunk.blocks[:LOWER]):
+            part.requires_grad_(False)
+
+    @property
+    def stem(self) -> Any:
+        """The convolutional trunk with its projection."""
+        return self.clip.vision_model.embeddings.patch_embedding
+
+    def trunk_parameters(self) -> list[nn.Parameter]:
+        """Those of the trunk's upper stages."""
+        return [p for p in self.stem.trunk.parameters() if p.requires_grad]
+
+    def encode_grid(self, grid: Tensor, keep: Tensor | None = None) -> Tensor:
+        """The trunk's last map ``(B, F, 7, 7)`` to image features ``(B, P)``, not normalised; ``keep (T,)`` are the
+        positions of the grid that are read, all by default."""
+        return encode_tokens(self.clip, self.stem.projection(grid).flatten(2).transpose(1, 2), keep)
+
+
+def encode_tokens(clip: Any, patches: Tensor, keep: Tensor | None = None) -> Tensor:
+    """Embedded patches ``(B, T, D)`` of a ``CLIPModel`` without positions to image features ``(B, P)``."""
+    tower = clip.vision_model
+    positions = tower.embeddings.position_embedding.weight
+    patches = patches + positions[1:]
+    if keep is not None:
+        patches = patches[:, keep]
+    first = (tower.embeddings.class_embedding + positions[0]).expand(len(patches), 1, -1)
+    hidden = tower.pre_layrnorm(torch.cat([first.to(patches.dtype), patches], dim=1))
+    hidden = tower.encoder(inputs_embeds=hidden).last_hidden_state
+    return clip.visual_projection(tower.post_layernorm(hidden[:, 0]))

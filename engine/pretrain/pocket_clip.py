@@ -1,11 +1,20 @@
 """Train Pocket CLIP, the bundled backbone, on one machine.
 
-``python -m engine.pretrain.pocket_clip --data DIR --out assets/pocket-clip --minutes 90`` starts
-from scratch; with ``--start assets/pocket-clip`` it goes on from finished weights.
+``python -m engine.pretrain.pocket_clip --data DIR --out assets/pocket-clip`` makes it again; with ``--resume`` an
+interrupted run goes on, with ``--start FOLDER`` finished weights are trained on. It needs
+``requirements-pretrain.txt``.
 
-The model is a transformers ``CLIPModel``. Training starts with few image tokens and ends at full
-resolution (FLIP, arXiv 2212.00794, and progressive resizing); hidden matrices are trained with
-Muon, everything else with AdamW; images whose captions fit each other are not negatives.
+The image tower is the trunk of EfficientNet-Lite0 (ImageNet weights) with a transformer that reads its 7 x 7 features
+as tokens; the text tower is a transformer from scratch. What the trunk's frozen lower stages see is extracted once.
+Four teachers, none of which is shipped:
+
+- captions of the pictures (InfoNCE; captions that fit each other are no negatives);
+- the trunk's own classifier: its answers to photographs as soft labels over ImageNet's 1,000 names, and *imagined*
+  features, a picture's features moved to the class mean that a row of the classifier implies;
+- a sentence encoder, which says what unseen words are like: a small head carries its features into the shared space,
+  and the text tower learns to answer as that head does, on the names of 22,000 nouns;
+- the trunk's pooled feature, which the image feature must still contain (linear decoding), so that few-shot heads
+  find what no caption names.
 """
 
 from __future__ import annotations
@@ -19,18 +28,33 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import CLIPModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from engine import vocabulary
+from engine.backbones.conv_stem import HybridCLIPModel
+from engine.pretrain import lexicon, patterns
 from engine.pretrain.card import describe_run, read_runs, write_card
-from engine.pretrain.corpus import Batch, Mixer, all_captions, load_sources
-from engine.pretrain.measure import MEAN, STD, Suite
-from engine.pretrain.model import Recipe, build_model, grow
+from engine.pretrain.corpus import SOURCES, Source, captions_of, read_rows
+from engine.pretrain.measure import Suite
+from engine.pretrain.mixer import Batch, Mixer, Pictures, phrase
+from engine.pretrain.model import Recipe, Student, build_clip
+from engine.pretrain.teachers import MEAN, STD, SentenceEncoder, Trunk
 from engine.pretrain.tokenizer import copy_tokenizer, train_tokenizer
 from engine.pretrain.training import Training, chosen, command_line
+from engine.pretrain.trunk_features import TrunkFeatures
+
+PATTERNS = Source("patterns", (), 0.04, 1, 0.5)
+ALIKE = 0.8
+"""Cosine of two captions' sentence features from which on they are no negatives of each other."""
+REMEMBERED = 256
+"""Principal components of the pooled trunk feature that the image feature must contain."""
+IMAGENET_IMAGES = 732
+"""Least number of training images of an ImageNet class (Russakovsky et al., arXiv 1409.0575): how often the trunk saw
+a word of its name at least."""
 
 
-def contrastive_loss(logits: torch.Tensor, target: torch.Tensor, related: torch.Tensor) -> torch.Tensor:
+def contrastive_loss(logits: Tensor, target: Tensor, related: Tensor) -> Tensor:
     """InfoNCE between B images and the batch's U distinct sentences, ``logits (B, U)``.
 
     ``target (B,)`` is each image's own sentence. A sentence that also fits the image
@@ -45,11 +69,56 @@ def contrastive_loss(logits: torch.Tensor, target: torch.Tensor, related: torch.
     return (to_text + to_image) / 2
 
 
+class Meanings:
+    """Sentence features of every text that training needs, computed once and kept in a file."""
+
+    def __init__(self, texts: list[str], path: Path, device: str):
+        self.row = {text: k for k, text in enumerate(dict.fromkeys(texts))}
+        found = load_file(path)["features"] if path.exists() else None
+        if found is None or len(found) != len(self.row):
+            found = SentenceEncoder(device).encode(list(self.row)).half()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file({"features": found}, path)
+        self.features = found.to(device)
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Features ``(n, 384)`` of known texts, fp32."""
+        return self.features[[self.row[text] for text in texts]].float()
+
+
+class Imagination:
+    """Features of classes that no picture shows.
+
+    Of a linear classifier with equal covariances, class k's mean lies from the overall mean in the direction
+    ``S w_k``, S being the covariance of its input; S and its length come from the pictures at hand.
+    """
+
+    def __init__(self, pooled: Tensor, rows: Tensor, logits: Tensor):
+        sample = pooled[torch.randperm(len(pooled), generator=torch.Generator().manual_seed(0))[:20_000]].float()
+        self.mean = sample.mean(0)
+        centred = rows - rows.mean(0)
+        direction = centred @ torch.cov(sample.T)
+        sure = logits.float().softmax(-1).amax(-1).topk(min(5000, len(logits))).indices
+        length = (pooled[sure].float() - self.mean).norm(dim=-1).mean() * 0.75  # a mean is nearer than a picture
+        self.means = self.mean + length * F.normalize(direction, dim=-1)  # (1000, F)
+
+    def __call__(self, grids: Tensor, classes: Tensor) -> Tensor:
+        """Grids ``(n, F, 7, 7)`` of any pictures, moved so that their mean is near that of ``classes (n,)``; where
+        the object stands is a random blob."""
+        shift = self.means.to(grids.device)[classes] - grids.mean((2, 3))
+        coarse = torch.rand(len(grids), 1, 3, 3, device=grids.device)
+        blob = F.interpolate(coarse, size=grids.shape[-2:], mode="bicubic")
+        blob = (blob * 3 - 0.6).clamp(0.15, 1)
+        blob = blob / blob.mean((2, 3), keepdim=True)
+        strength = 0.7 + 0.5 * torch.rand(len(grids), 1, 1, 1, device=grids.device)
+        return (grids + strength * blob * shift[..., None, None]).clamp(0, 6)
+
+
 class Trainer(Training):
     """Pocket CLIP's training.
 
-    ``start`` is a folder of finished weights to go on from; None starts from scratch. ``compiled``
-    runs the transformer layers through ``torch.compile`` (a third faster on a CPU; needs a C++ compiler).
+    ``start`` is a folder of finished weights to go on from; None starts from scratch. ``compiled`` runs the transformer
+    layers and the extraction through ``torch.compile`` (needs a C++ compiler).
     """
 
     def __init__(
@@ -59,107 +128,232 @@ class Trainer(Training):
         super().__init__(recipe, out, work, device)
         self.recipe: Recipe = recipe
         self.compiled = compiled
-        self.mixer = Mixer(load_sources(data, device), recipe.batch_size, recipe.seed)
+        self.trunk = Trunk(0, device, compiled)
+        pictures = self._pictures(data)
+        self.mixer = Mixer(pictures, recipe.batch_size, recipe.seed)
+        self.classes = lexicon.nouns("imagenet-1k")
+        self.names = lexicon.vocabulary_texts()
+        self.described = dict(self.names)
         self.suite = Suite(data)
-        self._maker, self._ahead = ThreadPoolExecutor(1), dict[tuple[int, int], Future[Batch]]()
-        self.size = recipe.small_size
+        captions = [caption for p in pictures for words in (*p.captions, *p.broader) for caption in words]
+        self.meanings = Meanings([*captions, *self._name_texts()], work / "sentences.safetensors", device)
+        pooled = torch.cat([p.pooled for p in pictures])
+        self.imagination = Imagination(pooled, self.trunk.rows, torch.cat([p.logits for p in pictures]))
+        self._remember(pooled)
         if start:
             self.earlier = read_runs(start)
             self.tokenizer = copy_tokenizer(start, out)
-            self.adopt(grow(CLIPModel.from_pretrained(start, dtype=torch.float32), recipe, self.size))
         else:
-            self.tokenizer = train_tokenizer(all_captions(self.mixer.sources), out, context=recipe.context)
-            self.adopt(build_model(recipe, len(self.tokenizer), self.size))
-        said = (a + b for source in self.mixer.sources for a, b in zip(source.captions, source.broader, strict=True))
-        vocabulary.write(vocabulary.count(said), out)
+            self.tokenizer = train_tokenizer(self._spoken(captions), out, recipe.vocabulary, recipe.context)
+        self.adopt(self._student(start))
+        self._maker, self._ahead = ThreadPoolExecutor(1), dict[int, Future[Batch]]()
+        vocabulary.write(self._word_counts(pictures), out)
+
+    def _pictures(self, data: Path) -> list[Pictures]:
+        features = TrunkFeatures(self.work / "features", self.trunk)
+        found = []
+        for source in (*SOURCES, PATTERNS):
+            rows = patterns.rows() if source is PATTERNS else read_rows(data, source)
+            features.extract(rows, source)
+            kept = features.read(source)
+            found.append(Pictures(source, kept["map"], kept["pooled"], kept["logits"], [captions_of(r) for r in rows]))
+        return found
+
+    def _name_texts(self) -> list[str]:
+        described = [noun.described for noun in self.classes]
+        names = [name for noun in self.classes for name in noun.names]
+        return [*described, *names, *(text for pair in self.names for text in pair)]
+
+    def _spoken(self, captions: list[str]) -> list[str]:
+        """Texts that the tokenizer learns its merges from: everyday captions weigh most."""
+        sentences = [t.format("thing") for t in lexicon.TEMPLATES for _ in range(200)]
+        return [*captions, *(n for noun in self.classes for n in noun.names for _ in range(3)), *sentences,
+                *(name for name, _ in self.names)]  # fmt: skip
+
+    def _word_counts(self, pictures: list[Pictures]) -> dict[str, int]:
+        """In how many pictures' captions each word stands; ImageNet's classes, which the trunk saw, count with their
+        least number."""
+        said = [a + b for p in pictures for a, b in zip(p.captions, p.broader, strict=True)]
+        names = [list(noun.names) for noun in self.classes for _ in range(IMAGENET_IMAGES)]
+        return vocabulary.count([*said, *names])
+
+    def _remember(self, pooled: Tensor) -> None:
+        """Principal components of the pooled features, each with the root of its usual length, so that rare details
+        count beside the great differences."""
+        sample = pooled[:: max(1, len(pooled) // 20_000)].float()
+        mean = sample.mean(0)
+        values, vectors = torch.linalg.eigh(torch.cov(sample.T))
+        values, vectors = values[-REMEMBERED:].clamp(min=1e-6), vectors[:, -REMEMBERED:]
+        self._centre, self._components = mean.to(self.device), (vectors / values**0.25).to(self.device)
+        scaled = (sample - mean) @ (vectors / values**0.25)
+        self._memory_variance = scaled.var(0).sum().item()
+
+    def _student(self, start: Path | None) -> Student:
+        if start:
+            clip: Any = HybridCLIPModel.from_pretrained(start, dtype=torch.float32)
+        else:
+            clip = build_clip(self.recipe, len(self.tokenizer))
+            stem = clip.vision_model.embeddings.patch_embedding
+            own = {k: v for k, v in self.trunk.network.state_dict().items() if not k.startswith("classifier.")}
+            stem.trunk.load_state_dict(own)
+            with torch.no_grad():
+                stem.projection.weight.copy_(self._components.T.flip(0)[: self.recipe.vision_width, :, None, None])
+                stem.projection.bias.copy_(-(self._centre @ self._components).flip(0)[: self.recipe.vision_width])
+        return Student(clip, self.meanings.features.shape[1], REMEMBERED)
 
     def adopt(self, model: Any, average: Any | None = None) -> None:
         """Make ``model`` the one in training, its layers compiled where that is asked for."""
         super().adopt(model, average)
+        model.stem.to(memory_format=torch.channels_last)
         if self.compiled:
-            for layer in (*model.vision_model.encoder.layers, *model.text_model.encoder.layers):
-                layer.compile(dynamic=layer in list(model.text_model.encoder.layers))
+            for layer in (*model.clip.vision_model.encoder.layers, *model.clip.text_model.encoder.layers):
+                layer.compile(dynamic=True)
 
-    def hidden(self, model: Any) -> list[torch.nn.Parameter]:
+    def hidden(self, model: Any) -> list[nn.Parameter]:
         """The layers' matrices."""
         return [p for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n]
 
-    def _grow_if_due(self) -> None:
-        if self.size < self.recipe.image_size and self.progress >= self.recipe.small_share:
-            self.size = self.recipe.image_size
-            self.adopt(*(grow(m, self.recipe, self.size) for m in (self.model, self.average.module)))
+    def slow(self, model: Any) -> tuple[list[nn.Parameter], float]:
+        """The trunk's upper stages, which know most already."""
+        return model.trunk_parameters(), self.recipe.trunk_rate
 
-    def logits(self, batch: Batch) -> torch.Tensor:
-        """Scaled cosine similarities ``(B, U)`` of a batch."""
-        pixels = (batch.pixels - MEAN.to(self.device)) / STD.to(self.device)
-        with self.autocast():
-            image = self.model.get_image_features(pixel_values=pixels).pooler_output.float()
-            text = self.encode_texts(batch.texts).float()
-        scale = self.model.logit_scale.clamp(max=math.log(100)).exp()
-        return scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
-
-    def encode_texts(self, texts: list[str], short: int = 12) -> torch.Tensor:
-        """Text features ``(U, P)``; short and long texts run apart, so that few tokens are padding."""
+    def encode_texts(self, texts: list[str], short: int = 12) -> Tensor:
+        """Normalised text features ``(n, P)``; short and long texts run apart, so that few tokens are padding."""
         ids = self.tokenizer(texts, truncation=True).input_ids
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]) > short)
         split = sum(len(row) <= short for row in ids)
         features = []
         for group in filter(None, (order[:split], order[split:])):
             padded = self.tokenizer.pad({"input_ids": [ids[i] for i in group]}, return_tensors="pt").input_ids
-            features.append(self.model.get_text_features(input_ids=padded.to(self.device)).pooler_output)
-        return torch.cat(features)[torch.tensor(order).argsort()]
+            features.append(self.model.clip.get_text_features(input_ids=padded.to(self.device)).pooler_output)
+        return F.normalize(torch.cat(features)[torch.tensor(order).argsort()].float(), dim=-1)
 
     def _batch(self) -> Batch:
         """This step's batch; the next one is made meanwhile."""
-        wanted = (self.step, self.size)
-        batch = self._ahead.pop(wanted).result() if wanted in self._ahead else self._make(*wanted)
-        self._ahead = {(self.step + 1, self.size): self._maker.submit(self._make, self.step + 1, self.size)}
+        step = self.step
+        batch = self._ahead.pop(step).result() if step in self._ahead else self.mixer.batch(step)
+        self._ahead = {step + 1: self._maker.submit(self.mixer.batch, step + 1)}
         return batch
 
-    def _make(self, step: int, size: int) -> Batch:
-        return self.mixer.batch(step, size, self.recipe.min_area, self.recipe.jitter)
+    def _images(self, batch: Batch, imagined: Tensor) -> Tensor:
+        """Image features ``(B + imagined, P)``, normalised: the batch's crops and imagined ones of those classes."""
+        trained = self.progress >= self.recipe.trunk_from
+        with self.autocast():
+            with torch.set_grad_enabled(trained):
+                grid = self.model.stem.upper(self.trunk.restore(batch.maps.to(self.device))).float()
+            loose = self.imagination(grid[: len(imagined)].detach(), imagined.to(self.device))
+            count = (grid.shape[-1] * grid.shape[-2]) if trained else self.recipe.tokens
+            keep = torch.randperm(grid.shape[-1] * grid.shape[-2])[:count].sort().values
+            features = self.model.encode_grid(torch.cat([grid, loose]), keep)
+        return F.normalize(features.float(), dim=-1)
 
-    def forward(self) -> tuple[torch.Tensor, int]:
+    def forward(self) -> tuple[Tensor, int]:
         """The loss of this step's batch, and its size."""
-        self._grow_if_due()
-        batch = self._batch()
-        loss = contrastive_loss(self.logits(batch), batch.target.to(self.device), batch.related.to(self.device))
-        return loss, len(batch.target)
+        recipe, batch = self.recipe, self._batch()
+        torch.manual_seed(recipe.seed * 1_000_003 + self.step)
+        generator = torch.Generator().manual_seed(recipe.seed * 9_176 + self.step)
+        asked = self._asked(batch, generator)
+        imagined = asked[torch.randint(len(asked), (recipe.imagined,), generator=generator)]
+        images = self._images(batch, imagined)
+        pictures = images[: len(batch.target)]
+        sentences, names = self._sentence_side(batch, generator)
+        drawn = torch.randint(len(self.names), (recipe.words,), generator=generator)
+        words = [self.names[k][0] for k in drawn.tolist()]
+        meanings = self._noun_meanings(words)
+        said = [self.classes[k].names[0] for k in asked.tolist()]
+        with self.autocast():
+            texts = self.encode_texts([
+                *batch.sentences,
+                *(phrase(text, lexicon.TEMPLATES, generator) for text in (*said, *words)),
+            ])  # fmt: skip
+        own, of_classes, _ = texts.split([len(batch.sentences), len(said), len(words)])
+        related = batch.related.to(self.device) | self._alike(batch)
+        scale = self.model.clip.logit_scale.clamp(max=math.log(100)).exp()
+        sentence_scale = self.model.sentence_scale.clamp(max=math.log(100)).exp()
+        target = batch.target.to(self.device)
+        loss = contrastive_loss(scale * pictures @ own.T, target, related)
+        loss = loss + contrastive_loss(sentence_scale * pictures @ sentences.T, target, related)
+        loss = loss + 0.5 * self._classifier_loss(sentence_scale * images @ names.T, batch, imagined, None)
+        loss = loss + 0.5 * self._classifier_loss(scale * images @ of_classes.T, batch, imagined, asked)
+        taught = torch.cat([sentences, names[asked], meanings]).detach()
+        loss = loss + 4 * (1 - (texts * taught).sum(-1)).mean()
+        return loss + 0.5 * self._memory_loss(pictures, batch), len(batch.target)
 
-    def state(self) -> dict[str, Any]:
-        """The images' side, which grows on the way."""
-        return {"size": self.size}
+    def _asked(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """ImageNet classes that the text tower names in this step: likely ones of the photographs, and any others."""
+        likely = batch.logits[batch.taught].float().topk(2).indices.flatten().unique()
+        likely = likely[torch.randperm(len(likely), generator=generator)[: self.recipe.classes // 2]]
+        others = torch.randperm(1000, generator=generator)
+        return torch.cat([likely, others[~torch.isin(others, likely)]])[: self.recipe.classes]
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """A model for images of the checkpoint's size."""
-        self.size = state["size"]
-        self.adopt(build_model(self.recipe, len(self.tokenizer), self.size))
+    def _sentence_side(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The sentence encoder's features, carried over: of the captions ``(U, P)`` and of the classes ``(1000, P)``,
+        by a random one of their names or with their gloss."""
+        texts = []
+        for noun in self.classes:
+            variants = (noun.names[0], *noun.names, noun.described)
+            texts.append(variants[int(torch.randint(len(variants), (1,), generator=generator))])
+        both = self.model.sentences(self.meanings([*batch.captions, *texts]))
+        return both[: len(batch.captions)], both[len(batch.captions) :]
+
+    def _noun_meanings(self, words: list[str]) -> Tensor:
+        """What the text tower shall answer to names of nouns ``(n, P)``: the name's feature and its gloss's."""
+        head = self.model.sentences
+        with torch.no_grad():
+            head.eval()
+            name, gloss = head(self.meanings(words)), head(self.meanings([self.described[word] for word in words]))
+            head.train()
+        return F.normalize(name + 0.5 * gloss, dim=-1)
+
+    def _alike(self, batch: Batch) -> Tensor:
+        """``(B, U)``: captions that mean nearly the same as the crop's own."""
+        meaning = self.meanings(batch.captions)
+        return (meaning @ meaning.T > ALIKE)[batch.target.to(self.device)]
+
+    def _classifier_loss(self, logits: Tensor, batch: Batch, imagined: Tensor, asked: Tensor | None) -> Tensor:
+        """Cross-entropy ``logits (B + imagined, C)`` against the trunk's answers to photographs and against the classes
+        that were imagined; ``asked (C,)`` are the classes of the columns, all 1,000 where it is None."""
+        count, device = len(batch.target), logits.device
+        answers = batch.logits.float().softmax(-1)
+        answers = answers if asked is None else answers[:, asked]
+        mass = answers.sum(-1, keepdim=True)
+        weight = (batch.taught * mass[:, 0]).to(device)
+        wanted = (answers / mass.clamp(min=1e-6)).to(device)
+        photos = -(wanted * logits[:count].log_softmax(-1)).sum(-1)
+        column = imagined if asked is None else (asked[None] == imagined[:, None]).float().argmax(-1)
+        made = F.cross_entropy(logits[count:], column.to(device))
+        return (photos * weight).sum() / weight.sum().clamp(min=1) + made
+
+    def _memory_loss(self, pictures: Tensor, batch: Batch) -> Tensor:
+        """Share of the pooled trunk feature's variance that a linear map of the image feature misses."""
+        wanted = (batch.pooled.to(self.device).float() - self._centre) @ self._components
+        error = self.model.memory(pictures * math.sqrt(pictures.shape[1])) - wanted
+        return error.square().sum(-1).mean() / self._memory_variance
 
     def export(self) -> dict[str, float]:
         """Measure the averaged weights and write them, fp16, with a card, into the output folder."""
-        model: Any = self.average.module
-        if self.size < self.recipe.image_size:
-            model = grow(model, self.recipe, self.recipe.image_size).to(self.device)
-        model = model.eval()
-        figures = self.suite.measure(model, self.tokenizer)
+        clip: Any = self.average.module.clip.eval()
+        figures = self.suite.measure(clip, self.tokenizer)
         print(json.dumps({k: round(v, 4) for k, v in figures.items()}), flush=True)
-        write_weights(model, self.out)
+        write_weights(clip, self.out)
         run = describe_run(asdict(self.recipe), self.images, self.seconds, self.device)
-        write_card(self.out, [*self.earlier, run], figures, model.num_parameters())
+        write_card(self.out, [*self.earlier, run], figures, clip.num_parameters())
         return figures
 
 
-def write_weights(model: Any, out: Path) -> None:
-    """Save ``config.json``, ``model.safetensors`` (fp16) and ``preprocessor_config.json``."""
+def write_weights(clip: Any, out: Path) -> None:
+    """Save ``config.json``, the weights as fp16 in files below 10 MB, and ``preprocessor_config.json``."""
     from transformers import CLIPImageProcessor
 
-    half = CLIPModel(model.config)
-    half.load_state_dict(model.state_dict())
-    half.half().save_pretrained(out)
-    side = model.config.vision_config.image_size
+    half = HybridCLIPModel(clip.config)
+    half.load_state_dict(clip.state_dict())
+    for old in out.glob("model*.safetensors*"):
+        old.unlink()
+    half.half().save_pretrained(out, max_shard_size="9MB")
+    side = clip.config.vision_config.image_size
     CLIPImageProcessor(
         size={"shortest_edge": side}, crop_size={"height": side, "width": side},
-        image_mean=MEAN.flatten().tolist(), image_std=STD.flatten().tolist(),
+        image_mean=[MEAN] * 3, image_std=[STD] * 3,
     ).save_pretrained(out)  # fmt: skip
 
 

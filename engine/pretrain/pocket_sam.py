@@ -158,9 +158,8 @@ def chance(share: float) -> bool:
 def main(arguments: list[str] | None = None) -> None:
     """Command line entry point."""
     parser = command_line("pocket-sam", "Train Pocket SAM, the bundled segmenter.", SamRecipe)
-    parser.add_argument(
-        "--tower", type=Path, default=Path("assets/pocket-clip"), help="CLIP whose image tower the encoder starts from"
-    )
+    tower = "CLIP of the same width and depth whose image tower the encoder starts from"
+    parser.add_argument("--tower", type=Path, help=tower)
     options = parser.parse_args(arguments)
     recipe, device = chosen(options, SamRecipe)
     trainer = SamTrainer(recipe, options.data, options.out, options.work, device, options.start, options.tower)

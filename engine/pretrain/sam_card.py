@@ -43,8 +43,9 @@ what is still wrong. Regions below {share:.2%} of their picture (COCO's "small")
 |---|---|---|---|---|---|
 {runs}
 
-Each run goes on from the weights of the one before; the first started its image encoder from Pocket CLIP's image
-tower. Every picture is made anew: a crop of an annotated photograph, or a photograph with objects pasted on it.
+Each run goes on from the weights of the one before; the first started its image encoder from the image
+tower of the first Pocket CLIP. Every picture is made anew: a crop of an annotated photograph, or a photograph with
+objects pasted on it.
 The data:
 
 {sources}

@@ -1,7 +1,7 @@
 """Pictures with known regions, made anew for every batch: photographs with masks, and objects pasted on photographs.
 
 ``masks.parquet`` has ``image {bytes, path}``, ``mask {bytes, path}`` (PNG, pixel = region id, 0 = none)
-and ``source``; ``emoji.parquet`` holds RGBA pictures whose alpha is the mask; ``flickr8k.parquet`` gives
+and ``source``; ``emoji.parquet`` holds RGBA pictures whose alpha is the mask; ``flickr8k-224.parquet`` gives
 further backgrounds. Every tenth row of each source is held out and never drawn from.
 """
 
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from engine.pretrain.corpus import decode, read_parquet
+from engine.pretrain.corpus import read_parquet
 
 CANVAS = 320
 """Side in pixels at which photographs are kept; they lie in its upper left corner."""
@@ -31,6 +31,14 @@ WHOLE = 199
 """Id that stands for all annotated parts of a dressed person together."""
 PARTS_SOURCE = "clothing-co-parsing"
 PHOTO_SHARES = {"clothing-co-parsing": 0.35, "oxford-pets": 0.35, "coco": 0.3}
+
+
+def decode(data: bytes, size: int | None) -> np.ndarray:
+    """Encoded picture to ``(4, H, W)`` uint8 RGBA, 0-255; unless ``size`` is None, squashed to a square of that side."""
+    image = Image.open(io.BytesIO(data)).convert("RGBA")
+    if size is not None and image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(image).transpose(2, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ def read_emoji(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 def read_backgrounds(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Square photographs without masks ``(N, 3, S, S)`` uint8: to train on, held out."""
-    rows = read_parquet(folder / "flickr8k.parquet")
+    rows = read_parquet(folder / "flickr8k-224.parquet")
     pixels = torch.from_numpy(np.stack([decode(row["image"]["bytes"], 96)[:3] for row in rows]))
     apart = torch.tensor([held_out(i) for i in range(len(rows))])
     return pixels[~apart], pixels[apart]

@@ -58,6 +58,10 @@ class Training:
         """The matrices that Muon trains; AdamW has the rest."""
         raise NotImplementedError
 
+    def slow(self, model: Any) -> tuple[list[nn.Parameter], float]:
+        """Parameters that learn more slowly, and at which share of AdamW's rate."""
+        return [], 1.0
+
     def forward(self) -> tuple[torch.Tensor, int]:
         """The loss of this step's batch, and how many images it has."""
         raise NotImplementedError
@@ -79,9 +83,9 @@ class Training:
         averaging = get_ema_multi_avg_fn(self.recipe.ema)
         self.average: Any = AveragedModel(average or model, multi_avg_fn=averaging).to(self.device)
         self.average.n_averaged.fill_(0 if average is None else 1)
-        hidden = self.hidden(model)
-        seen = {id(p) for p in hidden}
-        rest = [p for p in model.parameters() if id(p) not in seen]
+        hidden, (slow, share) = self.hidden(model), self.slow(model)
+        seen = {id(p) for p in [*hidden, *slow]}
+        rest = [p for p in model.parameters() if p.requires_grad and id(p) not in seen]
         matrices, vectors = [p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]
         decay = self.recipe.weight_decay
         self.optimizers: dict[str, torch.optim.Optimizer] = {
@@ -89,7 +93,8 @@ class Training:
                 hidden, lr=self.recipe.muon_lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
             ),
             "adam": torch.optim.AdamW(
-                [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}],
+                [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0},
+                 {"params": slow, "weight_decay": 0.0, "lr": share * self.recipe.adam_lr}],
                 lr=self.recipe.adam_lr, betas=(0.9, 0.98), fused=True,
             ),
         }  # fmt: skip

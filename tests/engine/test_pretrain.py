@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import io
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.tiny import picture
 
 pq = pytest.importorskip("pyarrow.parquet")
 pa = pytest.importorskip("pyarrow")
 
-from engine.backbones import catalog, hf_clip  # noqa: E402
-from engine.pretrain import corpus, pocket_clip  # noqa: E402
+from engine.backbones import hf_clip  # noqa: E402
+from engine.backbones.conv_stem import fold_batch_norms  # noqa: E402
+from engine.pretrain import corpus, lexicon, patterns, pocket_clip, teachers  # noqa: E402
 from engine.pretrain.broader import broader  # noqa: E402
 from engine.pretrain.card import read_runs  # noqa: E402
-from engine.pretrain.measure import CLASSIFICATION, recall  # noqa: E402
+from engine.pretrain.measure import CLASSIFICATION, FOLDERS, probe, recall  # noqa: E402
+from engine.pretrain.mixer import Mixer, Pictures, arrange  # noqa: E402
 from engine.pretrain.model import Recipe  # noqa: E402
 
 
@@ -40,92 +44,129 @@ def write(path: Path, rows: int, captions: list[list[str]], mode: str = "RGB") -
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """A small file of every source and of one measuring set."""
+    """A small file of every source and of two measuring sets."""
+    import zipfile
+
     folder = tmp_path_factory.mktemp("data")
-    for file in corpus.FILES["tiny-imagenet"]:
-        write(folder / file, 12, [["tabby", "cat"], ["Egyptian cat", "cat"], ["beach", "sea"]])
-    write(folder / "cifar.parquet", 12, [["cat"], ["dog"], ["ship"]])
-    write(folder / "flickr8k.parquet", 6, [["A dog runs.", "A brown dog is running ."], ["Two men sit on a bench."]])
-    write(folder / "emoji.parquet", 4, [["grinning face"], ["cat face"]], "RGBA")
+    photos, flickr, emoji, tiny, cifar = corpus.SOURCES
+    for file in photos.files:
+        write(folder / file, 3, [["forest", "aerial view of a forest"], ["banjo", "musical instrument"]])
+    for file in tiny.files:
+        write(folder / file, 4, [["tabby", "cat"], ["Egyptian cat", "cat"], ["beach", "sea"]])
+    write(folder / cifar.files[0], 6, [["cat"], ["dog"], ["ship"]])
+    write(folder / flickr.files[0], 3, [["A dog runs.", "A brown dog is running ."], ["Two men sit on a bench."]])
+    write(folder / emoji.files[0], 2, [["grinning face"], ["cat face"]], "RGBA")
     write(folder / CLASSIFICATION["CIFAR-10"], 6, [["cat"], ["dog"]])
+    with zipfile.ZipFile(folder / FOLDERS["clothing"], "w") as archive:
+        for k in range(20):
+            archive.writestr(f"{('hat', 'shoe')[k % 2]}/{k}.webp", encoded(k))
     return folder
 
 
-def trainer(data: Path, root: Path, name: str, start: Path | None = None) -> pocket_clip.Trainer:
+class FakeEncoder:
+    """A sentence encoder that knows nothing: each text has its own random feature."""
+
+    def __init__(self, device: str):
+        pass
+
+    def encode(self, texts: list[str]) -> torch.Tensor:
+        seeds = torch.tensor([zlib.crc32(text.encode()) for text in texts])
+        return F.normalize(torch.sin(seeds[:, None] * torch.arange(1, 9)), dim=-1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fake_teachers():
+    """Random weights in the place of the teachers' packages."""
+    import timm
+
+    def network(size: int = 0):
+        torch.manual_seed(0)
+        return fold_batch_norms(timm.create_model(f"tf_efficientnet_lite{size}").eval())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(teachers, "efficientnet_lite", network)
+        patch.setattr(pocket_clip, "SentenceEncoder", FakeEncoder)
+        patch.setattr(patterns, "rows", lambda rows=patterns.rows: rows(each=1))
+        patch.setattr(
+            lexicon, "vocabulary_texts", lambda: [("oboe", "oboe: a woodwind"), ("pagoda", "pagoda: a temple")]
+        )
+        yield
+
+
+def trainer(data: Path, root: Path, name: str, start: Path | None = None, **changes) -> pocket_clip.Trainer:
     recipe = Recipe(
-        images=240, batch_size=24, vision_width=32, vision_layers=1, text_width=32, text_layers=1, vision_heads=2,
-        text_heads=2, embedding=16, image_size=24, small_size=16, small_share=0.5,
+        images=72, batch_size=24, vision_width=32, vision_layers=1, text_width=32, text_layers=1, vision_heads=2,
+        text_heads=2, embedding=16, vocabulary=600, classes=12, imagined=4, words=4, **changes,
     )  # fmt: skip
-    return pocket_clip.Trainer(recipe, data, root / name / "model", root / name / "work", "cpu", start)
+    return pocket_clip.Trainer(recipe, data, root / name / "model", root / "work" / name, "cpu", start)
 
 
-def test_resuming_gives_what_an_uninterrupted_run_gives(data, tmp_path):
-    whole = trainer(data, tmp_path, "whole")
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> pocket_clip.Trainer:
+    """A training that ran to its end without a stop, measured and written."""
+    whole = trainer(data, tmp_path_factory.mktemp("whole"), "whole")
     while whole.progress < 1:
         whole.train_step()
-    assert whole.size == 24
+    whole.figures = whole.export()
+    return whole
+
+
+def test_resuming_gives_what_an_uninterrupted_run_gives(data, tmp_path, finished):
     part = trainer(data, tmp_path, "part")
-    for stop in (3, 7):  # before and after the images have grown
-        while part.step < stop:
-            part.train_step()
-        part.save()
-        part = trainer(data, tmp_path, "part")
-        assert part.resume()
+    part.train_step()
+    part.save()
+    part = trainer(data, tmp_path, "part")
+    assert part.resume()
     while part.progress < 1:
         part.train_step()
-    for (name, a), (_, b) in zip(whole.average.named_parameters(), part.average.named_parameters(), strict=True):
+    for (name, a), (_, b) in zip(finished.average.named_parameters(), part.average.named_parameters(), strict=True):
         assert torch.equal(a, b), name
 
 
-def test_a_gpu_gets_stronger_augmentation_and_options_win():
-    cpu, gpu = Recipe.preset("cpu"), Recipe.preset("cuda", batch_size=64)
+def test_only_the_upper_trunk_is_trained_and_only_late(data, finished):
+    start = teachers.efficientnet_lite().state_dict()
+    trunk = finished.model.stem.trunk.state_dict()
+    moved = {name for name, tensor in trunk.items() if not torch.equal(tensor, start[name])}
+    assert moved
+    assert all(name.startswith(("blocks.5", "blocks.6", "conv_head")) for name in moved)
+    early = finished.recipe.trunk_from * finished.recipe.images
+    assert early > 24  # the first step was one without
+
+
+def test_a_gpu_takes_larger_batches_and_options_win():
+    cpu, gpu = Recipe.preset("cpu"), Recipe.preset("cuda", words=64)
     assert cpu == Recipe()
-    assert (gpu.batch_size, gpu.image_size) == (64, cpu.image_size)
-    assert gpu.min_area < cpu.min_area
-    assert gpu.jitter > cpu.jitter
+    assert (gpu.words, gpu.image_size) == (64, cpu.image_size)
+    assert gpu.batch_size > cpu.batch_size
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(data, tmp_path):
-    first = trainer(data, tmp_path, "x")
-    first.save()
-    other = pocket_clip.Trainer(Recipe(images=24, batch_size=24), data, tmp_path / "m", tmp_path / "x" / "work", "cpu")
+    trainer(data, tmp_path, "x").save()
     with pytest.raises(ValueError, match="another recipe"):
-        other.resume()
+        trainer(data, tmp_path, "x", tokens=20).resume()
 
 
-def test_export_loads_through_the_ordinary_path(data, tmp_path):
-    run = trainer(data, tmp_path, "y")
-    run.train_step()
-    figures = run.export()
-    assert 0 <= figures["CIFAR-10"] <= 1
-    loaded = hf_clip.load(run.out, "mine")
-    assert loaded.shape.image_size == 24
-    card = (run.out / "README.md").read_text()
-    assert "CIFAR-10" in card
+def test_export_loads_through_the_ordinary_path(finished):
+    assert 0 <= finished.figures["CIFAR-10"] <= 1
+    assert 0 <= finished.figures["clothing, 8-shot probe"] <= 1
+    loaded = hf_clip.load(finished.out, "mine")
+    assert (loaded.shape.image_size, loaded.shape.vision_tokens) == (224, 50)
+    card = (finished.out / "README.md").read_text()
+    assert "| CIFAR-10 |" in card
     assert "What it cannot do" in card
 
 
-def test_training_goes_on_from_finished_weights(data, tmp_path):
-    first = trainer(data, tmp_path, "first")
-    while first.progress < 1:
-        first.train_step()
-    first.export()
-    second = trainer(data, tmp_path, "second", start=first.out)
+def test_training_goes_on_from_finished_weights(data, tmp_path, finished):
+    second = trainer(data, tmp_path, "second", start=finished.out)
     torch.testing.assert_close(
-        second.model.text_projection.weight, first.average.module.text_projection.weight, atol=1e-3, rtol=1e-3
-    )
+        second.model.clip.text_projection.weight, finished.average.module.clip.text_projection.weight,
+        atol=1e-3, rtol=1e-3,
+    )  # fmt: skip
     second.train_step()
-    second.save()
-    assert trainer(data, tmp_path, "second").resume()
     second.export()
     runs = read_runs(second.out)
-    assert [run["images"] for run in runs] == [first.images, second.images]
+    assert [run["images"] for run in runs] == [finished.images, second.images]
     assert "| 2 |" in (second.out / "README.md").read_text()
-
-
-def test_weights_of_another_shape_are_refused(data, tmp_path):
-    with pytest.raises(ValueError, match="shape"):
-        trainer(data, tmp_path, "z", start=catalog.POCKET_FOLDER)
 
 
 def test_fitting_captions_are_neither_positive_nor_negative():
@@ -143,50 +184,87 @@ def test_fitting_captions_are_neither_positive_nor_negative():
     assert logits.grad[0, 1] == 0
 
 
-def test_images_of_one_class_share_their_sentence():
+def test_a_class_is_imagined_nearer_to_its_pictures_than_its_row_is():
+    """Gaussian classes of one covariance, and the classifier that belongs to them."""
     generator = torch.Generator().manual_seed(0)
-    chosen = [("cat", "cifar"), ("tabby", "tiny-imagenet"), ("cat", "tiny-imagenet")]
-    texts, target, related = corpus.sentences(chosen, [["cat"], ["tabby", "cat"], ["tabby", "cat"]], generator)
-    assert len(texts) == 2
+    mixing = torch.randn(12, 12, generator=generator)
+    means = torch.randn(40, 12, generator=generator) / 2 + 5
+    truth = torch.arange(40).repeat(200)
+    pooled = means[truth] + torch.randn(8000, 12, generator=generator) @ mixing.T
+    rows = means @ torch.linalg.inv(torch.cov((pooled - means[truth]).T))
+    made = pocket_clip.Imagination(pooled, rows, pooled @ rows.T)
+    true = means - means.mean(0)
+    by_row = F.cosine_similarity(rows - rows.mean(0), true).mean()
+    assert F.cosine_similarity(made.means - made.mean, true).mean() > by_row + 0.2
+    grids = torch.rand(40, 12, 7, 7, generator=generator) * 3
+    moved = made(grids, torch.arange(40)).mean((2, 3))
+    assert ((moved - made.means).norm(dim=-1) < (grids.mean((2, 3)) - made.means).norm(dim=-1)).all()
+
+
+TEMPLATES = ("a {}.",)
+
+
+def test_images_of_one_class_share_their_sentence():
+    chosen = [("cat", TEMPLATES), ("tabby", TEMPLATES), ("cat", ("{}",))]
+    fitting = [["cat"], ["tabby", "cat"], ["tabby", "cat"]]
+    captions, sentences, target, related = arrange(chosen, fitting, torch.Generator().manual_seed(0))
+    assert (captions, sentences) == (["cat", "tabby"], ["a cat.", "a tabby."])
     assert target.tolist() == [0, 1, 0]
     assert related.tolist() == [[True, False], [True, True], [True, True]]
+
+
+def pictures(captions: list[list[str]], crops: int = 1) -> Pictures:
+    source = corpus.Source("photos", (), 1, crops, 0.5, drawn=(crops - 1,) if crops > 1 else ())
+    n = len(captions) * crops
+    maps = torch.zeros(n, 2, 4, 4, dtype=torch.int8)
+    return Pictures(source, maps, torch.zeros(n, 3), torch.arange(n)[:, None].float(), captions)
 
 
 def test_a_broader_word_stands_in_now_and_then():
     assert broader(["rose"]) == ["flower", "plant"]
     assert broader(["egyptian cat", "cat"]) == ["animal", "pet"]
     assert broader(["oboe"]) == []
-    source = corpus.Source("cifar", torch.zeros(1, 3, 4, 4, dtype=torch.uint8), [["rose"]])
     generator = torch.Generator().manual_seed(0)
-    drawn = [source.draw(0, generator) for _ in range(2000)]
-    assert 0.17 < 1 - drawn.count("rose") / 2000 < 0.23
+    rose = pictures([["rose"]])
+    drawn = [rose.draw(0, generator) for _ in range(2000)]
+    assert 0.12 < 1 - drawn.count("rose") / 2000 < 0.18
     assert set(drawn) == {"rose", "flower", "plant"}
 
 
-def test_a_broader_word_is_no_negative():
-    flower = corpus.Source("cifar", torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [["rose"], ["tulip"]])
-    _, _, related = corpus.sentences(
-        [("flower", "cifar"), ("tulip", "cifar")],
-        [flower.captions[i] + flower.broader[i] for i in range(2)],
-        torch.Generator().manual_seed(0),
-    )
-    assert related[1].tolist() == [True, True]
-    assert related[0].tolist() == [True, False]
-
-
-def test_every_image_is_seen_once_an_epoch(data):
-    source = corpus.load_source(data, "cifar")
-    mixer = corpus.Mixer([source], 5, seed=1)
-    seen = torch.cat([mixer._indices(0, step) for step in range(12)])
+def test_every_crop_is_seen_once_an_epoch_and_its_logits_believed_unless_it_was_redrawn():
+    mixer = Mixer([pictures([["cat"], ["dog"], ["ship"]], crops=4)], 5, seed=1)
+    batches = [mixer.batch(step) for step in range(12)]
+    seen = torch.cat([batch.logits[:, 0] for batch in batches])
     for epoch in seen.split(12):
         assert sorted(epoch.tolist()) == list(range(12))
+    for batch in batches:
+        assert batch.taught.tolist() == [number < 9 for number in batch.logits[:, 0].tolist()]
 
 
-def test_augmented_pictures_stay_in_range():
-    pixels = torch.randint(0, 256, (6, 4, 20, 20), dtype=torch.uint8)
-    out = corpus.augment(pixels, 16, 0.5, 0.2, torch.Generator().manual_seed(0))
-    assert out.shape == (6, 3, 16, 16)
-    assert 0 <= out.min() <= out.max() <= 1
+def test_crops_have_one_size_and_the_first_is_the_middle():
+    buffer = io.BytesIO()
+    picture((200, 30, 30), 0, side=60).resize((90, 60)).save(buffer, "PNG")
+    source = corpus.Source("photos", (), 1, 3, 0.4, drawn=(2,))
+    for number in range(3):
+        made = corpus.crop(buffer.getvalue(), source, number, np.random.default_rng(0))
+        assert (made.shape, made.dtype) == ((3, 224, 224), np.uint8)
+    plain = corpus.crop(buffer.getvalue(), source, 0, np.random.default_rng(1))
+    assert np.array_equal(plain, np.asarray(corpus.plain(buffer.getvalue())).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("name", patterns.PATTERNS)
+def test_patterns_show_two_colours(name):
+    drawn = np.asarray(patterns.draw(name, np.random.default_rng(3)), float)
+    assert drawn.shape == (224, 224, 3)
+    assert drawn.std((0, 1)).max() > 4
+
+
+def test_the_lexicon_knows_everyday_nouns_and_leaves_latin_out():
+    classes = lexicon.nouns("imagenet-1k")
+    assert len(classes) == 1000
+    assert classes[0].names[0] == "tench"
+    assert "tinca tinca" not in lexicon.everyday(classes[0].names)
+    assert classes[0].described.startswith("tench, tinca tinca: ")
 
 
 def test_bundled_tokenizer_reads_any_script(pocket):
@@ -204,3 +282,10 @@ def test_recall():
     assert recall(image, text.roll(1, 0), k=1) == 0
     assert recall(image, torch.zeros(20, 20), k=20) == 1
     assert np.isclose(recall(image[:4], text[:4], k=10), 1)
+
+
+def test_the_probe_learns_what_is_there_and_nothing_else():
+    random, truth = np.random.default_rng(0), np.arange(300) % 3
+    noise = random.normal(size=(300, 16)) / 4
+    assert probe(noise + np.eye(16)[truth], truth) > 0.95
+    assert 0.2 < probe(noise, truth) < 0.5

@@ -51,7 +51,7 @@ def data(tmp_path_factory) -> Path:
     emoji = [np.dstack([np.full((24, 24, 3), 15 * k, np.uint8), disc(0, False)[1][:24, :24] * 255]) for k in range(10)]
     pq.write_table(pa.table({"image": [encode(e) for e in emoji]}), folder / "emoji.parquet")
     flickr = [np.full((32, 32, 3), 20 * k, np.uint8) for k in range(10)]
-    pq.write_table(pa.table({"image": [encode(f) for f in flickr]}), folder / "flickr8k.parquet")
+    pq.write_table(pa.table({"image": [encode(f) for f in flickr]}), folder / "flickr8k-224.parquet")
     return folder
 
 

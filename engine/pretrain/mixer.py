@@ -1,0 +1,145 @@
+"""Batches of extracted pictures with a sentence each, in epochs of a fresh shuffle for every source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from engine.pretrain.broader import broader
+from engine.pretrain.corpus import Source
+from engine.pretrain.lexicon import ABOVE_TEMPLATES, DRAWN_TEMPLATES, EMOJI_TEMPLATES, TEMPLATES
+
+BROADER_SHARE = 0.15
+"""Share of captions that are replaced by a broader word where there is one."""
+
+
+@dataclass
+class Pictures:
+    """The crops of one source: crop ``c`` of picture ``i`` is number ``c * N + i``."""
+
+    source: Source
+    maps: Tensor
+    """``(n, C, 14, 14)`` int8, the trunk's lower maps."""
+    pooled: Tensor
+    """``(n, F)`` fp16."""
+    logits: Tensor
+    """``(n, 1000)`` fp16, of the trunk's classifier."""
+    captions: list[list[str]]
+    """What is said of each of the N pictures."""
+    broader: list[list[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.broader = [broader(captions) for captions in self.captions]
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def drawn(self, crop: int) -> bool:
+        """Whether a crop was redrawn as a sketch."""
+        return crop // len(self.captions) in self.source.drawn
+
+    def draw(self, crop: int, generator: torch.Generator) -> str:
+        """Return a random caption of a crop, now and then a broader word."""
+        i = crop % len(self.captions)
+        words = self.captions[i]
+        if self.broader[i] and torch.rand(1, generator=generator).item() < BROADER_SHARE:
+            words = self.broader[i]
+        return words[randint(len(words), generator)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``B`` crops and the ``U`` distinct captions that were drawn for them."""
+
+    maps: Tensor
+    """``(B, C, 14, 14)`` int8."""
+    pooled: Tensor
+    logits: Tensor
+    taught: Tensor
+    """``(B,)`` bool: photographs whose ImageNet logits can be believed."""
+    captions: list[str]
+    sentences: list[str]
+    """Each caption in a sentence."""
+    target: Tensor
+    """``(B,)`` the caption of each crop."""
+    related: Tensor
+    """``(B, U)`` bool: captions that fit the crop too."""
+
+
+class Mixer:
+    """Batches made of every source's share."""
+
+    def __init__(self, pictures: Sequence[Pictures], batch_size: int, seed: int):
+        self.pictures, self.seed = pictures, seed
+        total = sum(p.source.share for p in pictures)
+        self.counts = [max(1, round(batch_size * p.source.share / total)) for p in pictures]
+        self._order: dict[tuple[int, int], Tensor] = {}
+
+    def batch(self, step: int) -> Batch:
+        """Return batch number ``step``; half of its maps are mirrored."""
+        generator = torch.Generator().manual_seed(self.seed * 7_368_787 + step)
+        parts, chosen, fitting, taught = [], [], [], []
+        for which, pictures in enumerate(self.pictures):
+            indices = self._indices(which, step)
+            parts.append([tensor[indices] for tensor in (pictures.maps, pictures.pooled, pictures.logits)])
+            for k in indices.tolist():
+                chosen.append((pictures.draw(k, generator), self._templates(pictures, k)))
+                i = k % len(pictures.captions)
+                fitting.append(pictures.captions[i] + pictures.broader[i])
+                taught.append(pictures.source.name in ("photos", "flickr") and not pictures.drawn(k))
+        maps, pooled, logits = (torch.cat(group) for group in zip(*parts, strict=True))
+        mirrored = torch.rand(len(maps), generator=generator) < 0.5
+        maps[mirrored] = maps[mirrored].flip(-1)
+        return Batch(maps, pooled, logits, torch.tensor(taught), *arrange(chosen, fitting, generator))
+
+    def _templates(self, pictures: Pictures, crop: int) -> tuple[str, ...]:
+        name = pictures.source.name
+        if name == "flickr":
+            return ("{}", "{}.")
+        if pictures.drawn(crop):
+            return DRAWN_TEMPLATES
+        if name == "emoji":
+            return EMOJI_TEMPLATES
+        above = any(caption.startswith("aerial view") for caption in pictures.captions[crop % len(pictures.captions)])
+        return TEMPLATES[:4] + ABOVE_TEMPLATES if above else TEMPLATES
+
+    def _indices(self, which: int, step: int) -> Tensor:
+        """Positions of this step's crops: epochs of a fresh shuffle, one after the other."""
+        n, count = len(self.pictures[which]), self.counts[which]
+        places = torch.arange(step * count, (step + 1) * count)
+        epochs = places.div(n, rounding_mode="floor")
+        return torch.cat([self._shuffle(which, e)[places[epochs == e] % n] for e in epochs.unique().tolist()])
+
+    def _shuffle(self, which: int, epoch: int) -> Tensor:
+        if (which, epoch) not in self._order:
+            self._order = {k: v for k, v in self._order.items() if k[0] != which or k[1] >= epoch - 1}
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + which * 10_007 + epoch)
+            self._order[which, epoch] = torch.randperm(len(self.pictures[which]), generator=generator)
+        return self._order[which, epoch]
+
+
+def randint(high: int, generator: torch.Generator) -> int:
+    """Return a random whole number below ``high``."""
+    return int(torch.randint(high, (1,), generator=generator))
+
+
+def arrange(
+    chosen: list[tuple[str, tuple[str, ...]]], fitting: list[list[str]], generator: torch.Generator
+) -> tuple[list[str], list[str], Tensor, Tensor]:
+    """Return the distinct captions, a sentence for each, each crop's caption and which captions fit which crop."""
+    column = {caption: k for k, caption in enumerate(dict.fromkeys(c for c, _ in chosen))}
+    templates = dict(reversed(chosen))
+    sentences = [phrase(caption, templates[caption], generator) for caption in column]
+    target = torch.tensor([column[caption] for caption, _ in chosen])
+    related = torch.zeros(len(chosen), len(column), dtype=torch.bool)
+    for row, captions in enumerate(fitting):
+        related[row, [column[c] for c in captions if c in column]] = True
+    return list(column), sentences, target, related
+
+
+def phrase(caption: str, templates: Sequence[str], generator: torch.Generator) -> str:
+    """Return a caption in a random sentence."""
+    return templates[randint(len(templates), generator)].format(caption)
