@@ -12,9 +12,9 @@ from typing import Any
 from torch import nn
 
 from engine.backbones.base import PIXELS, named_biases
-from engine.methods.base import Setting, TowerConfig, setting
 from engine.methods.lora import TowerTuner
-from engine.registry import MethodSpec, register
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.tuner import Setting, TowerConfig, setting
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPModel
 
-from engine import vocabulary
+from engine.backbones import vocabulary
 from engine.pretrain.card import describe_run, read_runs, write_card
 from engine.pretrain.corpus import Batch, Mixer, all_captions, load_sources
 from engine.pretrain.measure import MEAN, STD, Suite
