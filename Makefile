@@ -13,6 +13,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # The browser tests need a Chromium: the system's, or else Playwright's own.
 browser: $(VENV)/dev.stamp

@@ -28,31 +28,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     if options.device:
         os.environ["CTL_DEVICE"] = options.device
-    from demo import layout
-    from demo.session import Workspaces
+    from demo import app as page
+    from demo.workspace import Workspaces
+    from engine.data.images import Limits
     from engine.errors import LabError
-    from engine.images import Limits
 
     try:
         limits = Limits.from_environment()
     except LabError as error:
         raise SystemExit(str(error)) from None
     workspaces = Workspaces()
-    app = layout.build_app(workspaces)
+    app = page.build_app(workspaces)
     app.launch(
         server_name=options.host,
         server_port=options.port,
         share=options.share,
         prevent_thread_lock=True,
-        theme=layout.theme(),
-        css=layout.css(),
-        head=layout.head(),
+        theme=page.theme(),
+        css=page.css(),
+        head=page.head(),
         footer_links=["settings"],
         ssr_mode=False,
         show_error=True,
         max_file_size=limits.upload_bytes,
     )
-    layout.warm_up()
+    page.warm_up()
     workspaces.keep_sweeping()
     app.block_thread()
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import account, registry
+from engine import paths
 from engine.report import svg
+from engine.tuning import registry
 from engine.types import BASELINE
 
 PLOTTED = (
@@ -135,7 +136,7 @@ def before_tables(page: Path) -> str:
 def main() -> None:
     """Write the page and its plots."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--results", type=Path, default=account.cache_folder() / "results")
+    parser.add_argument("--results", type=Path, default=paths.cache_folder() / "results")
     parser.add_argument("--task", action="append", required=True, metavar="NAME=LABEL,LABEL", help="some of its labels")
     parser.add_argument("--backbone", default="pocket")
     parser.add_argument("--out", type=Path, required=True)

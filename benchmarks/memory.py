@@ -17,14 +17,14 @@ from typing import Any
 
 import torch
 
-from engine import registry, train
-from engine.account import MemoryMeter
-from engine.backbones import catalog
+from engine.backbones import entries
 from engine.backbones.base import FEATURES, PIXELS, Backbone
-from engine.follow import IMAGES
-from engine.forecast import forecast
-from engine.methods.base import Setting
-from engine.outline import outline
+from engine.backbones.skeleton import outline
+from engine.costs.forecast import forecast
+from engine.costs.meters import MemoryMeter
+from engine.costs.trace import IMAGES
+from engine.tuning import loop, registry
+from engine.tuning.tuner import Setting
 from engine.types import Label
 
 LABELS, SHOTS = 10, 16
@@ -68,7 +68,7 @@ def measured(spec: registry.MethodSpec, config: Any, backbone: Backbone) -> int:
         tuner = spec.tuner()(config, setting)
         kept = [encode(backbone, support, tuner.stage) for _ in range(config.views)]  # as the cache holds them
         inputs = torch.stack(kept)
-        steps = train.fit(tuner, inputs, targets, config, 0)
+        steps = loop.fit(tuner, inputs, targets, config, 0)
         for _ in range(3):
             next(steps)
         steps.close()
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()
-    known = [catalog.ENTRIES[1].id] if not options.backbone else options.backbone
+    known = [entries.ENTRIES[1].id] if not options.backbone else options.backbone
     if not torch.cuda.is_available():
         print("There is no CUDA here, so these are forecasts for a card, not measured beside one.")
     lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]

@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image
 from segment_anything import SamPredictor, sam_model_registry
 
-from engine import episode
 from engine.backbones import catalog as backbones
+from engine.data import episode
 from engine.errors import BadRegion
 from engine.pretrain.measure_sam import SMALL_SHARE, iou, middle
 from engine.pretrain.scenes import Photo, read_photos

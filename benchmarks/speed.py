@@ -26,14 +26,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from engine import episode, registry, uploads
-from engine.account import MemoryMeter
-from engine.backbones import catalog, hf_clip
+from engine.backbones import catalog, entries, hf_clip
 from engine.backbones.base import PIXELS, Backbone, fill
-from engine.features import Cache, FeatureStore
-from engine.images import ImageFile
-from engine.methods.base import Setting, Tuner
-from engine.precision import choose
+from engine.costs.meters import MemoryMeter
+from engine.data import episode, uploads
+from engine.data.images import ImageFile
+from engine.tuning import registry
+from engine.tuning.features import Cache, FeatureStore
+from engine.tuning.precision import choose
+from engine.tuning.tuner import Setting, Tuner
 from engine.types import Label
 
 BATCH = 32
@@ -51,7 +52,7 @@ def vit_b32() -> Backbone:
 
     torch.manual_seed(0)
     model = CLIPModel(CLIPConfig())
-    tokenizer = AutoTokenizer.from_pretrained(catalog.POCKET_FOLDER, model_max_length=77)
+    tokenizer = AutoTokenizer.from_pretrained(entries.POCKET_FOLDER, model_max_length=77)
     return hf_clip.HFClip(model, tokenizer, CLIPImageProcessor(), "random ViT-B/32", "random")
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import gradio as gr
 
-from demo.session import Workspace, Workspaces
 from demo.words import Translator
+from demo.workspace import Workspace, Workspaces
 from engine.errors import LabError
 
 log = logging.getLogger("clip-tuning-lab")

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from demo.session import Workspace
-from engine import episode, uploads
+from demo.workspace import Workspace
+from engine.data import episode, uploads
+from engine.data.images import ImageFile, Problem, thumbnail
 from engine.errors import BadTask, LabError
-from engine.images import ImageFile, Problem, thumbnail
 from engine.types import Label
 
 SAMPLES = Path(__file__).resolve().parents[1] / "assets" / "samples"

@@ -124,7 +124,7 @@ class RunSpec:
     """Fields of the method's config that differ from the preset."""
     seed: int = 0
     precision: str = "auto"
-    """Of the training steps: ``fp32``, ``bf16``, or ``auto`` for what ``engine.precision`` chooses."""
+    """Of the training steps: ``fp32``, ``bf16``, or ``auto`` for what ``engine.tuning.precision`` chooses."""
 
 
 @dataclass(frozen=True)

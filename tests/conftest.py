@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from engine import uploads
 from engine.backbones import catalog, hf_clip
 from engine.backbones.base import Backbone
-from engine.images import ImageFile
+from engine.data import uploads
+from engine.data.images import ImageFile
 from tests import families
 from tests.tiny import COLOURS, make_tiny, picture
 

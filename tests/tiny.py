@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from engine.backbones import catalog, hf_clip
+from engine.backbones import entries, hf_clip
 
 COLOURS = {"red": (135, 110, 110), "green": (110, 135, 110), "blue": (110, 110, 135)}
 
@@ -15,8 +15,8 @@ def make_tiny(seed: int = 0, **vision) -> hf_clip.HFClip:
     """A random CLIP of 3 layers that reads Pocket CLIP's tokens."""
     from transformers import AutoImageProcessor, AutoTokenizer, CLIPConfig, CLIPModel
 
-    tokenizer = AutoTokenizer.from_pretrained(catalog.POCKET_FOLDER)
-    processor = AutoImageProcessor.from_pretrained(catalog.POCKET_FOLDER)
+    tokenizer = AutoTokenizer.from_pretrained(entries.POCKET_FOLDER)
+    processor = AutoImageProcessor.from_pretrained(entries.POCKET_FOLDER)
     processor.size = {"shortest_edge": 16}
     processor.crop_size = {"height": 16, "width": 16}
     text = {

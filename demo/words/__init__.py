@@ -86,7 +86,7 @@ class Translator:
 
     def name(self, method: str) -> str:
         """A method's name on screen."""
-        from engine import registry
+        from engine.tuning import registry
 
         return self.method(f"{method}.name", registry.get(method).name)
 
@@ -140,7 +140,7 @@ def particles(text: str) -> str:
 @cache
 def _method_names() -> dict[str, str]:
     """English names of the methods whose Korean names differ."""
-    from engine import registry
+    from engine.tuning import registry
 
     korean = engine_table("methods.ko.json")
     return {spec.name: korean[f"{spec.id}.name"] for spec in registry.methods() if f"{spec.id}.name" in korean}

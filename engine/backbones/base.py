@@ -130,7 +130,7 @@ class VisionTower(Tower):
     memory_format: torch.memory_format = torch.contiguous_format
     """Order of the pixels in memory that encodes quickest: convolutions take a fifth to a third less time with
     channels last."""
-    stem: int = PIXELS
+    first_trainable: int = PIXELS
     """Stage where training a norm or a bias begins: ``PATCHES`` where a convolutional trunk has none of its own."""
 
     @property
@@ -138,14 +138,14 @@ class VisionTower(Tower):
         """Size of the pooled feature where :meth:`project` is one linear map; 0 where it is none."""
         return 0
 
-    def patches(self, pixels: Tensor) -> Tensor:
+    def run_stem(self, pixels: Tensor) -> Tensor:
         """Normalised pixels ``(B, 3, S, S)`` to what :meth:`embed` takes: patches ``(B, T, D)`` embedded by a
         convolutional trunk, or the pixels themselves."""
         return pixels
 
     @abstractmethod
     def embed(self, patches: Tensor) -> Tensor:
-        """What :meth:`patches` returns to tokens ``(B, T, D)``, class token first; to maps
+        """What :meth:`run_stem` returns to tokens ``(B, T, D)``, class token first; to maps
         ``(B, C, H, W)`` in towers without tokens."""
 
     def embed_patches(self, patches: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ class VisionTower(Tower):
     def advance(self, x: Tensor, start: int, stop: int, insert: Insert | None = None) -> Tensor:
         """From stage ``start`` to stage ``stop`` (``PIXELS``, ``PATCHES``, 0..L, ``POOLED``, ``FEATURES``)."""
         if start == PIXELS and stop > PIXELS:
-            x, start = self.patches(x), PATCHES
+            x, start = self.run_stem(x), PATCHES
         if start == stop:
             return x
         if start == PATCHES:

@@ -54,7 +54,7 @@ class ConvStem(nn.Module):
         super().__init__()
         network: Any = timm.create_model(name, num_classes=0, global_pool="").eval()
         self.features = network.num_features
-        self.trunk = fold_batch_norms(network)
+        self.trunk: Any = fold_batch_norms(network)
         self.projection = nn.Conv2d(self.features, width, 1)
 
     @property
@@ -82,5 +82,6 @@ class HybridCLIPModel(CLIPModel):
 
     def __init__(self, config: CLIPConfig):
         super().__init__(config)
-        if name := getattr(config.vision_config, "conv_stem", None):
-            self.vision_model.embeddings.patch_embedding = ConvStem(name, config.vision_config.hidden_size)
+        vision: Any = config.vision_config
+        if name := getattr(vision, "conv_stem", None):
+            self.vision_model.embeddings.patch_embedding = ConvStem(name, vision.hidden_size)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine.backbones.loading import explain
+from engine.backbones.hub import explain
 from engine.errors import BackboneUnavailable, messages
 
 Report = Callable[[int, int], None]

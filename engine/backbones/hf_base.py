@@ -108,3 +108,9 @@ class HFBackbone(Backbone):
         mean = torch.tensor(self.processor.image_mean, device=pixels.device).view(3, 1, 1)
         std = torch.tensor(self.processor.image_std, device=pixels.device).view(3, 1, 1)
         return (pixels.float() / 255 - mean) / std
+
+
+def first_of(ids: Tensor, ends: Sequence[int | None]) -> Tensor:
+    """Position ``(K,)`` of the first of some ids in each row of ``(K, T)``; T where there is none."""
+    found = torch.isin(ids, torch.tensor([end for end in ends if end is not None], device=ids.device))
+    return torch.where(found.any(-1), found.int().argmax(-1), ids.shape[1])

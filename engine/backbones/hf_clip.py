@@ -22,18 +22,20 @@ class ClipVisionTower(HFVisionTower):
         self.projection = model.visual_projection
         self.trunk = self.tower.embeddings.patch_embedding
         if getattr(self.trunk, "is_trunk", False):
-            self.memory_format, self.stem = torch.channels_last, PATCHES
+            self.memory_format, self.first_trainable = torch.channels_last, PATCHES
 
     @property
     def projected(self) -> int:
         return self.projection.in_features
 
-    def patches(self, pixels: Tensor) -> Tensor:
-        return pixels if self.stem == PIXELS else self.trunk(pixels).flatten(2).transpose(1, 2)  # (B, T - 1, D)
+    def run_stem(self, pixels: Tensor) -> Tensor:
+        if self.first_trainable == PIXELS:
+            return pixels
+        return self.trunk(pixels).flatten(2).transpose(1, 2)  # (B, T - 1, D)
 
     def embed(self, patches: Tensor) -> Tensor:
         parts = self.tower.embeddings
-        if self.stem == PIXELS:
+        if self.first_trainable == PIXELS:
             return self.tower.pre_layrnorm(parts(patches))  # (B, T, D)
         first = parts.class_embedding.expand(len(patches), 1, -1)
         tokens = torch.cat([first, patches], dim=1) + parts.position_embedding.weight

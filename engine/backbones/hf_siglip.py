@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.backbones.hf_base import HFBackbone, HFTextTower, HFVisionTower
+from engine.backbones.hf_base import HFBackbone, HFTextTower, HFVisionTower, first_of
 from engine.backbones.loading import hash_weights, load_transformers
 from engine.errors import BackboneUnavailable
 
@@ -81,12 +81,6 @@ class HFSiglip(HFBackbone):
 
     def words_end(self, ids: Tensor) -> Tensor:
         return first_of(ids, [self.tokenizer.eos_token_id, self.tokenizer.pad_token_id])
-
-
-def first_of(ids: Tensor, ends: Sequence[int | None]) -> Tensor:
-    """Position ``(K,)`` of the first of some ids in each row of ``(K, T)``; T where there is none."""
-    found = torch.isin(ids, torch.tensor([end for end in ends if end is not None], device=ids.device))
-    return torch.where(found.any(-1), found.int().argmax(-1), ids.shape[1])
 
 
 def canonical(text: str) -> str:

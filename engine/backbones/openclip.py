@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from engine.backbones.base import Backbone, Shape, TextTower, VisionTower, part_sizes, without_marks
-from engine.backbones.hf_siglip import first_of
-from engine.backbones.loading import BUILDING, SAMPLE, check_finite, check_tokens, explained, hash_weights
+from engine.backbones.hf_base import first_of
+from engine.backbones.hub import explained
+from engine.backbones.loading import BUILDING, SAMPLE, check_finite, check_tokens, hash_weights
 from engine.backbones.openclip_towers import (
     FastVitTower,
     OpenClipText,

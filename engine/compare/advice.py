@@ -9,9 +9,9 @@ from typing import Any
 from engine.compare.ranking import Ranking, Standing
 from engine.compare.resample import Difference
 from engine.errors import messages, sentence
-from engine.evaluate import LEVEL
-from engine.sizes import MB
+from engine.metrics.statistics import LEVEL
 from engine.types import BASELINE, Note
+from engine.units import MB
 
 SECOND = 1.0
 """Seconds below which time is no reason."""

@@ -12,14 +12,16 @@ from typing import Protocol
 
 import torch
 
-from engine import registry, store
 from engine.backbones.base import Backbone
 from engine.compare.plan import Job, note_of, tier
 from engine.compare.results import Measured, measured
+from engine.data.images import ImageFile
 from engine.errors import LabError, messages
-from engine.features import SHARED, Cache
-from engine.images import ImageFile
-from engine.train import Run, Stopped
+from engine.runs import store
+from engine.runs.run import Run
+from engine.tuning import registry
+from engine.tuning.features import SHARED, Cache
+from engine.tuning.outcome import Stopped
 from engine.types import Note, Progress
 
 messages(

@@ -6,15 +6,16 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from engine import damage, registry
 from engine.backbones.base import Backbone
+from engine.checks import forgetting
+from engine.checks.forgetting import Damage, Others
 from engine.compare.advice import NO_LIMITS, Constraints, advise
 from engine.compare.ranking import Ranking, rank
 from engine.compare.runs import Comparison
-from engine.damage import Damage, Others
-from engine.episode import build
-from engine.features import SHARED, Cache
-from engine.images import ImageFile
+from engine.data.episode import build
+from engine.data.images import ImageFile
+from engine.tuning import registry
+from engine.tuning.features import SHARED, Cache
 from engine.types import Episode, Label, Progress, RunSpec
 
 SEED = 0
@@ -27,7 +28,7 @@ def able(ranking: Ranking, backbone: Backbone) -> list[str]:
     return [
         s.id
         for s in specs
-        if s.family != "baseline" and damage.scores_new_labels(s, s.configure(), backbone.shape)
+        if s.family != "baseline" and forgetting.scores_new_labels(s, s.configure(), backbone.shape)
     ]  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def divide(
 ) -> tuple[Episode, Others]:
     """What is tuned on and what is held back. Raises BadLabels where there are too few labels."""
     names = [image.label for image in images]
-    return damage.hold_back(build(tuple(labels), names, shots, SEED, template_set), SEED)
+    return forgetting.hold_back(build(tuple(labels), names, shots, SEED, template_set), SEED)
 
 
 def hold_back(
@@ -61,7 +62,7 @@ def hold_back(
     for method in methods:
         preset = request.preset if request.preset in registry.get(method).presets else "budget"
         spec = RunSpec(backbone.id, method, base, preset, seed=SEED)
-        yield from damage.measure(spec, others, images, backbone, stop, cache)
+        yield from forgetting.measure(spec, others, images, backbone, stop, cache)
 
 
 def with_damage(comparison: Comparison, found: Sequence[Damage], constraints: Constraints = NO_LIMITS) -> Comparison:

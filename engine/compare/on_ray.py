@@ -11,12 +11,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from engine import registry
 from engine.compare.executors import Bench, Turn, unexpected
 from engine.compare.plan import Job
 from engine.compare.results import Measured
 from engine.compare.workers import POLL, Parcel, perform
 from engine.errors import BadConfig, messages
+from engine.tuning import registry
 from engine.types import Note
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from engine import registry
 from engine.backbones.base import Backbone
-from engine.episode import build, templates
+from engine.costs.forecast import forecast, plan_of
+from engine.data.episode import build, templates
+from engine.data.images import ImageFile
 from engine.errors import BadConfig, BadLabels, LabError, messages
-from engine.forecast import forecast, plan_of
-from engine.images import ImageFile
-from engine.precision import choose
-from engine.registry import MethodSpec
+from engine.tuning import registry
+from engine.tuning.precision import choose
+from engine.tuning.registry import MethodSpec
 from engine.types import BASELINE, Episode, Label, Note, RunSpec
 
 FORMAT = 1

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from engine import registry
 from engine.compare.resample import Difference, Resampled, Right, holm
 from engine.compare.results import DONE, SKIPPED, Row
-from engine.evaluate import LEVEL
+from engine.metrics.statistics import LEVEL
+from engine.tuning import registry
 from engine.types import BASELINE, Interval
 
 FITTED = 3

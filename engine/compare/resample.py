@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine import evaluate
 from engine.compare.results import Row
+from engine.metrics import statistics
 from engine.types import Interval
 
 ROUNDS = 4000
@@ -123,7 +123,7 @@ class Resampled:
         value = self.right.mean(method, shots)
         low, high = np.nanpercentile(self.means(method, shots), (2.5, 97.5))
         count = int((~np.isnan(self.right.cell(method, shots))).any(0).sum())
-        plain = evaluate.wilson(value * count, count)
+        plain = statistics.wilson(value * count, count)
         return Interval(value, float(min(low, plain.low)), float(max(high, plain.high)))
 
     def difference(self, value: float, resampled: np.ndarray) -> Difference:
@@ -179,7 +179,7 @@ def exact_sign_test(gaps: np.ndarray) -> float | None:
     sizes = np.abs(gaps[gaps != 0])
     if len(sizes) and not np.allclose(sizes, sizes[0], atol=1e-6):
         return None
-    return evaluate.mcnemar(gaps < 0, gaps > 0)
+    return statistics.mcnemar(gaps < 0, gaps > 0)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from engine import account
 from engine.compare.plan import FORMAT, Job
+from engine.data.images import variable
 from engine.errors import BadConfig, messages, sentence
-from engine.images import variable
-from engine.sizes import MB
-from engine.train import Outcome
+from engine.paths import cache_folder
+from engine.tuning.outcome import Outcome
 from engine.types import Note
+from engine.units import MB
 
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 CACHE_MB = 500
@@ -103,14 +103,14 @@ class Results:
     so that a run that was cut short has none.
 
     Args:
-        folder: ``results`` in :func:`engine.account.cache_folder` by default.
+        folder: ``results`` in :func:`engine.paths.cache_folder` by default.
         most_bytes: what :meth:`prune` leaves; CTL_CACHE_MB by default.
 
     Raises BadConfig where CTL_CACHE_MB is no number above 0.
     """
 
     def __init__(self, folder: str | Path | None = None, most_bytes: int | None = None):
-        self.folder = Path(folder) if folder else account.cache_folder() / "results"
+        self.folder = Path(folder) if folder else cache_folder() / "results"
         limit = variable("CTL_CACHE_MB", CACHE_MB) * MB
         self.most_bytes = int(limit if most_bytes is None else most_bytes)
 

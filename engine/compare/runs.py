@@ -14,10 +14,10 @@ from engine.compare.executors import Bench, Executor, InProcess
 from engine.compare.plan import Job, Plan, Request, cheapest_first, make_plan
 from engine.compare.ranking import Ranking, rank
 from engine.compare.results import DONE, FAILED, SKIPPED, Results, Row
+from engine.data.images import ImageFile
 from engine.errors import BadConfig, messages
-from engine.features import SHARED, Cache, FeatureStore
-from engine.images import ImageFile
-from engine.train import Stopped
+from engine.tuning.features import SHARED, Cache, FeatureStore
+from engine.tuning.outcome import Stopped
 from engine.types import Label, Note, Progress
 
 messages(

@@ -25,16 +25,16 @@ import numpy as np
 import psutil
 import torch
 
-from engine import registry
 from engine.backbones import catalog
 from engine.compare.executors import Bench, Turn, attempt, unexpected
 from engine.compare.plan import Job, note_of
 from engine.compare.results import Measured
+from engine.costs.forecast import free_bytes
+from engine.data.images import ImageFile
 from engine.errors import BadConfig, LabError, messages
-from engine.features import Cache, FeatureStore
-from engine.forecast import free_bytes
-from engine.images import ImageFile
-from engine.train import Stopped
+from engine.tuning import registry
+from engine.tuning.features import Cache, FeatureStore
+from engine.tuning.outcome import Stopped
 from engine.types import Note
 
 PROCESS_BYTES = 700 << 20

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from engine.backbones.base import VISION_TOKENS
-from engine.methods.base import Setting, TowerConfig, setting
 from engine.methods.lora import TowerTuner, first_block
-from engine.registry import MethodSpec, register
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.tuner import Setting, TowerConfig, setting
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Any
 from torch import nn
 
 from engine.backbones.base import named_biases
-from engine.methods.base import Setting, TowerConfig, setting
 from engine.methods.lora import TowerTuner
-from engine.registry import MethodSpec, register
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.tuner import Setting, TowerConfig, setting
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class SelectedTuner(TowerTuner):
 
     def __init__(self, config: Any, setting: Setting):
         super().__init__(config, setting)
-        self.stage = self.backbone.vision.stem
+        self.stage = self.backbone.vision.first_trainable
         self.lr_factor = 1.0  # Adam's best rate for vectors does not depend on the width
         self.tuned = self.backbone.twin()
         self.selected = nn.ParameterDict()

@@ -11,9 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 from engine.backbones.base import TEXT_TOKENS, Backbone
 from engine.errors import BadConfig
-from engine.methods.base import Setting, TrainConfig, setting
 from engine.methods.prompt_tuning import Around, TextPrompt, start_vectors, too_many
-from engine.registry import MethodSpec, register
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.tuner import Setting, TrainConfig, setting
 
 TEXTS_AT_ONCE = 128
 """Texts that go through the tower together: those of as many images as fit, one at least. Bounds the memory."""

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from engine.backbones.base import TEXT_TOKENS, Backbone, Shape
 from engine.errors import BadConfig, messages
-from engine.losses import classification
-from engine.methods.base import Setting, TrainConfig, setting
 from engine.methods.prompt_tuning import LABEL_TOKENS, Around, TextPrompt, word_ids
-from engine.registry import MethodSpec, register
+from engine.tuning.losses import classification
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.tuner import Setting, TrainConfig, setting
 
 messages(
     long_context="The context takes {count} tokens of the {limit} that {backbone} reads; {room} must be left for the "

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from engine import registry
 from engine.backbones.base import Backbone, Shape
 from engine.errors import BadAdapter, BadConfig, messages
-from engine.losses import distillation
-from engine.methods.base import Setting, TrainConfig, Tuner, setting
 from engine.methods.full import Full, FullConfig
 from engine.methods.lora import LayerChoice, Lora, LoraConfig
 from engine.methods.lora import count as lora_count
-from engine.registry import MethodSpec, register
-from engine.shelf import Shelf
+from engine.tuning import adapter_files, registry
+from engine.tuning.losses import distillation
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.sources import Shelf
+from engine.tuning.tuner import Setting, TrainConfig, Tuner, setting
 from engine.types import DIGITS
 
 if TYPE_CHECKING:
-    from engine.features import FeatureStore
+    from engine.tuning.features import FeatureStore
 
 FULL_RATE = 0.01
 """Share of the learning rate that a student takes all of whose weights train: 1e-5 against LoRA's 1e-3."""
@@ -80,15 +80,13 @@ class DistillConfig(LayerChoice, TrainConfig):
 
     def guests(self, shelf: Shelf) -> tuple[str, ...]:
         """The teacher's backbone, where the teacher is no head; none where an adapter cannot be read."""
-        from engine import store as adapters
-
         name = self.teacher.strip()
         if name in heads():
             return ()
         with tempfile.TemporaryDirectory() as work:
             try:
                 folder = shelf.adapter(name, Path(work))
-                return (adapters.read_recipe(folder)["backbone"] if folder else name,)
+                return (adapter_files.read_recipe(folder)["backbone"] if folder else name,)
             except BadAdapter:  # the run says so
                 return ()
 
@@ -151,7 +149,7 @@ class Distill(Tuner):
         return distillation(logits, self.soft, targets, self.config.temperature, self.config.alpha), logits
 
     def prepare(self, store: FeatureStore, support: Sequence[int]) -> Iterator[tuple[int, int]]:
-        from engine.features import Views
+        from engine.tuning.features import Views
 
         views = Views(self.config.views, self.config.min_crop, self.setting.seed)
         with tempfile.TemporaryDirectory() as work:
@@ -186,7 +184,7 @@ class Distill(Tuner):
         self, name: str, store: FeatureStore, support: Sequence[int]
     ) -> Generator[tuple[int, int], None, Tuner]:
         """A head with its budget preset on the support images; the generator's return value."""
-        from engine.train import fit
+        from engine.tuning.loop import fit
 
         teacher, config = self.untrained(name)
         if teacher.trains:
@@ -208,9 +206,9 @@ class Distill(Tuner):
 
         Raises BadAdapter where it lacks a label or was trained on images that do not train here.
         """
-        from engine import store as adapters
+        from engine.runs import store as adapters
 
-        recipe = adapters.read_recipe(folder)
+        recipe = adapter_files.read_recipe(folder)
         known, labels = recipe["labels"], self.setting.labels
         place = {label[key]: k for key in ("prompt", "name") for k, label in enumerate(known)}
         columns = [place.get(label.name, place.get(label.prompt, -1)) for label in labels]
@@ -227,7 +225,7 @@ class Distill(Tuner):
     def seen_by(self, backbone: str, store: FeatureStore) -> FeatureStore:
         """The run's images as another backbone sees them. Raises BackboneUnavailable."""
         from engine.backbones import catalog
-        from engine.features import FeatureStore
+        from engine.tuning.features import FeatureStore
 
         if backbone == self.backbone.id:
             return store
@@ -237,7 +235,7 @@ class Distill(Tuner):
 
 def zero_shot(images: FeatureStore, setting: Setting, support: Sequence[int]) -> Tuner:
     """A backbone as it is, prompt-ensembled."""
-    from engine.features import text_features
+    from engine.tuning.features import text_features
 
     spec, backbone = registry.get("zero_shot_ensemble"), images.backbone
     prompts, cache = [label.prompt for label in setting.labels], images.cache

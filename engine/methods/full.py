@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from engine.backbones.base import PIXELS
-from engine.methods.base import Setting, TowerConfig, setting
 from engine.methods.lora import TowerTuner
-from engine.registry import MethodSpec, register
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.tuner import Setting, TowerConfig, setting
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, PIXELS, VISION_TOKENS, Backbone, Shape
 from engine.errors import BadConfig, messages
-from engine.methods.base import Setting, TowerConfig, Tuner, setting
-from engine.methods.learned import LearnedImage
-from engine.registry import MethodSpec, register
+from engine.tuning.learned import LearnedImage
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.tuner import Setting, TowerConfig, Tuner, setting
 from engine.types import Note
 
 if TYPE_CHECKING:
-    from engine.features import FeatureStore
+    from engine.tuning.features import FeatureStore
 
 WIDTH = 30 / 224
 """Published width of the border as a share of the image's side."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.methods.base import Setting, TrainConfig, Tuner, setting
-from engine.registry import MethodSpec, register
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.tuner import Setting, TrainConfig, Tuner, setting
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, LINEAR, LINEAR_KINDS, TEXT_TOKENS, Backbone, fill
 from engine.errors import BadConfig, messages
-from engine.methods.base import Setting, TowerConfig, Tuner, setting
-from engine.registry import MethodSpec, register
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.tuner import Setting, TowerConfig, Tuner, setting
 
 messages(
     no_such_layers="{method}: {tower} of {backbone} has no linear layers {targets} in the chosen blocks "

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from engine.backbones.base import TEXT_TOKENS, Backbone
 from engine.errors import BadConfig, BadTask
-from engine.methods.base import Setting, TrainConfig, Tuner, setting
 from engine.methods.prompt_tuning import Around, TextPrompt, start_vectors, too_many
-from engine.registry import MethodSpec, register
-from engine.shelf import SourceTask
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.sources import SourceTask
+from engine.tuning.tuner import Setting, TrainConfig, Tuner, setting
 from engine.types import Label
 
 if TYPE_CHECKING:
-    from engine.features import FeatureStore
-    from engine.images import ImageFile
+    from engine.data.images import ImageFile
+    from engine.tuning.features import FeatureStore
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class MultitaskPrompt(TextPrompt):
         return Around(task_prompts(self.prompt)[0])
 
     def prepare(self, store: FeatureStore, support: Sequence[int]) -> Iterator[tuple[int, int]]:
-        from engine.train import fit
+        from engine.tuning.loop import fit
 
         setting, tasks = self.setting, self.tasks
         if self.config.source_names:
@@ -221,7 +221,7 @@ def other_tasks(
 
     Images of the run that do not train are left out wherever they turn up again. Raises BadTask.
     """
-    from engine.features import FeatureStore, text_features
+    from engine.tuning.features import FeatureStore, text_features
 
     trains = {store.images[i].digest for i in support}
     hidden = {image.digest for image in store.images} - trains

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from engine.backbones.base import named_norms
-from engine.methods.base import TowerConfig, setting
 from engine.methods.bias_tuning import SelectedTuner
-from engine.registry import MethodSpec, register
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.tuner import TowerConfig, setting
 
 
 @dataclass(frozen=True)

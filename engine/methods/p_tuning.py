@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from engine.backbones.base import TEXT_TOKENS, Backbone
 from engine.errors import BadConfig
-from engine.methods.base import Setting, TowerConfig, setting
 from engine.methods.prompt_tuning import Around, TextPrompt, too_many, word_ids
-from engine.registry import MethodSpec, register
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.tuner import Setting, TowerConfig, setting
 
 
 @dataclass(frozen=True)

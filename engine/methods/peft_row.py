@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.methods.base import setting
+from engine.tuning.tuner import setting
 
 Layers = tuple[tuple[str, str, int, int], ...]
 """(name, kind, inputs, outputs) of each layer."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from engine.methods.base import setting
 from engine.methods.peft_row import Row, alpha, block, divisor, even, inputs, low_rank, up_to, widths
 from engine.methods.peft_weight_aware import WEIGHT_AWARE
+from engine.tuning.tuner import setting
 
 TABLE = (
     Row(

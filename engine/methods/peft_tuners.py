@@ -28,11 +28,11 @@ from torch import Tensor, nn
 
 from engine.backbones.base import LINEAR, Backbone, Shape
 from engine.errors import BadConfig, messages
-from engine.methods.base import Setting, TowerConfig, setting
 from engine.methods.lora import LayerChoice, LinearTuner, first_block
 from engine.methods.peft_row import Layers, Row
 from engine.methods.peft_table import ROWS, TABLE
-from engine.registry import MethodSpec, register
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.tuner import Setting, TowerConfig, setting
 
 messages(
     not_linear="{method}: layers {targets} of {backbone} are convolutions in some blocks, which it cannot "

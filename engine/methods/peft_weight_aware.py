@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine.methods.base import setting
 from engine.methods.peft_row import Row, low_rank, up_to
+from engine.tuning.tuner import setting
 
 KEEPS = "what PEFT trains and the {} that it took from the weights; also in PEFT's own format"
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, Backbone, Shape, fill
 from engine.errors import BadConfig, messages
-from engine.methods.base import Setting, TowerConfig, Tuner, setting
-from engine.registry import MethodSpec, register
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.tuner import Setting, TowerConfig, Tuner, setting
 
 messages(
     no_prefix_attention="{method} cannot run on {backbone}: the attention of its {tower} tower has no separate query, "

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.backbones.base import POOLED, PROJECTION
-from engine.methods.base import Setting, TrainConfig, Tuner, setting
-from engine.registry import MethodSpec, register
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.tuner import Setting, TrainConfig, Tuner, setting
 
 BY_SHOTS = -1.0
 """Value of ``penalty`` that stands for 1 / shots."""

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from engine.backbones.base import TEXT_TOKENS, Backbone
 from engine.errors import BadConfig, messages
-from engine.methods.base import Setting, TowerConfig, Tuner, setting
-from engine.methods.learned import LearnedToken, LearnedTokens, Piece, nearest_words
-from engine.registry import MethodSpec, register
+from engine.tuning.learned import LearnedToken, LearnedTokens, Piece, nearest_words
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.tuner import Setting, TowerConfig, Tuner, setting
 from engine.types import Note
 
 LABEL_TOKENS = 8

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.methods.base import Config, Setting, TrainConfig, Tuner, setting
-from engine.registry import MethodSpec, register
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.tuner import Config, Setting, TrainConfig, Tuner, setting
 
 ALPHAS = (0.0, 0.1, 0.3, 0.6, 1.0, 1.7, 3.0, 5.0, 8.0, 13.0, 21.0, 34.0)
 BETAS = (1.0, 2.0, 3.5, 5.5, 8.0, 12.0, 20.0)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, VISION_TOKENS
-from engine.methods.base import Setting, TowerConfig, Tuner, setting
-from engine.registry import MethodSpec, register
+from engine.tuning.registry import MethodSpec, register
+from engine.tuning.tuner import Setting, TowerConfig, Tuner, setting
 
 PAPER = "Jia et al. 2022, Visual Prompt Tuning, arXiv 2203.12119"
 

@@ -87,7 +87,8 @@ def crop(data: bytes, source: Source, number: int, random: np.random.Generator) 
     """Crop ``number`` of a picture, ``(3, SIDE, SIDE)`` uint8 0-255; number 0 of a photograph is its plain middle."""
     if number == 0 and source.crops > 1 and source.name != "emoji":
         return np.asarray(plain(data)).transpose(2, 0, 1)
-    image = opaque(data, tuple(int(v) for v in random.integers(0, 256, 3)))
+    red, green, blue = random.integers(0, 256, 3)
+    image = opaque(data, (int(red), int(green), int(blue)))
     image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=random_box(image.size, source.area, random))
     if random.random() < 0.5:
         image = ImageOps.mirror(image)

@@ -98,11 +98,12 @@ class Student(nn.Module):
     image feature, so that what no caption names is not lost.
     """
 
-    def __init__(self, clip: HybridCLIPModel, sentence_width: int, remembered: int):
+    def __init__(self, clip: Any, sentence_width: int, remembered: int):
         super().__init__()
-        self.clip: Any = clip
-        self.sentences = SentenceHead(sentence_width, clip.config.projection_dim)
-        self.memory = nn.Linear(clip.config.projection_dim, remembered)
+        self.clip = clip
+        embedding = clip.config.projection_dim
+        self.sentences = SentenceHead(sentence_width, embedding)
+        self.memory = nn.Linear(embedding, remembered)
         self.sentence_scale = nn.Parameter(clip.logit_scale.detach().clone())
         trunk = self.stem.trunk
         for part in (trunk.conv_stem, trunk.bn1, trunk.blocks[:LOWER]):

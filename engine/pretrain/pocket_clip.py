@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from engine import vocabulary
+from engine.backbones import vocabulary
 from engine.backbones.conv_stem import HybridCLIPModel
 from engine.pretrain import lexicon, patterns
 from engine.pretrain.card import describe_run, read_runs, write_card

@@ -34,7 +34,7 @@ PHOTO_SHARES = {"clothing-co-parsing": 0.35, "oxford-pets": 0.35, "coco": 0.3}
 
 
 def decode(data: bytes, size: int | None) -> np.ndarray:
-    """Encoded picture to ``(4, H, W)`` uint8 RGBA, 0-255; unless ``size`` is None, squashed to a square of that side."""
+    """Encoded picture to ``(4, H, W)`` uint8 RGBA, 0-255, squashed to a square of side ``size`` if given."""
     image = Image.open(io.BytesIO(data)).convert("RGBA")
     if size is not None and image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC)

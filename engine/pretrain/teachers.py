@@ -51,7 +51,7 @@ class Trunk:
     def __init__(self, size: int = 0, device: str = "cpu", compiled: bool = False):
         self.network = efficientnet_lite(size).to(device, memory_format=torch.channels_last)
         self.device = device
-        self.spread = self._spread() if size == 0 else None
+        self.spread = self._spread()
         half = copy.deepcopy(self.network).bfloat16()
 
         def maps(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from engine.precision import multiplies_bf16
+from engine.tuning.precision import multiplies_bf16
 
 
 @dataclass(frozen=True)

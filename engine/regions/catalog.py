@@ -11,15 +11,16 @@ from pathlib import Path
 import httpx
 from segment_anything import SamPredictor
 
-from engine.backbones import download, loading
-from engine.backbones.catalog import best_device, in_cache
+from engine.backbones import download, hub
+from engine.backbones.catalog import best_device
+from engine.backbones.hub import in_cache
 from engine.errors import BackboneUnavailable, SegmenterUnavailable, messages
+from engine.model_cache import Shared
 from engine.regions import checkpoints
 from engine.regions.checkpoints import Checkpoint
 from engine.regions.pocket_sam import POCKET_SAM, load_pocket_sam
 from engine.regions.segmenter import Segmenter
 from engine.regions.types import Level, Thresholds
-from engine.shared import Shared
 
 POCKET = "pocket"
 KEPT = 2
@@ -188,10 +189,10 @@ def _predictors(entry: Entry, device: str) -> Callable[[], SamPredictor]:
 def explained(id: str) -> Iterator[None]:
     """Turn what libraries raise while a segmenter is fetched or loaded into SegmenterUnavailable."""
     try:
-        with loading.explained(id):
+        with hub.explained(id):
             yield
     except (BackboneUnavailable, EOFError, httpx.HTTPError) as error:
-        found = error if isinstance(error, BackboneUnavailable) else loading.explain(error, id)
+        found = error if isinstance(error, BackboneUnavailable) else hub.explain(error, id)
         if found.key == "backbone_other_weights":
             raise SegmenterUnavailable("segmenter_other_weights", id=id, name=found.values["name"]) from error
         if key := REASONS.get(found.key):

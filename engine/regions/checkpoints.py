@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 
-from engine.account import cache_folder
 from engine.backbones import loading
 from engine.backbones.download import Report
 from engine.errors import SegmenterUnavailable
+from engine.paths import cache_folder
 
 WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 """Width of the image encoder's tokens, by which a file is told apart."""

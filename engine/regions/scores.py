@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from engine import train
 from engine.backbones.base import Backbone
-from engine.episode import templates
+from engine.data.episode import templates
+from engine.data.images import ImageFile
 from engine.errors import BadConfig, messages
-from engine.features import SHARED, Cache, FeatureStore, Views, text_features
-from engine.images import ImageFile
-from engine.methods.base import Setting, Tuner
 from engine.regions.types import Region
+from engine.tuning.features import SHARED, Cache, FeatureStore, Views, text_features
+from engine.tuning.predict import predict
+from engine.tuning.tuner import Setting, Tuner
 from engine.types import Label
 
 MARGIN = 0.15
@@ -125,7 +125,7 @@ class Scorer:
         store = PictureStore(self.backbone, pictures)
         sides = {"zero_shot": self.backbone.logits(store.features(), self.setting.ensemble)}
         if self.tuner is not None:
-            sides["tuned"] = train.predict(self.tuner, store, range(len(store)))
+            sides["tuned"] = predict(self.tuner, store, range(len(store)))
         return {side: self.backbone.probabilities(logits).float().cpu().numpy() for side, logits in sides.items()}
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.calibration import Calibration, calibration
-from engine.damage import Damage
+from engine.checks.forgetting import Damage
+from engine.checks.label_errors import Check
+from engine.data.images import ImageFile, thumbnail
 from engine.errors import LabError
-from engine.images import ImageFile, thumbnail
-from engine.mislabelled import Check
+from engine.metrics.calibration import Calibration, calibration
 from engine.report.page import Sections
 from engine.report.words import Say, english
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from engine import registry
-from engine.calibration import Calibration
-from engine.damage import Damage
-from engine.mislabelled import Check
+from engine.checks.forgetting import Damage
+from engine.checks.label_errors import Check
+from engine.metrics.calibration import Calibration
 from engine.report import svg
 from engine.report.words import Say
-from engine.sizes import bytes_text
+from engine.tuning import registry
 from engine.types import BASELINE, Note
+from engine.units import bytes_text
 
 if TYPE_CHECKING:
     from engine.compare import Comparison, Ranking, Standing

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from engine.calibration import Bin
+from engine.metrics.calibration import Bin
 from engine.report.placing import Box, columns, place, spread
 
 ZERO_SHOT, TUNED, OTHER, FADED = "#6b7688", "#3b6fe0", "#c77700", "#b9c1cf"

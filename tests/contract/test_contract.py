@@ -7,15 +7,20 @@ import dataclasses
 import pytest
 import torch
 
-from engine import episode, registry, store, train
 from engine.backbones.base import PIXELS, POOLED
-from engine.episode import templates
+from engine.data import episode
+from engine.data.episode import templates
 from engine.errors import MESSAGES
-from engine.features import Cache, FeatureStore, Views
-from engine.losses import classification
-from engine.methods.base import Setting, TrainConfig
-from engine.methods.learned import NEAREST, LearnedImage
 from engine.methods.peft_table import ROWS
+from engine.runs import store
+from engine.runs.run import Run
+from engine.tuning import loop, registry
+from engine.tuning.features import Cache, FeatureStore, Views
+from engine.tuning.learned import NEAREST, LearnedImage
+from engine.tuning.losses import classification
+from engine.tuning.outcome import Outcome
+from engine.tuning.predict import predict
+from engine.tuning.tuner import Setting, TrainConfig
 from engine.types import Label, Progress, RunSpec
 
 METHODS = [spec.id for spec in registry.methods()]
@@ -37,13 +42,13 @@ def built(task_images, method: str, tiny, shots: int = 4, **settings):
     """(run, setting, tuner) before training."""
     chosen = episode.build(LABELS, [image.label for image in task_images], shots)
     spec = RunSpec("tiny", method, chosen, settings=tuple(short(method, **settings).items()))
-    run = train.Run(spec, task_images, tiny, cache=Cache())
+    run = Run(spec, task_images, tiny, cache=Cache())
     setting = run._setting(chosen.final_support)
     torch.manual_seed(0)
     return run, setting, run.method.tuner()(run.config, setting)
 
 
-def finished(run: train.Run) -> tuple[list[Progress], train.Outcome]:
+def finished(run: Run) -> tuple[list[Progress], Outcome]:
     """All progress and the outcome."""
     *progress, outcome = run.go()
     return progress, outcome
@@ -52,7 +57,7 @@ def finished(run: train.Run) -> tuple[list[Progress], train.Outcome]:
 @pytest.mark.parametrize("method", ONE_BY_ONE)
 def test_start_is_finite_and_equals_its_baseline(method, task_images, tiny):
     run, setting, tuner = built(task_images, method, tiny)
-    logits = train.predict(tuner, run.store, range(len(task_images)))
+    logits = predict(tuner, run.store, range(len(task_images)))
     assert logits.shape == (len(task_images), 3)
     assert torch.isfinite(logits).all()
     baseline = {"zero_shot": setting.single, "zero_shot_ensemble": setting.ensemble}.get(run.method.starts_at)
@@ -72,7 +77,7 @@ def test_loss_falls(method, task_images, tiny):
             return classification(tuner.eval()(inputs[0]), setting.targets).item()
 
     before = loss()
-    list(train.fit(tuner, inputs, setting.targets, run.config, 0))
+    list(loop.fit(tuner, inputs, setting.targets, run.config, 0))
     assert loss() < before - 1e-3
 
 
@@ -85,7 +90,7 @@ def test_only_what_is_declared_changes(method, task_images, tiny):
     start = {name: p.detach().clone() for name, p in tuner.trained().items()}
     if tuner.trains:
         inputs = torch.stack([run.store.stage(tuner.stage, run.spec.episode.final_support)])
-        list(train.fit(tuner, inputs, setting.targets, run.config, 0))
+        list(loop.fit(tuner, inputs, setting.targets, run.config, 0))
         assert any(not torch.equal(start[name], p) for name, p in tuner.trained().items())
     for name, p in tuner.named_parameters():
         if name in frozen:
@@ -112,8 +117,8 @@ def test_saved_and_loaded_gives_equal_logits(method, task_images, tiny, tmp_path
     store.save(outcome, tmp_path)
     adapter = store.load(tmp_path, tiny)
     everything = range(len(task_images))
-    wanted = train.predict(outcome.tuner, run.store, everything)
-    assert torch.equal(wanted, train.predict(adapter.tuner, run.store, everything))
+    wanted = predict(outcome.tuner, run.store, everything)
+    assert torch.equal(wanted, predict(adapter.tuner, run.store, everything))
 
 
 @pytest.mark.parametrize("method", ONE_BY_ONE)
@@ -208,7 +213,7 @@ def test_bf16_steps_learn_and_keep_fp32_weights(method, task_images, tiny):
     inputs = torch.stack([run.store.stage(tuner.stage, run.spec.episode.final_support)])
 
     def losses(precision: str) -> list[float]:
-        return [loss for *_, loss, _ in train.fit(tuner, inputs, setting.targets, run.config, 0, precision)]
+        return [loss for *_, loss, _ in loop.fit(tuner, inputs, setting.targets, run.config, 0, precision)]
 
     half = losses("bf16")
     assert half[-1] < half[0]

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from engine import registry, store, train
 from engine.backbones import catalog
+from engine.costs.trace import follow
 from engine.errors import BackboneUnavailable, BadAdapter, BadConfig
-from engine.features import FeatureStore, Views
-from engine.follow import follow
-from engine.losses import distillation
-from engine.shelf import Shelf
+from engine.runs import store
+from engine.tuning import adapter_files, loop, registry
+from engine.tuning.features import FeatureStore, Views
+from engine.tuning.losses import distillation
+from engine.tuning.predict import predict
+from engine.tuning.sources import Shelf
 from tests.contract.test_contract import LABELS, built, finished
 
 
@@ -83,7 +85,7 @@ def test_only_the_teacher_teaches_where_it_has_all_of_the_loss(task_images, tiny
             return distillation(tuner.eval()(inputs), taught[0], setting.targets, 3, 1).item()
 
     before = distance()
-    list(train.fit(tuner, inputs[None], (setting.targets + 1) % 3, run.config, 0))
+    list(loop.fit(tuner, inputs[None], (setting.targets + 1) % 3, run.config, 0))
     assert distance() < 0.5 * before
     assert torch.equal(tuner.taught, taught)
 
@@ -94,7 +96,7 @@ def test_heads_teach(teacher, task_images, tiny):
     assert torch.isfinite(tuner.taught).all()
     if teacher == "linear_probe":  # the same head as a run of its own makes
         _, alone = finished(built(task_images, teacher, tiny, epochs=300)[0])
-        wanted = train.predict(alone.tuner, run.store, run.spec.episode.final_support)
+        wanted = predict(alone.tuner, run.store, run.spec.episode.final_support)
         torch.testing.assert_close(tuner.taught[0], wanted, atol=1e-4, rtol=1e-4)
 
 
@@ -109,10 +111,10 @@ def saved(task_images, tiny, tmp_path) -> Path:
 def test_a_saved_adapter_teaches(saved, task_images, tiny, tmp_path):
     files = {file.name: file.read_bytes() for file in saved.iterdir()}
     run, _, tuner = prepared(task_images, tiny, teacher=str(saved))
-    wanted = train.predict(store.load(saved, tiny).tuner, run.store, run.spec.episode.final_support)
+    wanted = predict(store.load(saved, tiny).tuner, run.store, run.spec.episode.final_support)
     torch.testing.assert_close(tuner.taught[0], wanted, atol=1e-2, rtol=1e-2)  # tokens are kept in half precision
     assert files == {file.name: file.read_bytes() for file in saved.iterdir()}
-    archive = store.pack(saved, tmp_path / "teacher.zip")
+    archive = adapter_files.pack(saved, tmp_path / "teacher.zip")
     _, _, zipped = prepared(task_images, tiny, teacher=str(archive))
     assert torch.equal(zipped.taught, tuner.taught)
     run.shelf = Shelf(adapters={"my run": saved}, files=False)
@@ -124,13 +126,13 @@ def test_a_saved_adapter_teaches(saved, task_images, tiny, tmp_path):
 
 def test_the_columns_follow_the_labels(saved, task_images, tiny):
     """A teacher of more labels in another order."""
-    recipe = json.loads((saved / store.RECIPE).read_text())
+    recipe = json.loads((saved / adapter_files.RECIPE).read_text())
     recipe["labels"] = [{"name": "black", "prompt": "black square"}, *recipe["labels"][::-1]]
     recipe["labels"][3] = {"name": "빨강", "prompt": "red square"}  # another language's name, read alike
-    (saved / store.RECIPE).write_text(json.dumps(recipe))
+    (saved / adapter_files.RECIPE).write_text(json.dumps(recipe))
     run, _, tuner = prepared(task_images, tiny, teacher=str(saved))
     loaded = store.load(saved, tiny)
-    wanted = train.predict(loaded.tuner, run.store, run.spec.episode.final_support)
+    wanted = predict(loaded.tuner, run.store, run.spec.episode.final_support)
     assert [label.name for label in loaded.labels] == ["black", "blue", "green", "빨강"]
     torch.testing.assert_close(tuner.taught[0], wanted[:, [3, 2, 1]], atol=1e-2, rtol=1e-2)
     assert (tuner.taught[0] - wanted[:, 1:]).abs().max() > 0.1
@@ -149,7 +151,7 @@ def test_a_larger_backbone_teaches(task_images, tiny, monkeypatch):
     wanted = large.logits(FeatureStore(large, task_images).features(support), text)
     torch.testing.assert_close(tuner.taught[0], wanted)
     inputs = run.store.stage(tuner.stage, support)[None]
-    list(train.fit(tuner, inputs, tuner.setting.targets, run.config, 0))
+    list(loop.fit(tuner, inputs, tuner.setting.targets, run.config, 0))
     assert all(torch.equal(before[name], tensor) for name, tensor in large.model.state_dict().items())
 
 
@@ -160,25 +162,25 @@ def test_bad_teachers_are_explained(saved, task_images, tiny, tmp_path):
             configure(settings={"teacher": name})
     with pytest.raises(BackboneUnavailable, match="no backbone"):
         prepared(task_images, tiny, teacher="nobody-knows-it")
-    recipe = json.loads((saved / store.RECIPE).read_text())
+    recipe = json.loads((saved / adapter_files.RECIPE).read_text())
     place = [label["name"] for label in recipe["labels"]].index("red")
     recipe["labels"][place] = {"name": "cat", "prompt": "cat"}
-    (saved / store.RECIPE).write_text(json.dumps(recipe))
+    (saved / adapter_files.RECIPE).write_text(json.dumps(recipe))
     with pytest.raises(BadAdapter, match=r"does not know the labels red; it was tuned on .*cat"):
         prepared(task_images, tiny, teacher=str(saved))
-    (saved / store.RECIPE).unlink()
+    (saved / adapter_files.RECIPE).unlink()
     with pytest.raises(BadAdapter, match=r"adapter\.json is missing"):
         prepared(task_images, tiny, teacher=str(saved))
 
 
 def test_a_teacher_that_saw_test_images_is_refused(saved, task_images, tiny):
-    recipe = json.loads((saved / store.RECIPE).read_text())
+    recipe = json.loads((saved / adapter_files.RECIPE).read_text())
     run, _, _ = built(task_images, "distill", tiny)
     support = run.spec.episode.final_support
     assert recipe["trained_on"] == [task_images[i].digest[:12] for i in support]
     tested = run.spec.episode.folds[0].test[0]
     recipe["trained_on"].append(task_images[tested].digest[:12])
-    (saved / store.RECIPE).write_text(json.dumps(recipe))
+    (saved / adapter_files.RECIPE).write_text(json.dumps(recipe))
     with pytest.raises(BadAdapter, match="trained on 1 images that do not train here"):
         prepared(task_images, tiny, teacher=str(saved))
 

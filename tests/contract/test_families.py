@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import episode, registry, store, train
+from engine.data import episode
 from engine.errors import BadConfig
-from engine.features import Cache
-from engine.losses import classification
 from engine.methods.peft_table import ROWS
+from engine.runs import store
+from engine.runs.run import Run
+from engine.tuning import loop, registry
+from engine.tuning.features import Cache
+from engine.tuning.losses import classification
+from engine.tuning.predict import predict
 from engine.types import RunSpec
 from tests.contract.test_contract import LABELS, METHODS, short
 from tests.families import OPEN_CLIP, open_clip_model
@@ -56,7 +60,7 @@ def run(request, family, task_images):
     return make_run(method, family, task_images)
 
 
-def make_run(method: str, backbone, task_images, epochs: int = 15, **more) -> train.Run:
+def make_run(method: str, backbone, task_images, epochs: int = 15, **more) -> Run:
     """Few epochs at a rate that suits a random tower; a weak cache, which leaves Tip-Adapter-F something to learn."""
     chosen = episode.build(LABELS, [image.label for image in task_images], 4)
     cache = {"alpha": 0.1, "beta": 1.0} if method == "tip_adapter_f" else {}
@@ -68,7 +72,7 @@ def make_run(method: str, backbone, task_images, epochs: int = 15, **more) -> tr
         elif (kind_of(backbone), method) == ("eva", "bias_tuning"):
             settings["lr"] = 2e-6  # this random tower's features are so short that a bias turns them at once
     spec = RunSpec(backbone.id, method, chosen, settings=tuple(settings.items()))
-    return train.Run(spec, task_images, backbone, cache=Cache())
+    return Run(spec, task_images, backbone, cache=Cache())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -81,7 +85,7 @@ def test_starts_learns_and_declares(method, family, run):
     setting = run._setting(run.spec.episode.final_support)
     torch.manual_seed(0)
     tuner = run.method.tuner()(run.config, setting)
-    logits = train.predict(tuner, run.store, everything)
+    logits = predict(tuner, run.store, everything)
     assert torch.isfinite(logits).all()
     baseline = {"zero_shot": setting.single, "zero_shot_ensemble": setting.ensemble}.get(run.method.starts_at)
     if baseline is not None:
@@ -108,7 +112,7 @@ def learns(tuner, run, setting) -> None:
             return classification(tuner.eval()(inputs), setting.targets).item()
 
     before = loss()
-    list(train.fit(tuner, inputs[None], setting.targets, run.config, 0))
+    list(loop.fit(tuner, inputs[None], setting.targets, run.config, 0))
     assert loss() < before - 1e-4
     assert any(not torch.equal(start[name], p) for name, p in parameters.items())
     for name, tensor in [*tuner.named_parameters(), *tuner.named_buffers()]:
@@ -123,8 +127,8 @@ def test_saved_and_loaded_gives_equal_logits(method, family, run, tmp_path):
     store.save(outcome, tmp_path)
     adapter = store.load(tmp_path, family)
     everything = range(len(run.store))
-    wanted = train.predict(outcome.tuner, run.store, everything)
-    torch.testing.assert_close(train.predict(adapter.tuner, run.store, everything), wanted, atol=1e-6, rtol=1e-6)
+    wanted = predict(outcome.tuner, run.store, everything)
+    torch.testing.assert_close(predict(adapter.tuner, run.store, everything), wanted, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -136,14 +140,14 @@ def test_refusals(method, family, task_images):
         assert "Choose" in str(obstacle)
         chosen = episode.build(LABELS, [image.label for image in task_images], 4)
         with pytest.raises(BadConfig, match="Choose"):
-            train.Run(RunSpec(family.id, method, chosen), task_images, family, cache=Cache())
+            Run(RunSpec(family.id, method, chosen), task_images, family, cache=Cache())
 
 
 def test_a_border_is_trained_on_every_image_tower(family, task_images):
     run = make_run("image_prompt", family, task_images, form="border")
     setting = run._setting(run.spec.episode.final_support)
     tuner = run.method.tuner()(run.config, setting)
-    start = train.predict(tuner, run.store, range(len(run.store)))
+    start = predict(tuner, run.store, range(len(run.store)))
     expected = family.logits(run.store.features(), setting.ensemble)
     torch.testing.assert_close(start, expected, atol=1e-4, rtol=1e-4)  # nothing is added yet
     assert tuner.pixels.numel() == run.method.count(family.shape, run.config, 3, 12)
@@ -255,7 +259,7 @@ def test_wise_ft_mixes_every_family(family, task_images):
             p.mul_(1.05)
     images = range(len(run.store))
     start = family.logits(run.store.features(), setting.single)
-    torch.testing.assert_close(train.predict(tuner.mixed(0), run.store, images), start, atol=1e-4, rtol=1e-4)
-    moved = train.predict(tuner, run.store, images)
-    torch.testing.assert_close(train.predict(tuner.mixed(1), run.store, images), moved, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(predict(tuner.mixed(0), run.store, images), start, atol=1e-4, rtol=1e-4)
+    moved = predict(tuner, run.store, images)
+    torch.testing.assert_close(predict(tuner.mixed(1), run.store, images), moved, atol=1e-5, rtol=1e-5)
     assert (moved - start).abs().max() > 1e-3

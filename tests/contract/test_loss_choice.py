@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from engine import registry, train
-from engine.losses import LOSSES
-from engine.methods.base import TowerConfig
+from engine.tuning import loop, registry
+from engine.tuning.losses import LOSSES
+from engine.tuning.tuner import TowerConfig
 from tests.contract.test_contract import built, finished
 
 TOWERS = [spec.id for spec in registry.methods() if issubclass(spec.config, TowerConfig)]
@@ -31,7 +31,7 @@ def test_steps_with_each_loss(method, task_images, tiny):
         extra = value.item() - loss(logits, setting.targets).item()  # AdaLoRA's distance to orthogonal factors
         assert extra > 0 if method == "adalora" else abs(extra) < 1e-3 * (1 + value.item())
         assert right.shape == (12, 3)
-        steps = list(itertools.islice(train.fit(tuner, inputs[None], setting.targets, run.config, 0), 3))
+        steps = list(itertools.islice(loop.fit(tuner, inputs[None], setting.targets, run.config, 0), 3))
         assert all(math.isfinite(step[2]) for step in steps)
         assert any(not torch.equal(start[key], p) for key, p in tuner.trained().items())
         seen.add(round(value.item(), 3))
@@ -50,5 +50,5 @@ def test_a_run_says_its_loss(loss, task_images, tiny):
 def test_each_loss_learns(loss, task_images, tiny):
     run, setting, tuner = built(task_images, "full", tiny, loss=loss, lr=2e-5, epochs=20)
     inputs = run.store.stage(tuner.stage, run.spec.episode.final_support)[None]
-    losses = [step[2] for step in train.fit(tuner, inputs, setting.targets, run.config, 0)]
+    losses = [step[2] for step in loop.fit(tuner, inputs, setting.targets, run.config, 0)]
     assert sum(losses[-4:]) < 0.9 * sum(losses[:4])

@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from engine import registry, store, train
 from engine.errors import BadConfig
-from engine.losses import classification
 from engine.methods.peft_row import divisor
 from engine.methods.peft_table import ROWS
 from engine.methods.peft_tuners import wavelet_update
+from engine.runs import store
+from engine.tuning import loop, registry
+from engine.tuning.losses import classification
+from engine.tuning.predict import predict
 from tests.contract.test_contract import built, finished
 
 
@@ -21,7 +23,7 @@ def test_the_shorter_contract(method, task_images, tiny):
     rate = ROWS[method].lr
     run, setting, tuner = built(task_images, method, tiny, lr=rate)
     everything = range(len(task_images))
-    logits = train.predict(tuner, run.store, everything)
+    logits = predict(tuner, run.store, everything)
     baseline = tiny.logits(run.store.features(), setting.single)
     same = run.method.starts_at == "zero_shot"
     torch.testing.assert_close(logits, baseline, atol=1e-4 if same else 0.1, rtol=1e-4)
@@ -36,7 +38,7 @@ def test_the_shorter_contract(method, task_images, tiny):
             return classification(tuner.eval()(inputs), setting.targets).item()
 
     first = loss()
-    list(train.fit(tuner, inputs[None], setting.targets, run.config, 0))
+    list(loop.fit(tuner, inputs[None], setting.targets, run.config, 0))
     assert loss() < first - 1e-3
     assert all(torch.equal(before[name], tensor) for name, tensor in tiny.model.state_dict().items())
     assert all(torch.equal(fixed[name], p) for name, p in tuner.named_parameters() if name in fixed)
@@ -50,8 +52,8 @@ def test_saved_and_loaded_gives_equal_logits(method, task_images, tiny, tmp_path
     store.save(outcome, tmp_path)
     adapter = store.load(tmp_path, tiny)
     everything = range(len(task_images))
-    wanted = train.predict(outcome.tuner, run.store, everything)
-    assert torch.equal(wanted, train.predict(adapter.tuner, run.store, everything))
+    wanted = predict(outcome.tuner, run.store, everything)
+    assert torch.equal(wanted, predict(adapter.tuner, run.store, everything))
     assert (tmp_path / "adapter_config.json").is_file()
 
 
@@ -83,9 +85,7 @@ def test_what_was_taken_from_the_weights_is_read_back(method, task_images, tiny,
         elsewhere.get_buffer(name).neg_()
     store.fill_in(elsewhere, dict(outcome.tuner.saved()), method)
     everything = range(len(task_images))
-    assert torch.equal(
-        train.predict(outcome.tuner, run.store, everything), train.predict(elsewhere, run.store, everything)
-    )
+    assert torch.equal(predict(outcome.tuner, run.store, everything), predict(elsewhere, run.store, everything))
 
 
 @pytest.mark.parametrize("sizes", [(12, 8), (7, 6), (6, 5)])
@@ -104,7 +104,7 @@ def test_wavelets_are_those_of_peft(sizes):
 def test_osf_stays_orthogonal_to_the_strong_directions(task_images, tiny):
     run, setting, tuner = built(task_images, "osf", tiny, kept=0.5)
     inputs = run.store.stage(tuner.stage, run.spec.episode.final_support)
-    list(train.fit(tuner, inputs[None], setting.targets, run.config, 0))
+    list(loop.fit(tuner, inputs[None], setting.targets, run.config, 0))
     loss, _ = tuner.objective(inputs, setting.targets)
     loss.backward()
     name = tiny.linear_names("vision", ["q"])[0]
@@ -117,7 +117,7 @@ def test_osf_stays_orthogonal_to_the_strong_directions(task_images, tiny):
 def test_adalora_takes_ranks_away(task_images, tiny):
     run, setting, tuner = built(task_images, "adalora", tiny, epochs=20, r=6, target_r=2)
     inputs = run.store.stage(tuner.stage, run.spec.episode.final_support)
-    list(train.fit(tuner, inputs[None], setting.targets, run.config, 0))
+    list(loop.fit(tuner, inputs[None], setting.targets, run.config, 0))
     ranks = [p for name, p in tuner.trained().items() if "lora_E" in name]
     assert sum(int(p.count_nonzero()) for p in ranks) == 2 * len(ranks)
     with torch.no_grad():

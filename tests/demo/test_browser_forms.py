@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from demo import forms
+from demo.screens.tune import settings_form
 from demo.words import Translator
-from engine import registry
+from engine.tuning import registry
 from tests.demo.chromium import ROOT, choose, open_settings, visitor
 
 
 @pytest.mark.parametrize("preset", ["budget", "paper"])
 def test_config_round_trips_through_its_form(browser, preset):
     specs = [spec for spec in registry.methods() if preset in spec.presets]
-    drawn = [forms.form(s.id, preset, forms.controls(s, preset, {}, 4, Translator("ko")), {}, 1) for s in specs]
+    drawn = [
+        settings_form.form(s.id, preset, settings_form.controls(s, preset, {}, 4, Translator("ko")), {}, 1)
+        for s in specs
+    ]
     page = browser.new_page()
     page.set_content("".join(drawn))
     page.add_script_tag(path=ROOT / "assets" / "style" / "forms.js")

@@ -13,9 +13,9 @@ import pytest
 
 import engine
 from demo import words
-from engine import registry
+from engine.backbones.skeleton import outline
 from engine.errors import MESSAGES, BackboneUnavailable, BadConfig
-from engine.outline import outline
+from engine.tuning import registry
 
 DEMO = Path(words.__file__).resolve().parents[1]
 
@@ -97,7 +97,7 @@ def test_every_key_that_the_page_uses_is_there():
 
 
 def test_families_presets_and_template_sets_have_names():
-    from engine.episode import TEMPLATE_SETS
+    from engine.data.episode import TEMPLATE_SETS
 
     keys = [f"family.{name}" for name in registry.FAMILIES] + [f"templates.{name}" for name in TEMPLATE_SETS]
     assert set(keys) <= words.table("en").keys()

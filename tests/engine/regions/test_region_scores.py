@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from engine import episode, store, train
+from engine.data import episode
+from engine.data.images import inspect
 from engine.errors import MESSAGES, BadConfig, BadRegion
-from engine.images import inspect
 from engine.regions import scores, shortcut
 from engine.regions.scores import Guess, Scorer, picture_of
 from engine.regions.types import Prompt, Region, numbered
+from engine.runs import store
+from engine.runs.run import Run, score_with
 from engine.types import Label, RunSpec
 from tests.tiny import COLOURS, picture
 
@@ -32,7 +34,7 @@ def disc(size=(80, 60), centre=(40, 30), radius=15) -> Region:
 def tuned(tiny, task_images, tmp_path_factory):
     """A saved linear probe that tells colours apart, loaded again."""
     built = episode.build(LABELS, [image.label for image in task_images], 8, 0)
-    *_, outcome = train.Run(RunSpec("tiny", "linear_probe", built), task_images, tiny).go()
+    *_, outcome = Run(RunSpec("tiny", "linear_probe", built), task_images, tiny).go()
     folder = tmp_path_factory.mktemp("adapter")
     store.save(outcome, folder)
     return store.load(folder, tiny)
@@ -72,7 +74,7 @@ def test_a_region_is_scored_as_its_picture_is(tuned, tmp_path):
     for k, region in enumerate(regions):
         picture_of(image, region, "crop", 0.2).save(tmp_path / f"{k}.png")
         files.append(inspect(tmp_path / f"{k}.png", f"{k}.png", None, 40)[0])
-    before, after = (side.numpy() for side in train.score_with(tuned, files))
+    before, after = (side.numpy() for side in score_with(tuned, files))
     for k, row in enumerate(found):
         assert row.number == 1
         np.testing.assert_allclose(row.zero_shot.probabilities, before[k], atol=1e-5)

@@ -1,0 +1,399 @@
+"""The whole page: header, tabs, first load, language and backbone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from demo import html, tasks
+from demo.model_download import Loading, backbone_name
+from demo.page import GONE, Page, Visit, W, merged
+from demo.screens.compare.screen import Compare
+from demo.screens.learn.screen import Learn
+from demo.screens.regions.screen import Regions
+from demo.screens.runs.screen import Runs
+from demo.screens.tune.screen import Tune
+from demo.words import LANGUAGES, Translator, choose
+from demo.workspace import Workspaces
+from engine.errors import LabError
+
+log = logging.getLogger("clip-tuning-lab")
+STYLE = Path(__file__).resolve().parents[1] / "assets" / "style"
+FONTS = [
+    "system-ui",
+    "-apple-system",
+    "Segoe UI",
+    "Roboto",
+    "Noto Sans KR",
+    "Apple SD Gothic Neo",
+    "Malgun Gothic",
+    "sans-serif",
+]
+IS_DARK = "document.body.classList.contains('dark')"
+
+
+class Header:
+    """Name, promise, device, backbone, language."""
+
+    def __init__(self, page: Page):
+        self.page = page
+
+    def build(self) -> None:
+        """Create the components."""
+        page = self.page
+        with gr.Row(elem_id="header"):
+            page.html(lambda t: html.header(t("title"), t("tagline")), elem_id="title", min_width=240, scale=4)
+            self.chip = gr.HTML(
+                html.device_chip(cpu_text(page.t)), padding=False, elem_id="chip", min_width=10, scale=0
+            )
+            self.backbone = page.make(
+                gr.Dropdown,
+                choices=[("Pocket CLIP", "pocket")],
+                value="pocket",
+                allow_custom_value=True,
+                label=W("header.backbone"),
+                elem_id="backbone",
+                min_width=220,
+                scale=2,
+            )
+            self.language = page.make(
+                gr.Radio,
+                choices=[(name, code) for code, name in LANGUAGES.items()],
+                value="en",
+                label=W("header.language"),
+                show_label=False,
+                container=False,
+                elem_id="language",
+                min_width=170,
+                scale=0,
+            )
+
+    def build_loading(self) -> None:
+        """Create what is shown while a backbone is on its way."""
+        with gr.Row(elem_id="loading", elem_classes=GONE) as self.row:
+            self.progress = gr.HTML("", padding=False, min_width=200, scale=4, elem_id="loading-progress")
+            self.cancel = self.page.make(
+                gr.Button, value=W("header.cancel"), size="sm", scale=0, min_width=110, elem_id="cancel-download"
+            )
+
+    @property
+    def loading_parts(self) -> list[Any]:
+        """What :meth:`show_loading` updates."""
+        return [self.row, self.progress]
+
+    def show_loading(self, job: Loading | None, t: Translator) -> dict[Any, Any]:
+        """How far a download has come; None when there is none."""
+        if job is None:
+            return {self.row: gr.update(elem_classes=GONE), self.progress: ""}
+        name = backbone_name(job.id, t)
+        return {self.row: gr.update(elem_classes=[]), self.progress: html.loading(name, job.done, job.total, t)}
+
+    def view(self, backbone: str, t: Translator) -> dict[Any, Any]:
+        """Show device and backbones; needs torch."""
+        return {
+            self.chip: html.device_chip(device_text(t)),
+            self.backbone: gr.update(choices=backbone_choices(t), value=backbone),
+        }
+
+
+def cpu_text(t: Translator) -> str:
+    """Number of cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return t("header.cpu", cores=cores)
+
+
+def device_text(t: Translator) -> str:
+    """The device that the engine computes on."""
+    import torch
+
+    from engine.backbones import catalog
+
+    if catalog.best_device() != "cuda":
+        return cpu_text(t)
+    found = torch.cuda.get_device_properties(0)
+    return t("header.gpu", name=found.name, gib=round(found.total_memory / 2**30))
+
+
+def backbone_choices(t: Translator) -> list[tuple[str, str]]:
+    """The catalogue, with what is on this machine first."""
+    from engine.backbones import catalog
+    from engine.backbones.entries import ENTRIES
+
+    rows = sorted(((not catalog.on_this_machine(entry), entry) for entry in ENTRIES), key=lambda row: row[0])
+    return [(describe_backbone(entry, absent, t), entry.id) for absent, entry in rows]
+
+
+def describe_backbone(entry: Any, absent: bool, t: Translator) -> str:
+    """A backbone's line in the menu: what decides about it, in few words."""
+    parts = [backbone_name(entry.id, t), f"{entry.parameters:g} M", f"{entry.image_size} px"]
+    parts += [entry.licence] if entry.licence_known else []
+    parts += [t("header.multilingual")] if entry.languages == "many" else []
+    parts += [t("header.download", size=entry.download_mb)] if absent else []
+    return " · ".join(parts)
+
+
+def build_app(workspaces: Workspaces | None = None) -> gr.Blocks:
+    """The page, not launched."""
+    workspaces = workspaces or Workspaces()
+    keep = int(workspaces.seconds)
+    with gr.Blocks(
+        title="CLIP Tuning Lab", analytics_enabled=False, delete_cache=(1800, keep), fill_width=False
+    ) as app:
+        page = Page(workspaces)
+        header, tune, runs = Header(page), Tune(page), Runs(page)
+        compare, regions, learn = Compare(page), Regions(page), Learn(page)
+        header.build()
+        header.build_loading()
+        page.notice.render()
+        wake = gr.Button("", elem_id="wake", elem_classes=GONE)  # see assets/style/queue.js
+        wake.click(lambda: None, show_progress="hidden", api_visibility="private")
+        with gr.Tabs(elem_id="screens", selected="tune") as screens:
+            with page.make(gr.Tab, label=W("screen.tune"), id="tune", elem_id="screen-tune"):
+                tune.build()
+            with page.make(
+                gr.Tab, label=W("screen.compare"), id="compare", elem_id="screen-compare", render_children=True
+            ) as compare_tab:
+                compare.build()
+            with page.make(
+                gr.Tab, label=W("screen.regions"), id="regions", elem_id="screen-regions", render_children=True
+            ) as regions_tab:
+                regions.build()
+            with page.make(
+                gr.Tab, label=W("screen.learn"), id="learn", elem_id="screen-learn", render_children=True
+            ) as learn_tab:
+                learn.build()
+            with page.make(
+                gr.Tab, label=W("screen.runs"), id="runs", elem_id="screen-runs", render_children=True
+            ) as runs_tab:
+                runs.build()
+        compare.bind(compare_tab)
+        regions.bind(regions_tab)
+        learn.bind(
+            learn_tab, [tune.method.how], screens, lambda visit: tune.method.view(visit.workspace, visit.t),
+            tune.method.outputs,
+        )  # fmt: skip
+        parts = Parts(page, header, tune, compare, regions, learn, runs)
+        bind(app, parts, screens, runs_tab)
+    return app
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The page and what is on it."""
+
+    page: Page
+    header: Header
+    tune: Tune
+    compare: Compare
+    regions: Regions
+    learn: Learn
+    runs: Runs
+
+
+def bind(app: gr.Blocks, parts: Parts, screens: Any, runs_tab: Any) -> None:
+    """Attach the handlers that concern more than one tab."""
+    page, header, tune, runs = parts.page, parts.header, parts.tune, parts.runs
+    tune.bind()
+    results = [tune.results.open_tab, tune.results.kind]
+    method_outputs = tune.method.outputs
+
+    def reopened(visit: Visit) -> dict[Any, Any]:
+        return {
+            **tune.show(visit),
+            **tune.method.view(visit.workspace, visit.t),
+            screens: gr.update(selected="tune"),
+            header.backbone: visit.workspace.backbone,
+        }
+
+    runs.bind(runs_tab, reopened, [*tune.outputs, *method_outputs, screens, header.backbone], results)
+    _bind_language(parts, results)
+    _bind_backbone(page, header, tune)
+    _bind_load(app, page, header, tune)
+
+
+def _bind_language(parts: Parts, results: list[Any]) -> None:
+    page, header, tune = parts.page, parts.header, parts.tune
+    compare, regions, learn, runs = parts.compare, parts.regions, parts.learn, parts.runs
+    words = [component for component, _ in page.bound]
+
+    def switch(visit: Visit) -> dict[Any, Any]:
+        t = visit.t = Translator(visit[header.language])
+        tasks.translate_sample(visit.workspace, t.language)
+        return merged(
+            {page.language: t.language, header.language: t.language},
+            page.in_language(t),
+            tune.show(visit),
+            compare.view(visit),
+            regions.view(visit),
+            runs.view(visit.workspace, t),
+            learn.view(visit.workspace, t, visit[learn.method]),
+            tune.method.view(visit.workspace, t),
+            header.view(visit.workspace.backbone, t),
+        )
+
+    screens = [*tune.outputs, *compare.outputs, *regions.outputs, *learn.outputs, *runs.outputs, *tune.method.outputs]
+    outputs = [page.language, header.language, *words, *screens, header.chip, header.backbone]
+    page.on(
+        header.language.input,
+        switch,
+        [header.language, learn.method, *results, *compare.shown, *regions.shown],
+        outputs,
+    )
+    header.language.input(
+        None, header.language, None, js="(code) => { window.ctlLanguage && window.ctlLanguage(code); }"
+    )
+
+
+def _bind_backbone(page: Page, header: Header, tune: Tune) -> None:
+    def change(visit: Visit) -> Iterator[dict[Any, Any]]:
+        workspace, t, wanted = visit.workspace, visit.t, str(visit[header.backbone] or "").strip()
+        before = workspace.backbone
+        if not wanted or wanted == before:
+            yield {header.backbone: before}
+            return
+        job = workspace.loading = Loading(wanted)
+        while not job.finished.wait(0.3):
+            yield header.show_loading(job, t)
+        workspace.loading = None
+        if job.problem:
+            yield {header.backbone: before, **header.show_loading(None, t), **page.explain(job.problem, t.language)}
+            return
+        workspace.backbone = wanted
+        workspace.changed()
+        shown = {**header.view(wanted, t), **header.show_loading(None, t), page.notice: ""}
+        yield {**shown, **tune.show_left(workspace, t), **tune.method.view(workspace, t)}
+
+    def cancel(visit: Visit) -> dict[Any, Any]:
+        if visit.workspace.loading:
+            visit.workspace.loading.stop.set()
+        return {}
+
+    outputs = [header.backbone, header.chip, *header.loading_parts, *tune.method.outputs, *tune.left]
+    page.on(header.backbone.input, change, [header.backbone], outputs, concurrency_id="download", concurrency_limit=4)
+    page.on(header.cancel.click, cancel)
+
+
+def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:
+    """First load: who, which language and theme; then what needs torch."""
+    probe = gr.Checkbox(visible=False)
+    kept = gr.BrowserState({"id": None, "language": None}, storage_key="clip-tuning-lab")
+    words = [component for component, _ in page.bound]
+
+    def arrive(data: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
+        stored = data[kept] if isinstance(data[kept], dict) else {}
+        workspace = page.workspaces.open(stored.get("id"), request.session_hash)
+        language = stored.get("language") or choose(request.headers.get("accept-language"))
+        t = Translator(language)
+        dark = bool(data[probe])
+        tasks.translate_sample(workspace, t.language)
+        own = {
+            page.visitor: workspace.id,
+            page.language: t.language,
+            page.dark: dark,
+            header.language: t.language,
+            kept: {"id": workspace.id, "language": stored.get("language")},
+            header.chip: html.device_chip(cpu_text(t)),
+        }
+        return merged(own, page.in_language(t), tune.show_left(workspace, t), {page.version: gr.skip()})
+
+    def ready(visit: Visit) -> Iterator[dict[Any, Any]]:
+        """Fill the menus as soon as the engine is there, then the forecast as soon as the backbone is; the version
+        starts zero-shot where images are there."""
+        workspace, t = visit.workspace, visit.t
+        menus = {**header.view(workspace.backbone, t), **tune.method.view(workspace, t, forecast=False)}
+        yield {**menus, page.version: workspace.version}
+        yield tune.method.forecast(visit)
+
+    first = app.load(
+        arrive,
+        {kept, probe},
+        [page.visitor, page.language, page.dark, header.language, kept, header.chip, *words, *tune.left],
+        js=f"(...all) => all.map(x => typeof x === 'object' && x !== null ? x : {IS_DARK})",
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    page.on(first.then, ready, (), [header.chip, header.backbone, *tune.method.outputs, page.version], clears=False)
+
+    def leave(request: gr.Request) -> None:
+        page.workspaces.left(request.session_hash)
+
+    app.unload(leave)
+    remember = "(code, kept) => ({...(kept || {}), language: code})"
+    header.language.input(None, [header.language, kept], [kept], js=remember, api_visibility="private")
+
+
+def css() -> str:
+    """The page's styles."""
+    return "\n".join(path.read_text(encoding="utf8") for path in sorted(STYLE.glob("*.css")))
+
+
+def head() -> str:
+    """The page's own scripts, inline: nothing is fetched from elsewhere."""
+    return "".join(f"<script>{path.read_text(encoding='utf8')}</script>" for path in sorted(STYLE.glob("*.js")))
+
+
+def theme() -> gr.themes.Soft:
+    """Soft, blue, small spacing, the system's own fonts."""
+    soft = gr.themes.Soft(
+        primary_hue="blue",
+        neutral_hue="gray",
+        spacing_size="sm",
+        text_size="sm",
+        font=FONTS,
+        font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
+    )
+    plain = {"background_fill": "transparent", "text_color": "*body_text_color", "padding": "0"}
+    return soft.set(
+        body_background_fill="white",
+        body_background_fill_dark="*neutral_950",
+        block_border_width="1px",
+        block_border_color="*neutral_200",
+        block_border_color_dark="*neutral_700",
+        input_border_width="1px",
+        input_border_color="*neutral_200",
+        input_border_color_dark="*neutral_600",
+        button_secondary_background_fill="*neutral_100",
+        button_primary_background_fill="#3b6fe0",
+        button_primary_background_fill_dark="#3b6fe0",
+        button_primary_background_fill_hover="#2f5dc4",
+        button_primary_background_fill_hover_dark="#2f5dc4",
+        **{f"block_title_{name}": value for name, value in plain.items()},
+        block_title_background_fill_dark="transparent",
+        block_title_text_color_dark="*body_text_color",
+        block_label_background_fill="*background_fill_secondary",
+        block_label_text_color="*body_text_color",
+    )
+
+
+def warm_up() -> threading.Thread:
+    """Load the engine and the bundled backbone in the background."""
+
+    def work() -> None:
+        started = time.perf_counter()
+        try:
+            from engine.backbones import catalog
+            from engine.costs import machine
+            from engine.tuning import registry
+
+            list(registry.methods())
+            catalog.load()
+            machine.speed(catalog.best_device())
+            from demo import plots  # noqa: F401
+        except LabError as error:
+            print(error, file=sys.stderr)
+        except Exception:
+            log.exception("the engine could not be loaded")
+        log.info("engine ready after %.1f s", time.perf_counter() - started)
+
+    thread = threading.Thread(target=work, daemon=True, name="warm-up")
+    thread.start()
+    return thread

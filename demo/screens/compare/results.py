@@ -1,0 +1,334 @@
+"""The right side of the Compare screen: advice, plots, table, damage, wrong labels, downloads."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from demo import tasks
+from demo.html import count_text, time_text
+from demo.page import GONE, Page, Visit, W
+from demo.screens.compare import html as pieces
+from demo.screens.compare import service
+from demo.screens.compare.service import Compared
+from demo.words import Translator
+from engine.units import bytes_text
+
+AXES = ("memory", "seconds", "parameters", "file")
+DECISIONS = ("relabel", "drop", "keep_label")
+FILES = ("csv", "json", "html")
+
+
+class CompareResults:
+    """Components of what came out."""
+
+    limits: list[Any]
+    """Set by the screen: the controls of the limits, in the order of :func:`comparing.limits`."""
+
+    def __init__(self, page: Page):
+        self.page = page
+
+    def build(self) -> None:
+        """Create the components."""
+        page = self.page
+        self.live = gr.HTML("", padding=False, elem_id="compare-live")
+        self.advice = gr.HTML("", padding=False, elem_id="compare-advice")
+        with gr.Column(elem_classes=GONE, elem_id="compare-results") as self.column:
+            self.axis = page.make(
+                gr.Radio,
+                choices=lambda t: [(t(f"compare.{name}"), name) for name in AXES],
+                value="seconds",
+                label=W("compare.axis"),
+                elem_id="compare-axis",
+            )
+            self.pareto = gr.Plot(show_label=False, container=False, elem_id="plot-pareto")
+            self.table = gr.HTML("", padding=False, elem_id="compare-table")
+            self.failed = gr.HTML("", padding=False, elem_id="compare-failed")
+            page.html(
+                lambda t: f'<h3 class="ctl-group">{t("compare.curve")}</h3>{pieces.hint(t("compare.curve_hint"))}'
+            )
+            self.curve = gr.Plot(show_label=False, container=False, elem_id="plot-shots")
+            self._build_damage()
+            self._build_suspects()
+            with gr.Row(elem_classes="ctl-actions"):
+                self.download = {
+                    kind: page.make(
+                        gr.DownloadButton,
+                        label=W(f"compare.download_{kind}"),
+                        size="sm",
+                        interactive=False,
+                        min_width=120,
+                        elem_id=f"compare-{kind}",
+                    )
+                    for kind in FILES
+                }
+
+    def _build_damage(self) -> None:
+        page = self.page
+        with page.make(gr.Accordion, label=W("compare.calibration"), open=False, elem_id="compare-sure") as self.sure:
+            page.html(lambda t: pieces.hint(t("compare.calibration_hint")))
+            self.reliability = gr.Plot(show_label=False, container=False, elem_id="plot-reliability")
+            self.calibration = gr.HTML("", padding=False, elem_id="compare-calibration")
+        with page.make(
+            gr.Accordion, label=W("compare.damage"), open=False, elem_id="compare-damage-box"
+        ) as self.damaged:
+            page.html(lambda t: pieces.hint(t("compare.damage_hint")))
+            self.test = page.make(gr.Button, value=W("compare.damage_go"), size="sm", elem_id="compare-damage-go")
+            self.damage = gr.HTML("", padding=False, elem_id="compare-damage")
+            with gr.Column(elem_classes=GONE, elem_id="compare-mixing") as self.mixing_part:
+                page.html(lambda t: f"<h4>{t('compare.mix')}</h4>{pieces.hint(t('compare.mix_hint'))}")
+                self.mixing = gr.Plot(show_label=False, container=False, elem_id="plot-mixing")
+
+    def _build_suspects(self) -> None:
+        page = self.page
+        with page.make(gr.Accordion, label=W("compare.wrong"), open=False, elem_id="compare-wrong-box"):
+            page.html(lambda t: pieces.hint(t("compare.wrong_hint")))
+            self.look = page.make(gr.Button, value=W("compare.wrong_go"), size="sm", elem_id="compare-wrong-go")
+            self.suspect = gr.HTML("", padding=False, elem_id="compare-suspect")
+            with gr.Row(elem_classes=GONE, elem_id="compare-decide") as self.decide_row:
+                self.decide = {
+                    what: page.make(
+                        gr.Button,
+                        value=W(f"compare.{what}"),
+                        size="sm",
+                        variant="primary" if what == "relabel" else "secondary",
+                        min_width=120,
+                        elem_id=f"suspect-{what}",
+                    )
+                    for what in DECISIONS
+                }
+
+    # ---- showing
+
+    @property
+    def downloads(self) -> list[Any]:
+        """What :meth:`files` updates."""
+        return list(self.download.values())
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What :meth:`view` updates."""
+        return [
+            self.live, self.advice, self.column, self.pareto, self.table, self.failed, self.curve, self.calibration,
+            *self.damage_parts, *self.suspect_parts,
+        ]  # fmt: skip
+
+    @property
+    def sized(self) -> list[Any]:
+        """Plots whose names are placed for a width."""
+        return [self.pareto, self.curve]
+
+    @property
+    def damage_parts(self) -> list[Any]:
+        """What was lost on labels that were held back."""
+        return [self.damage, self.mixing_part, self.mixing]
+
+    @property
+    def suspect_parts(self) -> list[Any]:
+        """What a decision about a suspect updates."""
+        return [self.suspect, self.decide_row, self.decide["relabel"]]
+
+    def arriving(self, found: Compared, t: Translator) -> dict[Any, Any]:
+        """The table that grows while the comparison runs, in place of the last result."""
+        return {
+            self.live: pieces.arriving(found.rows, t.name, t),
+            self.advice: "",
+            self.column: gr.update(elem_classes=GONE),
+        }
+
+    def view(self, visit: Visit, width: float) -> dict[Any, Any]:
+        """The workspace's comparison within the limits; nothing is run."""
+        found, t = visit.workspace.compared, visit.t
+        if found is None:
+            return {self.live: "", self.advice: "", self.column: gr.update(elem_classes=GONE)}
+        if found.comparison is None:
+            return self.arriving(found, t)
+        comparison = found.comparison
+        failed = pieces.failed(comparison.rows, t.name, partial(_say, t=t), t)
+        if comparison.ranking is None:
+            return {
+                self.live: failed,
+                self.advice: pieces.hint(t("compare.nothing")),
+                self.column: gr.update(elem_classes=GONE),
+            }
+        advised = service.advice(found, self._limits(visit))
+        assert advised is not None
+        stale = pieces.hint(t("compare.stale")) if found.version != visit.workspace.version else ""
+        return {
+            self.live: stale,
+            self.advice: pieces.advice(advised, comparison.stopped, partial(_say, t=t), t),
+            self.column: gr.update(elem_classes=[]),
+            self.pareto: pareto(comparison.ranking, advised, visit[self.axis], t, visit.dark, width),
+            self.table: pieces.standings(comparison.ranking, advised.ranking, advised.method, t.name, t),
+            self.failed: failed,
+            self.curve: curves(comparison.ranking, advised.method, t, visit.dark, width),
+            **self._damage(visit),
+            **self._suspects(visit),
+        }  # fmt: skip
+
+    def _limits(self, visit: Visit) -> Any:
+        return service.limits(*(visit[control] for control in self.limits))
+
+    def _damage(self, visit: Visit) -> dict[Any, Any]:
+        """What was lost on labels that were held back, where that was measured."""
+        measured, t = list(visit.workspace.compared.damage.values()), visit.t
+        mixed = any(damage.curve for damage in measured)
+        return {
+            self.damage: pieces.damage(measured, t.name, t),
+            self.mixing_part: gr.update(elem_classes=[] if mixed else GONE),
+            self.mixing: mixing(measured, t, visit.dark) if mixed else None,
+        }
+
+    def _suspects(self, visit: Visit) -> dict[Any, Any]:
+        """The first suspect that is open."""
+        workspace, t, found = visit.workspace, visit.t, visit.workspace.compared
+        gone = {self.decide_row: gr.update(elem_classes=GONE)}
+        if found is None or found.check is None:
+            return {self.suspect: "", **gone}
+        if not found.check.judges:
+            return {self.suspect: pieces.hint(t("compare.no_judges")), **gone}
+        if not found.suspects:
+            key = "compare.all_decided" if found.decided else "compare.none_wrong"
+            return {self.suspect: pieces.hint(t(key)), **gone}
+        suspect = found.suspects[0]
+        image, suggested = found.images[suspect.image], found.labels[suspect.suggested].name
+        judges = [t.name(method) for method in found.check.judges]
+        return {
+            self.suspect: pieces.suspect(
+                tasks.thumb_uri(workspace, image, 160), image.name, found.labels[suspect.given].name, suggested,
+                suspect.agree, len(found.suspects), judges, t,
+            ),
+            self.decide_row: gr.update(elem_classes=[]),
+            self.decide["relabel"]: t("compare.relabel_as", label=suggested),
+        }  # fmt: skip
+
+    def files(self, visit: Visit) -> dict[Any, Any]:
+        """Write what can be downloaded, as it is on screen."""
+        found = visit.workspace.compared
+        if found is None or found.comparison is None or found.comparison.ranking is None:
+            return dict.fromkeys(self.downloads, gr.update(value=None, interactive=False))
+        advised = service.advice(found, self._limits(visit))
+        paths = service.write_files(visit.workspace, found, advised, visit.t)
+        return {self.download[kind]: gr.update(value=str(paths[kind]), interactive=True) for kind in FILES}
+
+    # ---- events
+
+    def bind(self, shown: list[Any], width: Any) -> None:
+        """Attach the handlers of what came out."""
+        page = self.page
+        page.on(self.sure.expand, self._sure, shown, [self.reliability, self.calibration])
+        page.on(
+            self.damaged.expand, lambda visit: self._damage(visit) if visit.workspace.compared else {}, (),
+            self.damage_parts,
+        )  # fmt: skip
+        for what in DECISIONS:
+            page.on(
+                self.decide[what].click, partial(self._decide, what=what), shown,
+                [*self.suspect_parts, self.live, page.version],
+            )  # fmt: skip
+
+    def _sure(self, visit: Visit) -> dict[Any, Any]:
+        """Calibration, drawn when it is looked at."""
+        found, t = visit.workspace.compared, visit.t
+        if found is None or found.comparison is None:
+            return {}
+        from engine.report.document import calibrations
+
+        advised, measured = service.advice(found, self._limits(visit)), calibrations(found.comparison)
+        return {
+            self.reliability: reliability(measured, advised and advised.method, t, visit.dark),
+            self.calibration: pieces.calibration(measured, t.name, t),
+        }
+
+    def _decide(self, visit: Visit, what: str) -> dict[Any, Any]:
+        found = visit.workspace.compared
+        if found is None:
+            return {}
+        service.decide(visit.workspace, found, what)
+        stale = found.version != visit.workspace.version
+        return {
+            **self._suspects(visit),
+            self.live: pieces.hint(visit.t("compare.stale")) if stale else "",
+            self.page.version: visit.workspace.version,
+        }
+
+
+def _say(note: Any, t: Translator) -> str:
+    return service.note_text(note, t)
+
+
+def pareto(ranking: Any, advised: Any, axis: str, t: Translator, dark: bool | None, width: float) -> Any:
+    """Cost against accuracy."""
+    from demo import plots
+    from engine.report.page import dominated_by_cost
+
+    costs, tick = {
+        "memory": ({s.method: float(s.memory_bytes) for s in ranking.standings}, bytes_text),
+        "seconds": ({s.method: s.seconds for s in ranking.standings}, lambda value: _plain(time_text(value, t))),
+        "parameters": ({s.method: float(s.parameters) for s in ranking.standings}, lambda v: count_text(v, t)),
+        "file": ({s.method: float(s.adapter_bytes) for s in ranking.standings}, bytes_text),
+    }[axis]
+    dominated = dominated_by_cost(ranking.standings, costs)
+    dots = [
+        plots.Dot(
+            t.name(s.method), costs[s.method], s.accuracy.value, s.accuracy.low, s.accuracy.high, pieces.facts(s, t),
+            s.family == "baseline", s.method in dominated or advised.ranking.standing(s.method) is None,
+            s.method == advised.method,
+        )
+        for s in ranking.standings
+    ]  # fmt: skip
+    return plots.pareto(dots, t(f"compare.{axis}"), tick, t, dark, width)
+
+
+def _plain(text: str) -> str:
+    return text.replace("&lt;", "<")
+
+
+def curves(ranking: Any, chosen: str | None, t: Translator, dark: bool | None, width: float) -> Any:
+    """Accuracy by training images a label."""
+    from demo import plots
+    from engine.tuning import registry
+
+    growths = [
+        plots.Growth(
+            t.name(c.method), c.shots, tuple(a.value for a in c.accuracy), tuple(a.low for a in c.accuracy),
+            tuple(a.high for a in c.accuracy), registry.get(c.method).family == "baseline", c.method == chosen,
+        )
+        for c in ranking.curves
+    ]  # fmt: skip
+    return plots.shot_curves(growths, t, dark, width)
+
+
+def mixing(measured: Any, t: Translator, dark: bool | None) -> Any:
+    """The WiSE-FT curves of methods that can be mixed."""
+    from demo import plots
+
+    return plots.mixing(
+        [
+            plots.Mixture(
+                t.name(d.method), tuple(point.share for point in d.curve),
+                tuple(point.tuned_labels for point in d.curve), tuple(point.other_labels for point in d.curve),
+            )
+            for d in measured
+            if d.curve
+        ],
+        t, dark,
+    )  # fmt: skip
+
+
+def reliability(measured: Any, chosen: str | None, t: Translator, dark: bool | None) -> Any:
+    """The recommended method beside zero-shot."""
+    from demo import plots
+    from engine.tuning import registry
+    from engine.types import BASELINE
+
+    tuned = [method for method in measured if registry.get(method).family != "baseline"]
+    after = chosen if chosen in tuned else next(iter(tuned), None)
+
+    def bins(method: str | None) -> list[tuple[float, float, int]]:
+        found = measured.get(method)
+        return [(b.confidence, b.accuracy, b.count) for b in found.bins] if found else []
+
+    return plots.reliability(bins(BASELINE), bins(after), t.name(after) if after else "", t, dark)

@@ -1,0 +1,147 @@
+"""The Runs screen: this visitor's earlier runs; reopen, compare two, delete."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from demo import html, tasks
+from demo.page import GONE, Page, Visit, W
+from demo.screens.tune import service as tuning
+from demo.words import Translator
+from demo.workspace import RunRecord, Workspace
+from engine.units import bytes_text
+
+SIGNS = html.VERDICT_SIGNS
+
+
+class Runs:
+    """Components of the screen."""
+
+    def __init__(self, page: Page):
+        self.page = page
+
+    def build(self) -> None:
+        """Create the components."""
+        page = self.page
+        self.table = gr.HTML("", padding=False, elem_id="runs-table")
+        with gr.Row(elem_id="runs-row", elem_classes=GONE) as self.row:
+            self.first = page.make(gr.Dropdown, choices=[], label=W("runs.run"), min_width=200, elem_id="run")
+            self.second = page.make(
+                gr.Dropdown, choices=[], label=W("runs.compare"), min_width=200, elem_id="run-other"
+            )
+            self.reopen = page.make(
+                gr.Button, value=W("runs.reopen"), variant="primary", size="sm", min_width=100, elem_id="reopen"
+            )
+            self.delete = page.make(gr.Button, value=W("runs.delete"), size="sm", min_width=100, elem_id="delete-run")
+        self.differences = gr.HTML("", padding=False, elem_id="runs-compare")
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What :meth:`view` updates."""
+        return [self.table, self.row, self.first, self.second, self.differences]
+
+    def view(self, workspace: Workspace, t: Translator) -> dict[Any, Any]:
+        """Show the runs, the latest first."""
+        runs = workspace.runs[::-1]
+        choices = [(_line(run, t), run.id) for run in runs]
+        return {
+            self.table: _table(runs, t) if runs else f'<p class="ctl-hint">{t("runs.none")}</p>',
+            self.row: gr.update(elem_classes=[] if runs else GONE),
+            self.first: gr.update(choices=choices, value=runs[0].id if runs else None),
+            self.second: gr.update(choices=[(t("runs.nothing"), ""), *choices], value=""),
+            self.differences: "",
+        }
+
+    def bind(
+        self, tab: gr.Tab, reopened: Callable[[Visit], dict[Any, Any]], outputs: list[Any], extra: list[Any]
+    ) -> None:
+        """Attach the handlers; ``reopened`` shows a workspace in the Tune screen."""
+        page, both = self.page, [self.first, self.second]
+        page.on(tab.select, lambda visit: self.view(visit.workspace, visit.t), (), self.outputs)
+        page.on([self.first.input, self.second.input], self._compare, both, [self.differences])
+        page.on(self.delete.click, self._delete, both, [*self.outputs, page.version])
+
+        def reopen(visit: Visit) -> dict[Any, Any]:
+            if not visit[self.first]:
+                return {}
+            tuning.reopen(visit.workspace, visit[self.first])
+            tasks.translate_sample(visit.workspace, visit.t.language)
+            return reopened(visit)
+
+        page.on(self.reopen.click, reopen, [*both, *extra], outputs)
+
+    def _delete(self, visit: Visit) -> dict[Any, Any]:
+        if visit[self.first]:
+            visit.workspace.forget(visit[self.first])
+        return {**self.view(visit.workspace, visit.t), self.page.version: visit.workspace.version}
+
+    def _compare(self, visit: Visit) -> dict[Any, Any]:
+        pair = [visit.workspace.record(visit[c] or "") for c in (self.first, self.second)]
+        if pair[0] is None or pair[1] is None:
+            return {self.differences: ""}
+        return {self.differences: _differences(pair[0], pair[1], visit.t)}
+
+
+def _clock(run: RunRecord) -> str:
+    return time.strftime("%H:%M", time.localtime(run.when))
+
+
+def _accuracy(run: RunRecord, key: str) -> str:
+    return f"{100 * run.result['accuracy'][key]:.0f} %"
+
+
+def _line(run: RunRecord, t: Translator) -> str:
+    return f"{_clock(run)} · {t.name(run.result['method'])} · {_accuracy(run, 'tuned')} · {run.task}"
+
+
+def _facts(run: RunRecord, t: Translator) -> dict[str, str]:
+    """Column -> cell, escaped."""
+    result = run.result
+    size = t("runs.size_text", labels=len(result["labels"]), images=len(run.inputs["images"]), shots=result["shots"])
+    verdict = f'<span aria-hidden="true">{SIGNS.get(result["verdict"], "")}</span> {t("runs." + result["verdict"])}'
+    return {
+        "time": _clock(run),
+        "method": escape(t.name(run.result["method"])),
+        "task": escape(run.task),
+        "size": size,
+        "accuracy": f"{_accuracy(run, 'zero_shot_ensemble')} → <b>{_accuracy(run, 'tuned')}</b>",
+        "verdict": verdict,
+        "parameters": html.count_text(result["trainable_parameters"], t),
+        "memory": bytes_text(result["peak_memory_bytes"]),
+        "seconds": html.time_text(sum(result["seconds"].values()), t),
+    }
+
+
+def _table(runs: list[RunRecord], t: Translator) -> str:
+    rows = [_facts(run, t) for run in runs]
+    head = "".join(f"<th scope='col'>{t(f'runs.{name}')}</th>" for name in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row.values()) + "</tr>" for row in rows)
+    table = f'<table class="ctl-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="ctl-scroll">{table}</div>'
+
+
+def _differences(first: RunRecord, second: RunRecord, t: Translator) -> str:
+    """Two runs beside each other; rows that differ are marked."""
+    pairs = [(t(f"runs.{name}"), cell, _facts(second, t)[name]) for name, cell in _facts(first, t).items()]
+    left, right = (
+        {
+            **run.result["config"],
+            "seed": run.result["seed"],
+            "preset": run.result["preset"],
+            "backbone": run.result["backbone"],
+            "templates": run.result["template_set"],
+        }
+        for run in (first, second)
+    )
+    for name in dict.fromkeys([*left, *right]):
+        pairs.append((escape(name), escape(str(left.get(name, "—"))), escape(str(right.get(name, "—")))))
+    rows = "".join(
+        f'<tr{" class=ctl-differs" if a != b else ""}><th scope="row">{name}</th><td>{a}</td><td>{b}</td></tr>'
+        for name, a, b in pairs
+    )
+    return f'<div class="ctl-scroll"><table class="ctl-table"><tbody>{rows}</tbody></table></div>'

@@ -1,0 +1,200 @@
+"""The tuned model after its run: new images, the WiSE-FT mix, adapters to and from disk. No gradio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from demo import tasks
+from demo.screens.tune.service import backbone_of, numpy_of
+from demo.workspace import Kept, Shown, Workspace
+from engine.data import episode
+from engine.types import LogitScale
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One image's values a label, for the bars."""
+
+    names: list[str]
+    before: np.ndarray
+    after: np.ndarray | None
+    """Logits ``(K,)``."""
+    scale: LogitScale
+
+
+def tuned_model(workspace: Workspace) -> Kept | None:
+    """The tuned model that is shown, read from disk where it is no longer in memory."""
+    from engine.backbones import catalog
+    from engine.runs import store
+
+    with workspace.lock:
+        shown, kept = workspace.shown, workspace.kept
+        if shown is None or not shown.tuned:
+            return None
+        if kept and kept.run == shown.run:
+            return kept
+        record = workspace.record(shown.run or "")
+        if record is None:
+            return None
+        adapter = store.load(record.folder / "adapter", catalog.load(record.result["backbone"]))
+        workspace.kept = Kept(record.id, adapter.tuner, adapter.setting)
+        return workspace.kept
+
+
+def try_image(workspace: Workspace, path: str) -> tuple[Scores, str]:
+    """Zero-shot and tuned values of a new image, and its problem's key or an empty text. Raises LabError."""
+    from engine.data.images import Limits, inspect
+    from engine.tuning import features
+    from engine.tuning.predict import predict
+
+    image, _ = inspect(Path(path), Path(path).name, None, Limits.from_environment().megapixels)
+    kept = tuned_model(workspace)
+    if kept is not None:
+        setting, backbone = kept.setting, kept.setting.backbone
+        store, labels, text = features.FeatureStore(backbone, [image]), setting.labels, setting.ensemble
+        after = numpy_of(predict(kept.active, store, [0]))[0]
+    else:
+        labels = episode.parse_labels(workspace.labels_text)
+        backbone, after = backbone_of(workspace), None
+        store = features.FeatureStore(backbone, [image])
+        sentences = episode.templates(workspace.template_set)
+        text = features.text_features(backbone, [label.prompt for label in labels], sentences)
+    before = numpy_of(backbone.logits(store.features(), text))[0]
+    shown = workspace.shown
+    names = shown.names if shown and len(shown.labels) == len(labels) else [label.name for label in labels]
+    return Scores(names, before, after, backbone.logit_scale), image.name
+
+
+def can_mix(workspace: Workspace) -> bool:
+    """Whether the WiSE-FT slider makes sense: a method that mixes, measured on a held-out set, not mixed yet."""
+    from engine.tuning import registry
+
+    shown = workspace.shown
+    result = shown.result if shown else None
+    return bool(
+        result
+        and shown
+        and shown.run
+        and registry.get(result["method"]).tuner().mixes
+        and result.get("folds", 1) == 1
+        and result["config"].get("mix") == 1
+    )
+
+
+def mix(workspace: Workspace, share: float) -> None:
+    """Mix the tuned weights with the original ones and measure the result on the same images."""
+    from engine.metrics import statistics
+    from engine.tuning import features
+    from engine.tuning.predict import describe
+
+    kept = tuned_model(workspace)
+    shown = workspace.shown
+    if kept is None or shown is None or shown.result is None or not can_mix(workspace):
+        return
+    mixed = None if share == 1 else kept.tuner.mixed(share)
+    tuner = mixed or kept.tuner
+    store = features.FeatureStore(kept.setting.backbone, shown.images)
+    after, moved = map(numpy_of, describe(tuner, store, range(len(shown.images))))
+    arrays = {**shown.arrays, "after": after, "image_after": moved, "text_after": _text(tuner)}
+    tested, goal = np.flatnonzero(arrays["tested"]), np.asarray(shown.targets)
+    right = {key: (arrays[key].argmax(1) == goal)[tested].astype(float) for key in ("before", "after")}
+    rate = statistics.accuracy(right["after"])
+    verdict = statistics.judge(right["before"], right["after"], repeated=False)
+    old = shown.result
+    result = old | {
+        "accuracy": old["accuracy"] | {"tuned": rate.value},
+        "interval95": old["interval95"] | {"tuned": [rate.low, rate.high]},
+        "verdict": verdict.word,
+        "p_value": verdict.p_value,
+        "gained": verdict.gained,
+        "lost": verdict.lost,
+        "config": old["config"],
+        "chosen": {} if share == 1 else {"mix": share},
+    }
+    with workspace.lock:
+        kept.mixed, kept.share = mixed, share
+        if workspace.shown is shown:
+            workspace.shown = replace(shown, arrays=arrays, result=result, zero_shot=result)
+
+
+def _text(tuner: Any) -> np.ndarray:
+    import torch
+
+    with torch.no_grad():
+        return numpy_of(tuner.text_features())
+
+
+class _Result:
+    """A result in the form that ``store.save`` asks for."""
+
+    def __init__(self, result: dict[str, Any]):
+        self.result = result
+
+    def to_json(self) -> dict[str, Any]:
+        """The result itself."""
+        return self.result
+
+
+@dataclass
+class _Saveable:
+    tuner: Any
+    setting: Any
+    result: Any
+
+
+def adapter_zip(workspace: Workspace) -> Path | None:
+    """The shown run's adapter as a zip, mixed as the slider says; None where there is none."""
+    from engine.runs import store
+    from engine.tuning import adapter_files
+
+    shown = workspace.shown
+    record = workspace.record(shown.run) if shown and shown.run else None
+    if record is None or shown is None or shown.result is None:
+        return None
+    source, kept = record.folder / "adapter", workspace.kept
+    name = f"adapter-{record.result['method']}-{record.id}"
+    if kept and kept.run == record.id and kept.mixed is not None:
+        source, name = record.folder / "mixed", f"{name}-mix{round(100 * kept.share)}"
+        store.save(_Saveable(kept.mixed, kept.setting, _Result(shown.result)), source)  # type: ignore[arg-type]
+    target = record.folder / f"{name}.zip"
+    if kept is None or kept.mixed is None:
+        return target if target.exists() else adapter_files.pack(source, target)
+    return adapter_files.pack(source, target)
+
+
+def load_adapter(workspace: Workspace, path: str) -> None:
+    """Show a saved adapter's predictions on the current images. Raises LabError; then nothing changes."""
+    from engine.runs import store
+    from engine.tuning import adapter_files, features
+    from engine.tuning.predict import describe
+
+    folder = adapter_files.unpack(Path(path), workspace.new_folder("loaded"))
+    adapter = store.load(folder, backbone_of(workspace))
+    labels, setting = adapter.labels, adapter.setting
+    images = workspace.images
+    rows = features.FeatureStore(setting.backbone, images)
+    index = {label.name: k for k, label in enumerate(labels)}
+    targets = tuple(index.get(image.label or "", -1) for image in images)
+    tested = np.asarray([t >= 0 for t in targets], bool)
+    arrays = {"tested": tested, "text_before": numpy_of(setting.ensemble), "text_after": _text(adapter.tuner)}
+    if images:
+        logits, moved = describe(adapter.tuner, rows, range(len(rows)))
+        scored = {
+            "before": setting.backbone.logits(rows.features(), setting.ensemble), "after": logits,
+            "image_before": rows.features(), "image_after": moved,
+        }  # fmt: skip
+    else:
+        scored = dict.fromkeys(("before", "after"), setting.ensemble.new_zeros(0, len(labels)))
+    arrays |= {name: numpy_of(tensor) for name, tensor in scored.items()}
+    with workspace.lock:
+        if not workspace.labels_text:
+            workspace.labels_text = tasks.as_text(labels)
+        workspace.changed()
+        workspace.kept, workspace.stale = Kept(None, adapter.tuner, setting), False
+        workspace.shown = Shown(
+            labels, images, targets, arrays, setting.backbone.logit_scale, None, (), adapter.recipe, None
+        )

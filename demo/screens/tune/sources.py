@@ -1,0 +1,112 @@
+"""What the settings of a run may name on the page: sample tasks, and this visitor's earlier tasks and runs.
+
+Files of the server are not among them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+from demo import tasks
+from demo.model_download import backbone_name
+from demo.words import Translator
+from demo.workspace import RunRecord, Workspace
+from engine.data import episode
+from engine.errors import LabError
+from engine.tuning.sources import Shelf, SourceTask
+from engine.types import Label
+
+SAMPLE_FOLDER = "assets/samples/"
+"""What a sample's name begins with, so that the command line finds it too."""
+
+
+def shelf(workspace: Workspace) -> Shelf:
+    """The tasks and adapters that a run of this visitor may name; empty where its method names none."""
+    if not offers(workspace.method):
+        return Shelf(files=False)
+    adapters = {adapter_name(run): run.folder / "adapter" for run in workspace.runs}
+    return Shelf({**sample_tasks(workspace), **earlier_tasks(workspace)}, adapters, files=False)
+
+
+def sample_tasks(workspace: Workspace) -> dict[str, SourceTask]:
+    """The samples by name, without the one that is being tuned on."""
+    found = {}
+    for id, sample in tasks.samples().items():
+        if id != workspace.sample:
+            labels = tuple(Label(folder, sample.prompts.get(folder, folder)) for folder in sample.labels)
+            found[f"{SAMPLE_FOLDER}{id}"] = SourceTask(labels, tasks.sample_images(id))
+    return found
+
+
+def earlier_tasks(workspace: Workspace) -> dict[str, SourceTask]:
+    """Uploaded tasks of earlier runs by name, the latest first, each once and without the present one."""
+    seen = {pictures(workspace.images)}
+    found: dict[str, SourceTask] = {}
+    for run in reversed(workspace.runs):
+        images = run.inputs["images"]
+        if run.inputs["sample"] or pictures(images) in seen:
+            continue
+        seen.add(pictures(images))
+        try:
+            labels = episode.parse_labels(run.inputs["labels_text"])
+        except LabError:
+            continue
+        found[f"{clock(run)} {plain(run.task)}"] = SourceTask(labels, images)
+    return found
+
+
+def pictures(images: Any) -> frozenset[tuple[str, str | None]]:
+    """What makes two tasks the same."""
+    return frozenset((image.digest, image.label) for image in images)
+
+
+def clock(run: RunRecord) -> str:
+    """The run's time, to the second: a name must tell two runs apart."""
+    return time.strftime("%H:%M:%S", time.localtime(run.when))
+
+
+def plain(title: str) -> str:
+    """A task's title without the commas that divide names."""
+    return title.replace(",", "")
+
+
+def adapter_name(run: RunRecord) -> str:
+    """What a run's adapter is called in a setting."""
+    return f"{clock(run)} {run.result['method']} · {plain(run.task)}"
+
+
+def offered(workspace: Workspace, kind: str, t: Translator) -> list[tuple[str, str]]:
+    """(title, name) of what a setting may name, ``tasks`` or ``teachers``."""
+    if kind == "tasks":
+        samples = {f"{SAMPLE_FOLDER}{id}": sample.title.get(t.language, id) for id, sample in tasks.samples().items()}
+        return [(samples.get(name, name), name) for name in shelf(workspace).tasks]
+    from engine.backbones import catalog
+    from engine.backbones.entries import ENTRIES
+    from engine.methods.distill import heads
+
+    rows = [(t.name(id), id) for id in heads()]
+    rows += [(name, name) for name in reversed(shelf(workspace).adapters)]
+    others = [e for e in ENTRIES if e.id != workspace.backbone and catalog.on_this_machine(e)]
+    return rows + [(backbone_name(e.id, t), e.id) for e in others]
+
+
+def offers(method: str) -> set[str]:
+    """Settings of a method that name tasks or adapters."""
+    from engine.tuning import registry
+
+    return {field.name for field in dataclasses.fields(registry.get(method).config) if field.metadata.get("offers")}
+
+
+def on_command_line(workspace: Workspace, name: str, value: Any) -> Any:
+    """A setting's value with a placeholder for what only the page knows."""
+    if name not in offers(workspace.method):
+        return value
+    known = shelf(workspace)
+    if value in known.adapters:
+        return "YOUR_ADAPTER"
+    names = str(value).split(",")
+    if not any(name in known.tasks for name in names):
+        return value
+    return ",".join(name if name.startswith(SAMPLE_FOLDER) else "YOUR_OTHER_FOLDER_OR_ZIP" for name in names)

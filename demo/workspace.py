@@ -1,0 +1,310 @@
+"""One visitor's workspace: images, labels, runs and files, known by a secret id.
+
+Gradio's session state holds only the id. Everything here is bounded: visitors, runs and bytes a
+visitor, and hours without use, after which the folder is deleted.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from demo.model_download import Loading
+from engine.data.images import ImageFile, Problem
+from engine.types import Label, LogitScale, Note
+
+MOST_VISITORS = 200
+"""Workspaces at once; the one unused for longest goes first."""
+MOST_RUNS = 20
+"""Runs a visitor; the oldest goes first."""
+MOST_BYTES = 2 << 30
+"""Bytes of a visitor's folder; the oldest runs go first."""
+GRACE = 30 * 60
+"""Seconds that a workspace outlives its last open page, so that a reload finds everything."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What the right side of the Tune screen shows: zero-shot, and a run or loaded adapter beside it.
+
+    ``arrays``: ``before`` (N, K) logits, ``tested`` (N,) bool, ``image_before`` (N, P), ``text_before``
+    (K, P); with a tuned model also ``after``, ``image_after``, ``text_after``.
+    """
+
+    labels: tuple[Label, ...]
+    images: tuple[ImageFile, ...]
+    targets: tuple[int, ...]
+    arrays: dict[str, np.ndarray]
+    scale: LogitScale
+    zero_shot: dict[str, Any] | None
+    """``accuracy``, ``interval95`` and ``test`` of both baselines, or None where nothing can be tested."""
+    notes: tuple[Note, ...] = ()
+    result: dict[str, Any] | None = None
+    """A run's ``RunResult.to_json()`` or a loaded adapter's recipe."""
+    run: str | None = None
+    """Id of the run, None for zero-shot and for a loaded adapter."""
+
+    @property
+    def names(self) -> list[str]:
+        """Label names in the order of the columns."""
+        return [label.name for label in self.labels]
+
+    @property
+    def tuned(self) -> bool:
+        """Whether there is a tuned model beside zero-shot."""
+        return "after" in self.arrays
+
+    def wrong(self) -> tuple[list[int], list[int], list[int]]:
+        """Positions of tested images: fixed, broken and still wrong; without a tuned model all that are wrong
+        are still wrong."""
+        fixed: list[int] = []
+        broken: list[int] = []
+        still: list[int] = []
+        before = self.arrays["before"].argmax(1)
+        after = self.arrays["after"].argmax(1) if self.tuned else before
+        for i in np.flatnonzero(self.arrays["tested"]).tolist():
+            was, now = before[i] == self.targets[i], after[i] == self.targets[i]
+            if not was or not now:
+                (fixed if now else broken if was else still).append(i)
+        return fixed, broken, still
+
+
+@dataclass(eq=False)
+class Kept:
+    """The tuned model in memory: a run's or a loaded adapter's."""
+
+    run: str | None
+    tuner: Any
+    setting: Any
+    share: float = 1.0
+    """WiSE-FT share of ``mixed``."""
+    mixed: Any = None
+
+    @property
+    def active(self) -> Any:
+        """The tuner that predicts."""
+        return self.tuner if self.mixed is None else self.mixed
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """A finished run of this visitor; arrays and adapter lie in its folder."""
+
+    id: str
+    when: float
+    folder: Path
+    task: str
+    result: dict[str, Any]
+    inputs: dict[str, Any]
+    """The workspace's fields at that time (see ``INPUTS``)."""
+
+
+INPUTS = (
+    "images",
+    "labels_text",
+    "sample",
+    "backbone",
+    "template_set",
+    "shots",
+    "seed",
+    "method",
+    "preset",
+    "settings",
+)
+"""Fields of a workspace that decide a run."""
+
+
+@dataclass(eq=False)
+class Workspace:
+    """Everything of one visitor."""
+
+    id: str
+    folder: Path
+    images: tuple[ImageFile, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    labels_text: str = ""
+    sample: str | None = None
+    backbone: str = "pocket"
+    template_set: str = "general"
+    shots: int = 8
+    seed: int = 0
+    method: str = "linear_probe"
+    preset: str = "budget"
+    settings: dict[str, Any] = field(default_factory=dict)
+    told: tuple[int, int] = (0, 0)
+    """Which drawing of the form of settings told its last change, and which change of it that was."""
+    selected: int | None = None
+    """Position of the image that is open for a change of its label."""
+    looked_at: int = 0
+    """Position of the image in Scores."""
+    shown: Shown | None = None
+    kept: Kept | None = None
+    compared: Any = None
+    """What the Compare screen shows, a ``demo.screens.compare.service.Compared``."""
+    marked: Any = None
+    """The picture and regions of the Regions screen, a ``demo.screens.regions.service.Marked``."""
+    runs: list[RunRecord] = field(default_factory=list)
+    stale: bool = False
+    """Whether a tuned result was on screen before the inputs changed."""
+    version: int = 0
+    """Grows with every change of images, labels or backbone."""
+    stop: threading.Event | None = None
+    """Stops the run in progress."""
+    loading: Loading | None = None
+    """The backbone that is on its way."""
+    touched: float = field(default_factory=time.monotonic)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @property
+    def thumbs(self) -> Path:
+        """Folder of thumbnails."""
+        return self.folder / "thumbs"
+
+    def changed(self) -> int:
+        """Note that what is shown no longer belongs to the inputs; returns the new version."""
+        with self.lock:
+            self.version += 1
+            self.stale = self.stale or bool(self.shown and self.shown.tuned)
+            self.shown = None
+            return self.version
+
+    def halt(self) -> None:
+        """Stop whatever is going on for this visitor."""
+        if self.stop:
+            self.stop.set()
+        if self.loading:
+            self.loading.stop.set()
+        if self.marked and self.marked.stop:
+            self.marked.stop.set()
+
+    def record(self, id: str) -> RunRecord | None:
+        """A run by id."""
+        return next((run for run in self.runs if run.id == id), None)
+
+    def new_folder(self, kind: str) -> Path:
+        """A new empty folder of this visitor."""
+        path = self.folder / kind / secrets.token_hex(6)
+        path.mkdir(parents=True)
+        return path
+
+    def forget(self, id: str) -> None:
+        """Delete a run and its files."""
+        with self.lock:
+            if (run := self.record(id)) is None:
+                return
+            self.runs.remove(run)
+            shutil.rmtree(run.folder, ignore_errors=True)
+            if self.kept and self.kept.run == id:
+                self.kept = None
+            if self.shown and self.shown.run == id:
+                self.changed()
+            self.tidy()
+
+    def tidy(self) -> None:
+        """Delete files that neither the images nor a kept run need; drop old runs over the limits."""
+        with self.lock:
+            while len(self.runs) > MOST_RUNS or (len(self.runs) > 1 and size_of(self.folder) > MOST_BYTES):
+                old = self.runs.pop(0)
+                shutil.rmtree(old.folder, ignore_errors=True)
+            needed = {image.path for image in self.images}
+            for run in self.runs:
+                needed |= {image.path for image in run.inputs["images"]}
+            for path in (p for kind in ("uploads", "zips") for p in (self.folder / kind).rglob("*")):
+                if path.is_file() and str(path) not in needed:
+                    path.unlink(missing_ok=True)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except OSError:
+            continue
+    return total
+
+
+class Workspaces:
+    """All visitors of this process."""
+
+    def __init__(self, root: Path | None = None, hours: float | None = None, most: int = MOST_VISITORS):
+        self.seconds = 3600 * (float(os.environ.get("CTL_SESSION_HOURS") or 6) if hours is None else hours)
+        self.root = root or Path(tempfile.mkdtemp(prefix="clip-tuning-lab-"))
+        self.most = most
+        self._known: OrderedDict[str, Workspace] = OrderedDict()
+        self._pages: dict[str, str] = {}  # gradio's session hash -> workspace id
+        self._lock = threading.Lock()
+        atexit.register(shutil.rmtree, self.root, ignore_errors=True)
+
+    def get(self, id: object) -> Workspace | None:
+        """The workspace of an id, if it is there still."""
+        with self._lock:
+            found = self._known.get(id) if isinstance(id, str) else None
+            if found:
+                found.touched = time.monotonic()
+                self._known.move_to_end(found.id)
+            return found
+
+    def open(self, id: object = None, page: str | None = None) -> Workspace:
+        """The workspace of an id, or a new one with a new secret id."""
+        found = self.get(id)
+        if found is None:
+            secret = secrets.token_urlsafe(24)
+            found = Workspace(secret, self.root / secrets.token_hex(12))
+            with self._lock:
+                self._known[secret] = found
+        if page:
+            with self._lock:
+                self._pages[page] = found.id
+        self.sweep()
+        return found
+
+    def left(self, page: str | None) -> None:
+        """A page was closed: stop its run; without another page the workspace soon expires."""
+        with self._lock:
+            id = self._pages.pop(page or "", None)
+            found = self._known.get(id or "")
+            if not found or id in self._pages.values():
+                return
+            found.touched = min(found.touched, time.monotonic() - self.seconds + min(GRACE, self.seconds))
+        found.halt()
+
+    def sweep(self, now: float | None = None) -> None:
+        """Delete the workspaces that have expired or are too many."""
+        now = time.monotonic() if now is None else now
+        with self._lock:
+            old = [w for w in self._known.values() if now - w.touched > self.seconds]
+            spare = [w for w in self._known.values() if w not in old]
+            old += spare[: max(0, len(spare) - self.most)]
+            for workspace in old:
+                del self._known[workspace.id]
+        for workspace in old:
+            workspace.halt()
+            shutil.rmtree(workspace.folder, ignore_errors=True)
+
+    def keep_sweeping(self, every: float = 600) -> threading.Thread:
+        """Sweep in the background for as long as the process lives."""
+
+        def loop() -> None:
+            while True:
+                time.sleep(every)
+                self.sweep()
+
+        thread = threading.Thread(target=loop, daemon=True, name="sweep")
+        thread.start()
+        return thread

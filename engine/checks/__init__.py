@@ -1,0 +1,1 @@
+"""What accuracy alone does not show."""

@@ -1,0 +1,333 @@
+"""The commands. Tables for people; with ``--json`` one JSON object on stdout and nothing else there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from engine.cli import compare, regions
+from engine.cli.common import build_episode, read_task, settings_of, table, uploads_limits
+from engine.errors import BadConfig, LabError, messages
+from engine.units import bytes_text
+
+messages(
+    bad_count="--{name} must be at least {low}.",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns 0 when done, 2 on a user's error, 3 when stopped."""
+    options = parser().parse_args(arguments)
+    try:
+        result, table = options.run(options)
+    except LabError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 3
+    print(json.dumps(result, ensure_ascii=False) if options.json else table)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = argparse.ArgumentParser(prog="python -m engine", description="CLIP Tuning Lab on the command line.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(run=run)
+        sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        return sub
+
+    def task(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--task", required=True, help="folder or zip with one sub-folder a class")
+        sub.add_argument(
+            "--labels", help="labels by comma; 'name=prompt text' gives the text apart (default: the folder names)"
+        )
+        sub.add_argument("--templates", default="general", help="template set (default: general)")
+        sub.add_argument("--backbone", default="pocket", help="catalogue id, folder or hub name (default: pocket)")
+        sub.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+
+    command("methods", list_methods, "every tuning method")
+    command("backbones", list_backbones, "the backbones, and whether they can be used here")
+    sub = command("zero-shot", zero_shot, "zero-shot accuracy of every labelled image")
+    task(sub)
+    sub = command("tune", tune, "tune a method and compare it with zero-shot")
+    task(sub)
+    sub.add_argument("--method", required=True)
+    sub.add_argument("--shots", type=int, default=8, help="most training images a label (default: 8)")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--preset", default="budget", help="budget or paper")
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method; repeatable"
+    )
+    sub.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="of the training steps (default: bf16 where a tower is run and the device is quicker so, otherwise fp32)",
+    )
+    sub.add_argument("--save", type=Path, help="folder for the adapter")
+    sub = command("compare", compare.run, "run many methods, shots and seeds on one task")
+    task(sub)
+    compare.arguments(sub)
+    sub = command("forecast", forecast, "what a run would need: parameters, memory by part, seconds")
+    sub.add_argument("--method", required=True)
+    sub.add_argument("--backbone", default="pocket", help="catalogue id, folder or hub name (default: pocket)")
+    sub.add_argument("--batch", type=int, help="images a step (default: the preset's)")
+    sub.add_argument("--labels", type=int, default=10, help="number of labels (default: 10)")
+    sub.add_argument("--shots", type=int, default=8, help="training images a label (default: 8)")
+    sub.add_argument("--images", type=int, help="all images (default: twice the training images)")
+    sub.add_argument("--preset", default="budget", help="budget or paper")
+    sub.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="of the step that is forecast (default: what tune would take)",
+    )
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method; repeatable"
+    )
+    sub.add_argument(
+        "--device", choices=("cpu", "cuda"), help="forecast memory for it (default: cuda where there is one)"
+    )
+    sub = command("predict", predict, "label images with a saved adapter")
+    sub.add_argument("--adapter", type=Path, required=True, help="folder or zip of a saved adapter")
+    sub.add_argument("--device", help="cpu or cuda")
+    sub.add_argument("images", nargs="+", metavar="IMAGE")
+    sub = command("regions", regions.run, "masks of an image, marked and scored")
+    regions.arguments(sub)
+    command("segmenters", regions.list_segmenters, "the segmenters, and whether they can be used here")
+    return top
+
+
+def list_methods(options: argparse.Namespace) -> tuple[Any, str]:
+    """Every method's record."""
+    import dataclasses
+
+    from engine.tuning import registry
+
+    rows = [
+        {
+            "id": spec.id, "name": spec.name, "family": spec.family, "sentence": spec.sentence, "paper": spec.paper,
+            "runs_on": spec.runs_on, "count": spec.formula, "saved": spec.saved, "failures": list(spec.failures),
+            "presets": {name: make(8).to_dict() for name, make in spec.presets.items()},
+            "settings": [
+                {"name": f.name, "type": str(f.type), "help": f.metadata.get("help", ""), "low": f.metadata.get("low"),
+                 "high": f.metadata.get("high"), "choices": list(f.metadata.get("choices") or ())}
+                for f in dataclasses.fields(spec.config)
+            ],
+        }
+        for spec in registry.methods()
+    ]  # fmt: skip
+    return {"methods": rows}, table(
+        ["method", "family", "trained", "what it does"],
+        [[r["id"], r["family"], r["count"], r["sentence"]] for r in rows],
+    )
+
+
+def list_backbones(options: argparse.Namespace) -> tuple[Any, str]:
+    """The catalogue, with what is on this machine."""
+    from dataclasses import asdict
+
+    from engine.backbones import catalog
+    from engine.backbones.entries import ENTRIES
+
+    rows = [{**asdict(entry), "cached": catalog.on_this_machine(entry)} for entry in ENTRIES]
+    lines = [
+        [
+            r["id"],
+            f"{r['parameters']:g} M",
+            r["image_size"],
+            r["licence"],
+            "ready" if r["cached"] else f"{r['download_mb']} MB to download",
+        ]
+        for r in rows
+    ]
+    return {"backbones": rows}, table(["backbone", "parameters", "pixels", "licence", "here"], lines)
+
+
+def zero_shot(options: argparse.Namespace) -> tuple[Any, str]:
+    """Both baselines on every labelled image: nothing is trained, so all of them test."""
+    from engine.backbones import vocabulary
+    from engine.metrics import statistics
+    from engine.runs.run import zero_shot_scores
+
+    with tempfile.TemporaryDirectory() as work:
+        images, labels, backbone = read_task(options, Path(work))
+        scores = zero_shot_scores(backbone, images, labels, options.templates)
+        names = {label.name: k for k, label in enumerate(labels)}
+        known = [i for i, image in enumerate(images) if image.label in names]
+        rows, result = [], {}
+        for name, logits in scores.items():
+            share = statistics.accuracy([float(logits[i].argmax() == names[images[i].label]) for i in known])
+            result[name] = share
+            rows.append([name, f"{share.value:.1%}", f"{share.low:.1%} to {share.high:.1%}"])
+    as_json = {
+        "backbone": backbone.id, "labels": [label.name for label in labels], "test": len(known),
+        "unfamiliar_words": list(vocabulary.unfamiliar(backbone.id, labels)),
+        "accuracy": {name: share.value for name, share in result.items()},
+        "interval95": {name: [share.low, share.high] for name, share in result.items()},
+    }  # fmt: skip
+    return as_json, table([f"on {len(known)} images", "accuracy", "95 % interval"], rows)
+
+
+def tune(options: argparse.Namespace) -> tuple[Any, str]:
+    """One run."""
+    from engine.runs import store
+    from engine.runs.run import Run
+    from engine.tuning import registry
+    from engine.tuning.learned import LearnedTokens
+    from engine.types import RunSpec
+
+    registry.get(options.method).configure(options.preset, dict(settings_of(options)), options.shots)
+    with tempfile.TemporaryDirectory() as work:
+        images, labels, backbone = read_task(options, Path(work))
+        built = build_episode(options, images, labels)
+        spec = RunSpec(
+            backbone.id, options.method, built, options.preset, settings_of(options), options.seed, options.precision
+        )
+        outcome = finish(Run(spec, images, backbone))
+        size = store.save(outcome, options.save or Path(work) / "adapter")
+    result = replace(outcome.result, cost=replace(outcome.result.cost, adapter_bytes=size)).to_json()
+    result["learned"] = [part.to_json() for part in outcome.tuner.learned() if isinstance(part, LearnedTokens)]
+    return result, tune_table(result)
+
+
+def finish(run: Any) -> Any:
+    """Run to the end with a progress line on stderr."""
+    from engine.types import Progress
+
+    for item in run.go():
+        if not isinstance(item, Progress):
+            return item
+        if sys.stderr.isatty():
+            loss = "" if item.loss is None else f" loss {item.loss:.3f}"
+            print(f"\r{item.stage} {item.done}/{item.total}{loss}\033[K", end="", file=sys.stderr)
+    raise AssertionError("a run ends with its outcome")
+
+
+def tune_table(result: dict[str, Any]) -> str:
+    """A run for people."""
+    words = {
+        "better": "better than",
+        "worse": "worse than",
+        "close": "too close to call against",
+        "baseline": "the baseline, compared with",
+    }
+    rows = []
+    for name, value in result["accuracy"].items():
+        low, high = result["interval95"][name]
+        rows.append([name, f"{value:.1%}", f"{low:.1%} to {high:.1%}"])
+    seconds = result["seconds"]
+    lines = [
+        table([f"{result['method']} on {result['test']} test images", "accuracy", "95 % interval"], rows),
+        f"verdict: {words[result['verdict']]} prompt-ensembled zero-shot (p = {result['p_value']:.3g}, "
+        f"gained {result['gained']}, lost {result['lost']})",
+        f"trained {result['trainable_parameters']:,} of {result['total_parameters']:,} parameters; "
+        f"peak {bytes_text(result['peak_memory_bytes'])} ({result['memory_kind']}); "
+        f"features {seconds['features']:.1f} s, training {seconds['train']:.1f} s, "
+        f"evaluation {seconds['evaluate']:.1f} s; "
+        f"adapter {bytes_text(result['adapter_bytes'])}",
+    ]
+    return "\n".join(lines)
+
+
+def forecast(options: argparse.Namespace) -> tuple[Any, str]:
+    """What a run would need; the backbone's weights need not be here."""
+    from engine.backbones import catalog
+    from engine.backbones.skeleton import outline
+    from engine.costs.forecast import PLACES, fits, largest_that_fits
+    from engine.costs.forecast import forecast as expected
+    from engine.tuning import registry
+    from engine.tuning.sources import Shelf
+
+    spec, settings = registry.get(options.method), dict(settings_of(options))
+    for name, low in (("labels", 2), ("shots", 1), ("images", 1)):
+        if getattr(options, name) is not None and getattr(options, name) < low:
+            raise BadConfig("bad_count", name=name, low=low)
+    trained = "batch_size" in {field.name for field in fields(spec.config)}
+    if options.batch is not None and trained:
+        settings["batch_size"] = str(options.batch)
+    config: Any = spec.configure(options.preset, settings, options.shots)
+    device = options.device or catalog.best_device()
+    backbone, support = outline(options.backbone), options.labels * options.shots
+
+    def of(config: Any) -> Any:
+        images = options.images or 2 * support
+        return expected(
+            spec, config, backbone, options.labels, support, images, 1, options.precision, 0, device, Shelf()
+        )  # fmt: skip
+
+    needed = of(config)
+    room, largest = fits(needed), {}
+    if trained and not all(room.values()):
+        batch = min(config.batch_size, support)
+        smallest = of(replace(config, batch_size=1)).total_bytes
+        for place in (place for place, good in room.items() if not good):
+            largest[place] = largest_that_fits(PLACES[place], batch, needed.total_bytes, smallest)
+    result = {
+        "backbone": backbone.id, "method": spec.id, "preset": options.preset, "config": config.to_dict(),
+        "labels": options.labels, "support": support, "precision": needed.precision, "device": device,
+        "trainable_parameters": needed.trainable_parameters, "total_parameters": needed.total_parameters,
+        "memory": dict(needed.parts), "total_bytes": needed.total_bytes, "memory_bytes": needed.memory_bytes,
+        "steps": needed.steps, "seconds": dict(needed.seconds_by_part), "fits": room, "largest_batch": largest,
+    }  # fmt: skip
+    return result, forecast_table(result)
+
+
+def forecast_table(result: dict[str, Any]) -> str:
+    """A forecast for people."""
+    rows = [[part, bytes_text(size)] for part, size in result["memory"].items()]
+    rows.append(["total", bytes_text(result["total_bytes"])])
+    seconds = result["seconds"]
+    places = []
+    for place, good in result["fits"].items():
+        batch = result["largest_batch"].get(place)
+        smaller = f" (batch size {batch} would)" if batch else ""
+        places.append(f"{place}: {'yes' if good else 'no' + smaller}")
+    return "\n".join([
+        table([f"{result['method']} on {result['backbone']}", "memory"], rows),
+        f"trains {result['trainable_parameters']:,} of {result['total_parameters']:,} parameters",
+        f"on this machine: features {seconds['features']:.1f} s, training {seconds['train']:.1f} s "
+        f"({result['steps']} steps), evaluation {seconds['evaluate']:.1f} s",
+        "fits on: " + ", ".join(places),
+    ])  # fmt: skip
+
+
+def predict(options: argparse.Namespace) -> tuple[Any, str]:
+    """Zero-shot and tuned label of some images."""
+    from engine.backbones import catalog
+    from engine.data import uploads
+    from engine.runs import store
+    from engine.runs.run import score_with
+    from engine.tuning import adapter_files
+
+    with tempfile.TemporaryDirectory() as work:
+        folder = adapter_files.unpack(options.adapter, Path(work) / "adapter")
+        backbone = catalog.load(adapter_files.read_recipe(folder)["backbone"], options.device)
+        adapter = store.load(folder, backbone)
+        intake = uploads.collect(options.images, Path(work), uploads_limits())
+        for problem in intake.problems:
+            print(problem.message, file=sys.stderr)
+        before, after = score_with(adapter, intake.images)
+    names = [label.name for label in adapter.labels]
+    rows: list[dict[str, Any]] = []
+    lines = []
+    for image, old, new in zip(intake.images, before.tolist(), after.tolist(), strict=True):
+        sides: dict[str, dict[str, Any]] = {}
+        for side, probabilities in (("zero_shot", old), ("tuned", new)):
+            best = names[max(range(len(names)), key=probabilities.__getitem__)]
+            sides[side] = {"label": best, "probabilities": dict(zip(names, probabilities, strict=True))}
+        rows.append({"image": image.name, **sides})
+        zero, tuned = sides["zero_shot"]["label"], sides["tuned"]["label"]
+        lines.append([image.name, zero, f"{max(old):.2f}", tuned, f"{max(new):.2f}"])
+    return {"predictions": rows}, table(["image", "zero-shot", "p", "tuned", "p"], lines)

@@ -1,0 +1,300 @@
+"""One training step, followed without being computed.
+
+A backbone's twin gets fake tensors for weights: they have sizes and strides and no data. The method
+is attached to it as it would be to the real one, then the step that training uses runs on it under a
+dispatch mode that sees every operation. It adds each new storage, drops it when it dies, and counts
+floating-point operations. No weight is copied and no GPU is needed.
+
+Autocast is on for the step alone, as in training: features, source prompts and evaluation stay in fp32.
+
+Fake tensors are on the device ``cpu``: a fake ``cuda`` device fails without a driver. The mode itself
+is never entered, so that small things whose values matter (ids, positions, targets, the scale) stay
+real and may be read; what meets a fake tensor becomes one.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.backbones.base import FEATURES, PIXELS, Backbone
+from engine.costs.op_counter import Meter, Work, rounded
+from engine.tuning.registry import MethodSpec
+from engine.tuning.tuner import Config, Setting, TrainConfig, Tuner
+from engine.types import Label
+
+IMAGES = 32
+"""Images that are encoded together (``FeatureStore``'s batch)."""
+KEPT = 128
+"""Followed steps that are kept."""
+SAME_STEP = ("epochs", "warmup_epochs", "lr", "views", "min_crop")
+"""Settings that change nothing in a step."""
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Precision of the step -> dtype of autocast."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is known of a method on a backbone; bytes, and work by part of a run."""
+
+    weights: int
+    """The backbone and what the method adds."""
+    backbone: int
+    """The backbone alone."""
+    gradients: int
+    optimizer: int
+    row: int
+    """One image's value at the stage where training starts."""
+    at_features: bool
+    """Whether training starts at the features that are computed anyway."""
+    train: Work
+    """One gradient step."""
+    text: Work
+    """One template for all labels."""
+    encode: Work
+    """``IMAGES`` images from pixels to features."""
+    inputs: Work
+    """``IMAGES`` images from pixels to the stage where training starts."""
+    evaluate: Work
+    """``IMAGES`` images from that stage to logits."""
+    rehearsals: tuple[tuple[Work, int], ...] = ()
+    """A gradient step of each training that comes before, and the number of its steps."""
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A backbone that a run loads beside its own, to see the training images."""
+
+    weights: int
+    encode: Work
+    """``IMAGES`` images from pixels to features."""
+    text: Work
+    """One template for all labels."""
+
+
+class Fakes:
+    """Makes fake tensors on the device ``cpu``."""
+
+    def __init__(self) -> None:
+        from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+        self.kind, self.mode = FakeTensor, FakeTensorMode(allow_non_fake_inputs=True)
+
+    def empty(self, *shape: int, like: Tensor | None = None) -> Tensor:
+        """A fake tensor of a shape, or of another tensor's shape, strides and type."""
+        with self.mode:
+            if like is None:
+                return torch.empty(shape)
+            return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="cpu")
+
+    def shell(self, backbone: Backbone) -> Backbone:
+        """The backbone with fake weights. Single numbers (the scale, a bias) are real: methods may read them."""
+        memo: dict[int, object] = {}
+        folded: Any = getattr(backbone, "folded", backbone.model)  # what runs where convolutions are folded
+        tensors = {id(t): t for model in (backbone.model, folded) for t in [*model.parameters(), *model.buffers()]}
+        for tensor in tensors.values():
+            if tensor.numel() > 1:
+                twin = self.empty(like=tensor)
+            else:
+                twin = torch.ones_like(tensor, device="cpu") if tensor.is_meta else tensor.detach().cpu().clone()
+            is_parameter = isinstance(tensor, nn.Parameter)
+            memo[id(tensor)] = nn.Parameter(twin, requires_grad=False) if is_parameter else twin
+        shell = backbone.replace_model(copy.deepcopy(folded, memo))
+        if folded is not backbone.model:
+            shell.model = copy.deepcopy(backbone.model, memo)
+        return shell
+
+    def replace_parameters(self, module: nn.Module) -> None:
+        """Swap every real parameter below a module for a fake one; a shared one stays shared."""
+        done: dict[int, nn.Parameter] = {}
+        for part in module.modules():
+            for name, parameter in part._parameters.items():
+                if parameter is None or isinstance(parameter, self.kind):
+                    continue
+                if id(parameter) not in done:
+                    done[id(parameter)] = nn.Parameter(self.empty(like=parameter), parameter.requires_grad)
+                part._parameters[name] = done[id(parameter)]
+
+
+_found: OrderedDict[tuple, Any] = OrderedDict()
+_lookup, ONE_AT_A_TIME = threading.Lock(), threading.Lock()
+
+
+def remembered(key: tuple, make: Callable[[], Any]) -> Any:
+    """What was found for a key before, or what ``make`` finds now; the least recently used is forgotten."""
+    with _lookup:
+        if key in _found:
+            _found.move_to_end(key)
+            return _found[key]
+    value = make()
+    with _lookup:
+        _found[key] = value
+        while len(_found) > KEPT:
+            _found.popitem(last=False)
+    return value
+
+
+def follow(
+    spec: MethodSpec,
+    config: Config,
+    backbone: Backbone,
+    prompts: Sequence[str],
+    support: int,
+    precision: str = "fp32",
+    device: str = "cpu",
+    steps: int = 1,
+) -> Step:
+    """Follow a method's step; kept by weights, method, settings, labels, support and precision.
+
+    Args:
+        prompts: what the labels are read as; their number and length count.
+        support: training images.
+        precision: key of ``PRECISIONS``.
+        device: ``cuda`` follows the optimizer's fused loops, which need more memory.
+        steps: gradient steps that are followed. One is enough: the second equals the first with the
+            optimizer's state there from the start, which is added here.
+    """
+    settings = {f.name: f.default for f in fields(config) if f.name in SAME_STEP}
+    config, weights = replace(config.without_labels(), **settings), (backbone.id, backbone.weight_hash, precision)
+    key = (weights, spec.id, config, tuple(prompts), support, device, steps)
+    return remembered(key, lambda: _follow(spec, config, backbone, prompts, support, weights, device, steps))
+
+
+def _follow(
+    spec: MethodSpec, config: Any, backbone: Backbone, prompts: Sequence[str], support: int, weights: tuple,
+    device: str, steps: int,
+) -> Step:  # fmt: skip
+    fakes, dtype = Fakes(), PRECISIONS[weights[-1]]
+    with ONE_AT_A_TIME:
+        shell = fakes.shell(backbone)
+        tuner = attach(spec, config, fakes, shell, prompts, support)
+        base = [*shell.model.parameters(), *shell.model.buffers()]
+        known = [*base, *tuner.parameters(), *tuner.buffers()]
+        text = remembered((weights[:2], "text", tuple(prompts)), lambda: read_labels(shell, base, prompts))
+        encode, _ = remembered((weights[:2], FEATURES), lambda: see_images(fakes, shell, base, FEATURES))
+        inputs, row = remembered((weights[:2], tuner.stage), lambda: see_images(fakes, shell, base, tuner.stage))
+        evaluate, _ = watched(known, tuner.eval(), fakes.empty(IMAGES, *row))
+        train, gradients, state = Work(), 0, 0
+        if tuner.trains:
+            x = fakes.empty(batch_of(tuner, config, support), *row)
+            with torch.autocast("cpu", dtype) if dtype else nullcontext():
+                train, gradients, state = gradient_step(tuner, x, config, known, device, steps)
+        rehearsals = tuple(rehearse(*row, fakes, shell, known, device) for row in tuner.rehearsals())
+    at_features = tuner.stage == FEATURES
+    return Step(
+        size_of(known), size_of(base), gradients, state, 4 * prod(row), at_features,
+        train, text, encode, Work() if at_features else inputs, evaluate, rehearsals,
+    )  # fmt: skip
+
+
+def guest(backbone: Backbone, prompts: Sequence[str]) -> Guest:
+    """Follow what another backbone does for a run; kept by weights and labels."""
+    key = (backbone.id, backbone.weight_hash)
+
+    def meet() -> Guest:
+        with ONE_AT_A_TIME:
+            fakes = Fakes()
+            shell = fakes.shell(backbone)
+            base = [*shell.model.parameters(), *shell.model.buffers()]
+            encode, _ = see_images(fakes, shell, base, FEATURES)
+            return Guest(size_of(base), encode, read_labels(shell, base, prompts))
+
+    return remembered((key, "guest", tuple(prompts)), meet)
+
+
+def batch_of(tuner: Tuner, config: TrainConfig, images: int) -> int:
+    """Images of one step."""
+    return images if tuner.full_batch else min(config.batch_size, images)
+
+
+def rehearse(
+    tuner: Tuner, config: TrainConfig, images: int, fakes: Fakes, shell: Backbone, known: Sequence[Tensor], device: str
+) -> tuple[Work, int]:
+    """A step of a training that comes before, in fp32 as those are, and the number of its steps."""
+    fakes.replace_parameters(tuner)
+    _, row = see_images(fakes, shell, known, tuner.stage)
+    batch = batch_of(tuner, config, images)
+    x, there = fakes.empty(batch, *row), [*known, *tuner.parameters(), *tuner.buffers()]
+    return gradient_step(tuner, x, config, there, device)[0], config.epochs * -(-images // batch)
+
+
+def read_labels(shell: Backbone, known: Sequence[Tensor], prompts: Sequence[str]) -> Work:
+    """The text tower on one sentence a label."""
+    return watched(known, shell.encode_text, shell.tokenize([f"a photo of a {prompt}." for prompt in prompts]))[0]
+
+
+def see_images(fakes: Fakes, shell: Backbone, known: Sequence[Tensor], stage: int) -> tuple[Work, tuple[int, ...]]:
+    """``IMAGES`` images from pixels to a stage, and the shape of one value there."""
+    pixels = fakes.empty(IMAGES, 3, shell.shape.image_size, shell.shape.image_size)
+    work, values = watched(known, shell.vision.advance, pixels, PIXELS, stage)
+    return work, tuple(values.shape[1:])
+
+
+def attach(spec: MethodSpec, config: Any, fakes: Fakes, shell: Backbone, prompts: Sequence[str], support: int) -> Tuner:
+    """The method's tuner on a backbone of fakes, as training would build it."""
+    classes = len(prompts)
+    direction = shell.shape.embedding**-0.5
+    text = torch.full((classes, shell.shape.embedding), direction)
+    setting = Setting(
+        shell, tuple(Label(f"{k}", prompt) for k, prompt in enumerate(prompts)), ("a photo of a {}.",), text, text,
+        torch.full((support, shell.shape.embedding), direction), torch.arange(support) % classes,
+    )  # fmt: skip
+    with warnings.catch_warnings():  # copying a fake buffer reads its address
+        warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
+        tuner = spec.tuner()(config, setting)
+    fakes.replace_parameters(tuner)
+    return tuner
+
+
+def size_of(tensors: Sequence[Tensor]) -> int:
+    """Bytes of the storages of some tensors, each once."""
+    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
+    return sum(map(rounded, storages.values()))
+
+
+@torch.no_grad()
+def watched(known: Sequence[Tensor], function: Any, *arguments: Any) -> tuple[Work, Any]:
+    """The work of a call without gradients, and what it returns."""
+    with Meter([*known, *(a for a in arguments if isinstance(a, Tensor))]) as meter:
+        result = function(*arguments)
+    return meter.work(), result
+
+
+def gradient_step(
+    tuner: Tuner, x: Tensor, config: TrainConfig, known: Sequence[Tensor], device: str, steps: int = 1
+) -> tuple[Work, int, int]:
+    """Follow training's own step on inputs ``(B, ...)``: work, bytes of gradients, bytes of optimizer state."""
+    from engine.tuning import loop
+
+    trained = list(tuner.trained().values())
+    optimizer = loop.make_optimizer(trained, config, tuner.lr_factor)
+    for group in optimizer.param_groups:
+        group["foreach"] = device == "cuda"  # what each device does by itself
+    scheduler = loop.make_scheduler(optimizer, config, 1, 2)
+    targets = torch.zeros(len(x), dtype=torch.long)
+    tuner.choose(torch.zeros_like(targets), torch.arange(len(x)))
+    tuner.train()
+    meter = Meter([*known, x, targets])
+    passes: list[tuple[int, int]] = []
+    """Peak and bytes alive when the optimizer begins."""
+    optimizer.register_step_pre_hook(lambda *_: passes.append((meter.peak, meter.alive)))
+    with meter:
+        for _ in range(steps):
+            loop.step(tuner, x, targets, optimizer, scheduler)
+    work = meter.work()
+    gradients = size_of([p.grad for p in trained if p.grad is not None])
+    state = size_of([v for p in trained for v in optimizer.state[p].values() if isinstance(v, Tensor)])
+    state = max(state, meter.alive - passes[0][1])  # AdaLoRA keeps running means besides
+    if steps == 1:
+        work = replace(work, peak=max(work.peak, passes[0][0] + state))
+    return work, gradients, state

@@ -1,0 +1,1 @@
+"""Images, uploads and episodes."""

@@ -1,0 +1,394 @@
+"""Image files and bytes -> checked, upright, 8-bit RGB images; the limits on what is taken in; thumbnails.
+
+Folders and zips are the business of :mod:`engine.data.uploads`. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from engine.errors import BadConfig, BadImage, LabError, messages
+from engine.units import MB
+
+messages(
+    limits_bad="The environment variable {variable} is {value!r}, but must be {expected}. Correct it or remove it.",
+    image_missing="{name} cannot be opened: {reason}. Check that the file exists and may be read.",
+    image_empty="{name} is empty (0 bytes). It was probably not copied completely: copy or upload it again.",
+    image_not_image="{name} is not an image that can be read here (JPEG, PNG, WebP, GIF, BMP or TIFF). "
+    "Remove it, or save it as one of these.",
+    image_convert="{name} is a {kind} image, which cannot be read here. Convert it to JPEG and add it again.",
+    image_archive="{name} is a {kind} archive, not an image. Unpack it and add its images, "
+    "or upload a zip of them by itself.",
+    image_truncated="{name} is cut off: the end of the image is missing. It was probably not copied completely: "
+    "copy or upload it again.",
+    image_corrupt="{name} is damaged, or stored in an unusual way, and cannot be read. "
+    "Save it again with an image editor, or leave it out.",
+    image_mode="{name} uses the colour mode {mode}, which cannot be read here. Save it as an ordinary RGB image.",
+    image_pixels="{name} has {megapixels:g} megapixels; the limit is {limit:g}. Make it smaller and add it again: "
+    "2,000 pixels on the long side are plenty.",
+    image_tiny="{name} is only {width} x {height} pixels, too small to recognise anything. "
+    "Use an image of at least {least} x {least} pixels.",
+    image_animated="{name} is animated: the first picture is used.",
+    image_pages="{name} has several pages: the first one is used.",
+)
+
+NOTES = frozenset({"image_animated", "image_pages"})
+"""Keys of those problems that are only notes: the image is kept."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""What PIL may try. Fewer decoders than it has: no PostScript, no plug-in nobody asked for."""
+
+LEAST_SIDE = 8
+"""Pixels. An image with a shorter side is refused."""
+
+_PIL_MEGAPIXELS = 178  # PIL itself refuses to open images above 178.9 megapixels
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one upload may hold. Defaults suit a public page; every field has its environment variable."""
+
+    images: int = 500
+    """Images in one task, those already loaded included (CTL_MAX_IMAGES, at least 1)."""
+    upload_bytes: int = 200 * MB
+    """Bytes of all files of one upload, zips unpacked (CTL_MAX_UPLOAD_MB, in MB of a million bytes, above 0)."""
+    megapixels: float = 40
+    """Millions of pixels of one image (CTL_MAX_MEGAPIXELS, above 0, at most 178)."""
+    labels: int = 200
+    """Different labels in one task (CTL_MAX_LABELS, at least 1)."""
+
+    @classmethod
+    def from_environment(cls) -> Limits:
+        """The limits the environment asks for, defaults elsewhere. Raises :class:`BadConfig` naming a bad variable."""
+        return cls(
+            images=int(variable("CTL_MAX_IMAGES", cls.images, whole=True)),
+            upload_bytes=int(variable("CTL_MAX_UPLOAD_MB", cls.upload_bytes / MB) * MB),
+            megapixels=variable("CTL_MAX_MEGAPIXELS", cls.megapixels, most=_PIL_MEGAPIXELS),
+            labels=int(variable("CTL_MAX_LABELS", cls.labels, whole=True)),
+        )
+
+
+def variable(name: str, default: float, whole: bool = False, most: float = 10**9) -> float:
+    """A number above 0 of the environment. Raises :class:`BadConfig`, naming the variable, where it holds another."""
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        value = int(text) if whole else float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= most:  # also false for nan
+        expected = f"a {'whole number' if whole else 'number'} above 0 and at most {most:,}"
+        raise BadConfig("limits_bad", variable=name, value=text, expected=expected)
+    return value
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A checked image on disk. Small: holds no pixels."""
+
+    name: str
+    """Shown to the user: path inside the uploaded folder or zip, or the file's name."""
+    path: str
+    """File on disk that :func:`read_image` opens again."""
+    label: str | None
+    """Name of the sub-folder it came in, or None."""
+    digest: str
+    """First 32 hex digits of the SHA-256 of the file's bytes."""
+    width: int
+    """Pixels, after EXIF rotation."""
+    height: int
+    """Pixels, after EXIF rotation."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One sentence about one file: why it was left out or, for keys in :data:`NOTES`, what to know about it."""
+
+    name: str
+    """Which file; empty where the sentence is about the whole upload."""
+    key: str
+    """Key in :data:`engine.errors.MESSAGES`."""
+    message: str
+    """English: what happened, what to do."""
+    values: tuple[tuple[str, object], ...] = ()
+    """Named fields of the sentence, for translation."""
+
+    @classmethod
+    def of(cls, error: LabError) -> Problem:
+        """The problem that says what ``error`` says."""
+        return cls(str(error.values.get("name", "")), error.key, str(error), tuple(error.values.items()))
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What came of an upload."""
+
+    images: tuple[ImageFile, ...]
+    """Usable images in natural order of their names (img2 before img10)."""
+    problems: tuple[Problem, ...]
+    """At most one a file, in the same order; those about the whole upload last."""
+
+
+def read_image(source: str | Path | bytes, *, name: str = "", max_megapixels: float | None = None) -> Image.Image:
+    """Decode one image file.
+
+    ``source`` is a path, or the bytes of a file. ``name`` is what messages call it (default: the file's name).
+    ``max_megapixels`` defaults to the environment's limit. Returns an upright PIL image of mode RGB, 0-255:
+    transparency lies on white, 16-bit grey is divided by 257, 32-bit integer and float grey are stretched from
+    their least to their greatest value, of an animation or a document the first picture is taken.
+    Raises :class:`BadImage` with a sentence that names the file.
+    """
+    with _opened(source, name, max_megapixels) as image:
+        image.load()
+        return _rgb(_upright(image))
+
+
+def inspect(path: Path, name: str, label: str | None, max_megapixels: float) -> tuple[ImageFile, Problem | None]:
+    """Check one file by decoding all of it, without keeping the pixels. The problem returned is only a note.
+
+    Raises :class:`BadImage`.
+    """
+    with _opened(path, name, max_megapixels) as image:
+        size = image.size
+        note = _several(image)
+        # A JPEG decoded at 1/8 still reads every byte, so a cut is noticed, in a fraction of time and memory.
+        drafted = image.draft(None, (1, 1))  # type: ignore[arg-type]
+        image.load()
+        turned = _turn(image)
+        width, height = size if drafted else image.size
+        if turned in _SWAPS_SIDES:
+            width, height = height, width
+        found = ImageFile(name, str(path), label, _digest(path), width, height)
+    return found, Problem.of(BadImage(note, name=name)) if note else None
+
+
+def _digest(path: Path) -> str:
+    sha = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(2**20):
+            sha.update(chunk)
+    return sha.hexdigest()[:32]
+
+
+def thumbnail(image: ImageFile, folder: Path, side: int = 160) -> Path:
+    """A JPEG of ``image`` in ``folder`` that fits in ``side`` x ``side`` pixels; made once for each digest and side.
+
+    Raises :class:`BadImage` if the file is no longer there or no longer readable.
+    """
+    target = Path(folder) / f"{image.digest}-{side}.jpg"
+    if target.exists():
+        return target
+    # It passed the limit when it was taken in; a limit given then is not known here.
+    with _opened(image.path, image.name, _PIL_MEGAPIXELS) as opened:
+        opened.draft(None, (2 * side, 2 * side))  # type: ignore[arg-type]
+        opened.load()
+        small = _rgb(_upright(opened))
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, unfinished = tempfile.mkstemp(suffix=".jpg", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            small.save(file, "JPEG", quality=85)
+        os.replace(unfinished, target)  # nobody ever sees half a thumbnail
+    except BaseException:
+        os.unlink(unfinished)
+        raise
+    return target
+
+
+# What kind of file is it? By content: names lie.
+
+HEAD_BYTES = 64
+"""How many bytes of a file :func:`kind_of` looks at."""
+
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\xd8\xff", "image"),
+    (b"\x89PNG\r\n\x1a\n", "image"),
+    (b"GIF87a", "image"),
+    (b"GIF89a", "image"),
+    (b"II*\0", "image"),
+    (b"MM\0*", "image"),
+    (b"PK\x03\x04", "zip"),
+    (b"PK\x05\x06", "zip"),
+    (b"Rar!\x1a\x07", "RAR"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
+    (b"\x1f\x8b\x08", "gzip"),
+    (b"\xfd7zXZ\0", "xz"),
+)
+_HEIF_BRANDS = re.compile(rb"^(?:....)*?(?:heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
+
+
+def kind_of(head: bytes) -> str:
+    """From a file's head: "image", "HEIC", "AVIF", "zip", "RAR", "7z", "gzip", "xz", "empty", or "" if unknown."""
+    if not head:
+        return "empty"
+    for signature, kind in _SIGNATURES:
+        if head.startswith(signature):
+            return kind
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image"
+    if head[:2] == b"BM" and head[14:18] in {bytes((size, 0, 0, 0)) for size in (12, 40, 52, 56, 64, 108, 124)}:
+        return "image"
+    if head[4:8] == b"ftyp":
+        brands = head[8 : max(12, min(int.from_bytes(head[:4], "big"), len(head)))]
+        if b"avif" in brands or b"avis" in brands:
+            return "AVIF"
+        return "HEIC" if _HEIF_BRANDS.match(brands) else ""
+    return ""
+
+
+def refuse_other_kinds(head: bytes, name: str) -> None:
+    """Raise :class:`BadImage` unless ``head``, the first bytes of a file, begins like an image."""
+    kind = kind_of(head)
+    if kind == "empty":
+        raise BadImage("image_empty", name=name)
+    if kind in ("HEIC", "AVIF"):
+        raise BadImage("image_convert", name=name, kind=kind)
+    if kind == "":
+        raise BadImage("image_not_image", name=name)
+    if kind != "image":
+        raise BadImage("image_archive", name=name, kind=kind)
+
+
+# Opening
+
+
+@contextmanager
+def _opened(source: str | Path | bytes, name: str, max_megapixels: float | None) -> Iterator[Image.Image]:
+    """The image with only its header read; what goes wrong inside the ``with`` is explained too."""
+    if max_megapixels is None:
+        max_megapixels = Limits.from_environment().megapixels
+    name = name or ("The image" if isinstance(source, bytes) else Path(source).name)
+    try:
+        stream: io.BufferedIOBase = (
+            io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115
+        )
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadImage("image_missing", name=name, reason=reason) from None
+    with stream:
+        head = stream.read(HEAD_BYTES)
+        refuse_other_kinds(head, name)
+        length = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        if head[:4] == b"RIFF" and int.from_bytes(head[4:8], "little") + 8 > length:
+            raise BadImage("image_truncated", name=name)  # PIL's WebP decoder does not say so
+        with _explained(name, max_megapixels), Image.open(stream, formats=FORMATS) as image:  # type: ignore[arg-type]
+            _check_header(image, name, max_megapixels)
+            yield image
+
+
+def _check_header(image: Image.Image, name: str, max_megapixels: float) -> None:
+    width, height = image.size
+    megapixels = width * height / 1e6
+    if megapixels > max_megapixels:
+        raise _too_large(name, megapixels, max_megapixels)
+    if min(width, height) < LEAST_SIDE:
+        raise BadImage("image_tiny", name=name, width=width, height=height, least=LEAST_SIDE)
+    if image.mode not in _MODES:
+        raise BadImage("image_mode", name=name, mode=image.mode)
+
+
+def _too_large(name: str, megapixels: float, limit: float) -> BadImage:
+    # Enough digits that the two numbers in the sentence differ.
+    digits = next((d for d in range(1, 6) if round(megapixels, d) > limit), 6)
+    return BadImage("image_pixels", name=name, megapixels=round(megapixels, digits), limit=limit)
+
+
+@contextmanager
+def _explained(name: str, max_megapixels: float) -> Iterator[None]:
+    """Turn whatever PIL raises into a :class:`BadImage`."""
+    try:
+        yield
+    except (LabError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        pixels = re.search(r"\((\d+) pixels\)", str(error))
+        raise _too_large(name, int(pixels[1]) / 1e6 if pixels else math.inf, max_megapixels) from None
+    except UnidentifiedImageError:
+        raise BadImage("image_corrupt", name=name) from None
+    except Exception as error:  # on hostile bytes PIL's decoders raise nearly everything
+        cut = isinstance(error, EOFError) or "truncated" in str(error).lower()
+        raise BadImage("image_truncated" if cut else "image_corrupt", name=name) from error
+
+
+def _several(image: Image.Image) -> str:
+    """Key of the note on an image of several frames, or nothing."""
+    if image.format not in ("GIF", "WEBP", "PNG", "TIFF") or not getattr(image, "is_animated", False):
+        return ""  # the second frame of a camera's JPEG (MPO) is a preview: nothing to tell
+    return "image_pages" if image.format == "TIFF" else "image_animated"
+
+
+# Decoded image -> upright RGB
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what undoes it."""
+_SWAPS_SIDES = frozenset(_TURNS[code] for code in (5, 6, 7, 8))
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return _TURNS.get(image.getexif().get(0x0112))  # type: ignore[arg-type]
+    except Exception:
+        return None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = _turn(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any mode -> a new RGB image without metadata."""
+    if (deep := _MODES[image.mode]) is not None:
+        return Image.fromarray(deep(np.asarray(image), image.format)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(grey: np.ndarray, _: str | None) -> np.ndarray:
+    return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257, rounded
+
+
+def _stretched(grey: np.ndarray, format: str | None) -> np.ndarray:
+    if format == "PNG":  # older PIL opens 16-bit PNG as 32-bit integers
+        return _from_16_bit(grey.clip(0, 65535), format)
+    values = np.nan_to_num(grey.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = values.min(), values.max()
+    if low == high:
+        return np.full(values.shape, np.clip(low, 0, 255), np.uint8)
+    return np.round((values - low) / (high - low) * 255).astype(np.uint8)
+
+
+_Deep = Callable[[np.ndarray, "str | None"], np.ndarray]
+_MODES: dict[str, _Deep | None] = {
+    **dict.fromkeys(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")),
+    **dict.fromkeys(("I;16", "I;16L", "I;16B", "I;16N"), _from_16_bit),
+    "I": _stretched,
+    "F": _stretched,
+}
+"""Modes that can be made RGB; those of more than 8 bits with the function that makes them 8-bit first."""

@@ -1,0 +1,1 @@
+"""Accuracy with intervals, tests and calibration."""

@@ -1,0 +1,1 @@
+"""A method from images to its result, and adapters on disk."""

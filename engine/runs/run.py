@@ -1,0 +1,256 @@
+"""Running a method: features, training, evaluation."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.backbones.base import FEATURES, Backbone
+from engine.costs import meters
+from engine.costs.forecast import Forecast, check_room, forecast
+from engine.data.episode import templates
+from engine.data.images import ImageFile
+from engine.metrics import statistics
+from engine.tuning import registry
+from engine.tuning.features import SHARED, Cache, FeatureStore, Views, text_features
+from engine.tuning.loop import fit
+from engine.tuning.outcome import Outcome, Stopped
+from engine.tuning.precision import choose
+from engine.tuning.predict import describe, predict
+from engine.tuning.sources import Shelf
+from engine.tuning.tuner import Setting, TrainConfig, Tuner
+from engine.types import DIGITS, Cost, Episode, Label, Progress, RunResult, RunSpec
+
+if TYPE_CHECKING:
+    from engine.runs.store import Adapter
+
+
+class Run:
+    """One run in progress. Iterate over :meth:`go`; the last item is an :class:`Outcome`."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        images: Sequence[ImageFile],
+        backbone: Backbone,
+        stop: threading.Event | None = None,
+        cache: Cache = SHARED,
+        shelf: Shelf | None = None,
+    ):
+        self.shelf = shelf or Shelf()
+        self.spec, self.backbone, self.stop = spec, backbone, stop or threading.Event()
+        self.method = registry.get(spec.method)
+        self.config = self.method.configure(spec.preset, dict(spec.settings), spec.episode.shots)
+        obstacle = registry.why_not(self.method, backbone, self.config)
+        if obstacle:
+            raise obstacle
+        self.spec = replace(spec, precision=choose(spec.precision, self.method.runs_on, backbone))
+        self.store, self.cache = FeatureStore(backbone, images, cache, check=self.check), cache
+        self.watch = meters.Stopwatch()
+        self.curve: list[tuple[int, float, float]] = []
+        self.trainable = 0
+
+    def check(self) -> None:
+        """Raise Stopped where the user asked for it."""
+        if self.stop.is_set():
+            raise Stopped
+
+    def go(self) -> Iterator[Progress | Outcome]:
+        """Yield progress at least once a step, then the outcome. Raises Stopped, LabError."""
+        episode = self.spec.episode
+        expected = self.forecast()
+        self._check_room(expected)
+        with meters.MemoryMeter(self.backbone.device) as meter:
+            with self.watch.part("features"):
+                yield from self._features()
+            out_of_fold: list[list[Tensor]] = [[] for _ in episode.targets]
+            for number, fold in enumerate(episode.folds if episode.cross_validated else ()):
+                tuner = yield from self._train(self._setting(fold.support), fold.support, number)
+                with self.watch.part("evaluate"):
+                    for i, row in zip(fold.test, predict(tuner, self.store, fold.test), strict=True):
+                        out_of_fold[i].append(row)
+            setting = self._setting(episode.final_support)
+            trained_before = len(episode.folds) if episode.cross_validated else 0
+            tuner = yield from self._train(setting, episode.final_support, trained_before)
+            yield Progress("evaluate", 0, len(self.store))
+            with self.watch.part("evaluate"):
+                logits, moved = describe(tuner, self.store, range(len(self.store)))
+            tuned = [rows or [row] for rows, row in zip(out_of_fold, logits, strict=True)]
+        result, arrays = self._outcome(tuner, setting, tuned, moved, meter, expected)
+        yield Outcome(result, arrays, tuner, setting)
+
+    def _check_room(self, expected: Forecast) -> None:
+        """Raise OutOfMemory where the run does not fit here."""
+        batch = 0
+        if isinstance(self.config, TrainConfig) and not self.method.tuner().full_batch:
+            batch = min(self.config.batch_size, len(self.spec.episode.folds[0].support))
+        names = (self.method.name, self.backbone.id)
+        check_room(expected, self.forecast, batch, names, self.backbone.device.type)
+
+    def forecast(self, batch_size: int | None = None) -> Forecast:
+        """What this run is expected to need, or would with another batch size."""
+        config = replace(self.config, batch_size=batch_size) if batch_size else self.config  # type: ignore[call-arg]
+        episode = self.spec.episode
+        prompts = [label.prompt for label in episode.labels]
+        return forecast(
+            self.method, config, self.backbone, prompts, len(episode.folds[0].support), len(self.store),
+            len(episode.folds), self.spec.precision, self.store.cached(), shelf=self.shelf,
+        )  # fmt: skip
+
+    def _features(self) -> Iterator[Progress]:
+        for done, total in self.store.prefetch(FEATURES, range(len(self.store))):
+            yield Progress("features", done, total)
+
+    def _setting(self, support: Sequence[int]) -> Setting:
+        episode = self.spec.episode
+        sentences = templates(episode.template_set)
+        prompts = [label.prompt for label in episode.labels]
+        return Setting(
+            self.backbone, episode.labels, sentences,
+            single=text_features(self.backbone, prompts, sentences[:1], self.cache),
+            ensemble=text_features(self.backbone, prompts, sentences, self.cache),
+            support=self.store.features(support),
+            targets=torch.tensor([episode.targets[i] for i in support], device=self.backbone.device),
+            seed=self.spec.seed, shelf=self.shelf,
+        )  # fmt: skip
+
+    def _train(self, setting: Setting, support: Sequence[int], number: int) -> Generator[Progress, None, Tuner]:
+        """Train on one support set; the generator's return value is the tuner."""
+        torch.manual_seed(self.spec.seed)
+        with self.watch.part("train"):
+            tuner = self.method.tuner()(self.config, setting)
+        self.trainable = sum(p.numel() for p in tuner.trained().values())  # some drop a part of it at the end
+        if not isinstance(self.config, TrainConfig):
+            return tuner.eval()
+        with self.watch.part("train"):
+            for done, total in tuner.prepare(self.store, support):
+                self.check()
+                yield Progress("prepare", done, total)
+        inputs = yield from self._inputs(tuner, support)
+        trainings = len(self.spec.episode.folds) + 1 if self.spec.episode.cross_validated else 1
+        self.curve.clear()
+        started, spent = time.perf_counter(), self.watch.seconds["train"]
+        turns = fit(tuner, inputs, setting.targets, self.config, self.spec.seed, self.spec.precision)
+        for step, steps, loss, right in turns:
+            self.check()
+            self.curve.append((step, loss, right))
+            elapsed = time.perf_counter() - started
+            self.watch.seconds["train"] = spent + elapsed
+            left = elapsed / step * (steps * (trainings - number) - step)
+            yield Progress("train", number * steps + step, trainings * steps, loss, right, left)
+        return tuner.eval().finished()
+
+    def _inputs(self, tuner: Tuner, support: Sequence[int]) -> Generator[Progress, None, Tensor]:
+        """Values of the support images at the tuner's stage, ``(V, N, ...)``; returned by the generator."""
+        views = (
+            Views(self.config.views, self.config.min_crop, self.spec.seed)
+            if isinstance(self.config, TrainConfig)
+            else Views()
+        )
+        rows = []
+        with self.watch.part("features"):
+            for view in range(views.count):
+                for done, total in self.store.prefetch(tuner.stage, support, view, views):
+                    yield Progress("features", done, total)
+                rows.append(self.store.stage(tuner.stage, support, view, views))
+        return torch.stack(rows)
+
+    def _outcome(
+        self,
+        tuner: Tuner,
+        setting: Setting,
+        tuned: list[list[Tensor]],
+        moved: Tensor,
+        meter: meters.MemoryMeter,
+        expected: Forecast,
+    ) -> tuple[RunResult, dict[str, np.ndarray]]:
+        episode = self.spec.episode
+        with self.watch.part("evaluate"):
+            arrays = collect_arrays(self.store, setting, tuner, tuned, moved)
+            tested = sorted({i for fold in episode.folds for i in fold.test})
+            arrays["tested"] = np.isin(np.arange(len(self.store)), tested)
+            correct = correct_shares(episode, arrays, tuned)
+            arrays["correct"] = np.array(correct["tuned"])
+        shares = {name: statistics.accuracy([row[i] for i in tested]) for name, row in correct.items()}
+        verdict = statistics.judge(
+            [correct["zero_shot_ensemble"][i] for i in tested], [correct["tuned"][i] for i in tested],
+            episode.cross_validated, tuned=self.method.family != "baseline", seed=self.spec.seed,
+        )  # fmt: skip
+        cost = Cost(
+            self.trainable,
+            self.backbone.shape.parameters,
+            meter.peak,
+            meter.kind,
+            expected.memory_bytes,
+            dict(self.watch.seconds),
+            forecast_seconds=expected.seconds,
+            forecast_parts=dict(expected.parts),
+        )
+        result = RunResult(
+            self.spec, self.config.to_dict(),
+            {name: share.value for name, share in shares.items()},
+            {name: (share.low, share.high) for name, share in shares.items()},
+            verdict, cost, tuple(self.curve), meters.versions(), dict(tuner.chosen),
+            tuple(self.store.images[i].digest[:DIGITS] for i in episode.final_support),
+        )  # fmt: skip
+        return result, arrays
+
+
+@torch.no_grad()
+def collect_arrays(
+    store: FeatureStore, setting: Setting, tuner: Tuner, tuned: list[list[Tensor]], moved: Tensor
+) -> dict[str, np.ndarray]:
+    """The arrays of an :class:`Outcome`; ``tuned`` holds an image's logits of each test, ``moved`` is ``(N, P)``."""
+    image = store.features()
+    tensors = {
+        "zero_shot": setting.backbone.logits(image, setting.single),
+        "ensemble": setting.backbone.logits(image, setting.ensemble),
+        "tuned": torch.stack([torch.stack(rows).mean(0) for rows in tuned]),
+        "image_before": image, "image_after": moved,
+        "text_before": setting.ensemble, "text_after": tuner.text_features(),
+    }  # fmt: skip
+    return {name: tensor.detach().float().cpu().numpy() for name, tensor in tensors.items()}
+
+
+def correct_shares(
+    episode: Episode, arrays: dict[str, np.ndarray], tuned: list[list[Tensor]]
+) -> dict[str, list[float]]:
+    """Per image the share of its tests that was right: baselines once, the tuned model once a test."""
+    targets = np.asarray(episode.targets)
+    shares = {
+        name: (arrays[key].argmax(1) == targets).astype(float).tolist()
+        for name, key in (("zero_shot", "zero_shot"), ("zero_shot_ensemble", "ensemble"))
+    }
+    shares["tuned"] = [
+        float(np.mean([int(row.argmax()) == target for row in rows]))
+        for rows, target in zip(tuned, episode.targets, strict=True)
+    ]
+    return shares
+
+
+@torch.no_grad()
+def zero_shot_scores(
+    backbone: Backbone, images: Sequence[ImageFile], labels: Sequence[Label], template_set: str, cache: Cache = SHARED
+) -> dict[str, Tensor]:
+    """Logits ``(N, K)`` of both baselines, ``zero_shot`` and ``zero_shot_ensemble``."""
+    sentences, prompts = templates(template_set), [label.prompt for label in labels]
+    features = FeatureStore(backbone, images, cache).features()
+    return {
+        "zero_shot": backbone.logits(features, text_features(backbone, prompts, sentences[:1], cache)),
+        "zero_shot_ensemble": backbone.logits(features, text_features(backbone, prompts, sentences, cache)),
+    }
+
+
+@torch.no_grad()
+def score_with(adapter: Adapter, images: Sequence[ImageFile]) -> tuple[Tensor, Tensor]:
+    """Probabilities ``(n, K)`` of images: prompt-ensembled zero-shot and the adapter's."""
+    store, backbone = FeatureStore(adapter.setting.backbone, images), adapter.setting.backbone
+    before = backbone.probabilities(backbone.logits(store.features(), adapter.setting.ensemble))
+    return before, backbone.probabilities(predict(adapter.tuner, store, range(len(store))))

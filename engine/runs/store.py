@@ -1,0 +1,188 @@
+"""Adapters on disk: a folder or zip with ``adapter.json``, ``adapter.safetensors`` and a model card.
+
+Only tensors and plain JSON are ever read; a pickle is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from engine.backbones.base import Backbone
+from engine.errors import BadAdapter, LabError, messages
+from engine.tuning import registry
+from engine.tuning.adapter_files import CARD, RECIPE, SCHEMA, TENSORS, read_recipe
+from engine.tuning.features import text_features
+from engine.tuning.outcome import Outcome
+from engine.tuning.registry import MethodSpec
+from engine.tuning.tuner import Config, Setting, Tuner
+from engine.types import Label
+
+messages(
+    adapter_backbone="The adapter belongs to the backbone {wanted}, not to {given}. Choose {wanted} and load it again.",
+    adapter_weights="The adapter was made on other weights of {id} (hash {wanted}, here {given}). Use the same version "
+    "of the backbone, or tune again.",
+    adapter_tensors="{file} is damaged, cut short or no safetensors file. Save or download the adapter again.",
+    adapter_key="The adapter lacks the tensor {name}. Save the adapter again.",
+    adapter_extra="The adapter has the tensor {name}, which {method} does not have. It belongs to another method or "
+    "version.",
+    adapter_shape="The tensor {name} has shape {found}, {method} with these labels needs {wanted}.",
+)
+
+
+@dataclass
+class Adapter:
+    """A loaded adapter, ready to predict."""
+
+    recipe: dict[str, Any]
+    tuner: Tuner
+    setting: Setting
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """Its classes, in the order of the logits."""
+        return self.setting.labels
+
+
+def save(outcome: Outcome, folder: str | Path) -> int:
+    """Write the adapter into a folder, made if need be; returns the bytes of its tensors' file."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: p.detach().cpu().contiguous() for name, p in outcome.tuner.saved().items()}
+    if outcome.tuner.keeps_support:
+        tensors["support"] = outcome.setting.support.cpu().contiguous()
+        tensors["targets"] = outcome.setting.targets.cpu()
+    save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
+    recipe = {
+        "schema": SCHEMA,
+        "weight_hash": outcome.setting.backbone.weight_hash,
+        "templates": list(outcome.setting.templates),
+        **outcome.result.to_json(),
+    }
+    (folder / RECIPE).write_text(json.dumps(recipe, ensure_ascii=False, indent=1), encoding="utf8")
+    outcome.tuner.save_library_format(folder)
+    (folder / CARD).write_text(card(recipe), encoding="utf8")
+    return (folder / TENSORS).stat().st_size
+
+
+def load(folder: str | Path, backbone: Backbone) -> Adapter:
+    """Rebuild a saved adapter on its backbone. Raises BadAdapter; the backbone is never changed."""
+    folder = Path(folder)
+    recipe = read_recipe(folder)
+    if recipe["backbone"] != backbone.id:
+        raise BadAdapter("adapter_backbone", wanted=recipe["backbone"], given=backbone.id)
+    if recipe["weight_hash"] != backbone.weight_hash:
+        raise BadAdapter("adapter_weights", id=backbone.id, wanted=recipe["weight_hash"], given=backbone.weight_hash)
+    if not (folder / TENSORS).is_file():
+        raise BadAdapter("adapter_missing", path=folder.name, file=TENSORS)
+    try:
+        tensors = load_file(folder / TENSORS)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadAdapter("adapter_tensors", file=TENSORS) from error
+    try:
+        spec = registry.get(recipe["method"])
+        config = spec.configure("budget", recipe["config"])
+    except LabError as error:
+        raise BadAdapter("adapter_json", file=RECIPE, reason=error) from error
+    setting = rebuild_setting(recipe, tensors, backbone)
+    own = {name: tensor for name, tensor in tensors.items() if name not in ("support", "targets")}
+    return Adapter(recipe, rebuild(spec, config, setting, own, recipe["chosen"]), setting)
+
+
+def rebuild(
+    spec: MethodSpec, config: Config, setting: Setting, tensors: Mapping[str, Tensor], chosen: Mapping[str, float]
+) -> Tuner:
+    """A trained tuner from its saved tensors, in the setting it was trained in or, where its tensors do not depend on
+    the labels, in one with other labels. Raises BadAdapter."""
+    torch.manual_seed(setting.seed)
+    tuner = spec.tuner()(config, setting).restorable()
+    tuner.chosen = dict(chosen)
+    fill_in(tuner, tensors, spec.id)
+    return tuner.eval()
+
+
+def rebuild_setting(recipe: Mapping[str, Any], tensors: Mapping[str, Tensor], backbone: Backbone) -> Setting:
+    """The setting that the adapter was trained in; support features where it kept them."""
+    labels = tuple(Label(label["name"], label["prompt"]) for label in recipe["labels"])
+    sentences, prompts = tuple(recipe["templates"]), [label.prompt for label in labels]
+    size = backbone.shape.embedding
+    support, targets = (
+        tensors.get("support", torch.zeros(1, size)),
+        tensors.get("targets", torch.zeros(1, dtype=torch.long)),
+    )
+    good = support.ndim == 2 and support.shape[1] == size and targets.shape == support.shape[:1]
+    if not good or targets.dtype != torch.long or not 0 <= int(targets.min()) <= int(targets.max()) < len(labels):
+        raise BadAdapter(
+            "adapter_shape", name="support", found=tuple(support.shape), method=recipe["method"], wanted=f"N x {size}"
+        )
+    return Setting(
+        backbone, labels, sentences,
+        single=text_features(backbone, prompts, sentences[:1]), ensemble=text_features(backbone, prompts, sentences),
+        support=support.to(backbone.device), targets=targets.to(backbone.device), seed=recipe["seed"],
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def fill_in(tuner: Tuner, tensors: Mapping[str, Tensor], method: str) -> None:
+    """Copy saved tensors into the tuner's own; all must be there, with their shapes."""
+    parameters = tuner.saved()
+    for name in tensors:
+        if name not in parameters:
+            raise BadAdapter("adapter_extra", name=name, method=method)
+    for name, parameter in parameters.items():
+        if name not in tensors:
+            raise BadAdapter("adapter_key", name=name)
+        if tensors[name].shape != parameter.shape:
+            raise BadAdapter(
+                "adapter_shape",
+                name=name,
+                found=tuple(tensors[name].shape),
+                method=method,
+                wanted=tuple(parameter.shape),
+            )
+        parameter.copy_(tensors[name])
+
+
+def card(recipe: Mapping[str, Any]) -> str:
+    """A model card in Markdown."""
+    spec = registry.get(recipe["method"])
+    accuracy, bounds = recipe["accuracy"], recipe["interval95"]["tuned"]
+    labels = "\n".join(f"- {label['name']} (read as: {label['prompt']})" for label in recipe["labels"])
+    return f"""---
+library_name: clip-tuning-lab
+base_model: {recipe["backbone"]}
+tags: [clip, few-shot, {recipe["method"]}]
+---
+# {spec.name} on {recipe["backbone"]}
+
+{spec.sentence} ({spec.paper})
+
+| on {recipe["test"]} test images | accuracy |
+|---|---|
+| zero-shot, one template | {accuracy["zero_shot"]:.1%} |
+| zero-shot, prompt ensemble | {accuracy["zero_shot_ensemble"]:.1%} |
+| tuned | {accuracy["tuned"]:.1%} (95 % interval {bounds[0]:.1%} to {bounds[1]:.1%}) |
+
+Verdict against the prompt ensemble: {recipe["verdict"]} (p = {recipe["p_value"]:.3g}).
+Trained parameters: {recipe["trainable_parameters"]:,} of {recipe["total_parameters"]:,}.
+Training images: {recipe["support"]}, seed {recipe["seed"]}.
+
+## Labels
+{labels}
+
+## Use
+`python -m engine predict --adapter FOLDER IMAGE...`, or load the zip in the page.
+
+## Settings
+```json
+{json.dumps({"config": recipe["config"], "chosen": recipe["chosen"], "versions": recipe["versions"]}, indent=1)}
+```
+"""

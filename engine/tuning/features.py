@@ -1,0 +1,302 @@
+"""Everything that is computed once and kept: pixels and activations of the frozen prefix.
+
+A result belongs to a picture's bytes and a backbone's weights, not to a visitor or a run: it is
+found again by content hash. Memory is bounded; the least recently used goes to disk first, which is
+bounded too. Tokens between the tower's blocks are kept in half precision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from engine.backbones.base import FEATURES, PATCHES, PIXELS, POOLED, Backbone
+from engine.data.images import ImageFile, read_image
+
+CACHE_BYTES = 1 << 30
+"""Most memory for kept rows, over all visitors."""
+DISK_BYTES = 4 << 30
+"""Most disk for rows that memory has no room for."""
+
+
+class Cache:
+    """Rows by key, least recently used out first: from memory to disk, from disk to nowhere. Safe for threads.
+
+    Args:
+        limit: most bytes in memory.
+        disk_limit: most bytes on disk, in a temporary folder that goes with the process; 0 = no disk.
+    """
+
+    def __init__(self, limit: int = CACHE_BYTES, disk_limit: int = DISK_BYTES):
+        self.limit, self.bytes = limit, 0
+        self._rows: OrderedDict[tuple, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+        self._disk = DiskRows(disk_limit)
+
+    def get(self, key: tuple) -> Tensor | None:
+        """The row, or None."""
+        with self._lock:
+            row = self._rows.get(key)
+            if row is not None:
+                self._rows.move_to_end(key)
+                return row
+        return self._disk.get(key)
+
+    def put(self, key: tuple, row: Tensor) -> None:
+        """Keep a row; the oldest ones make room."""
+        if row.nbytes > self.limit:
+            self._disk.put(key, row)
+            return
+        with self._lock:
+            if key in self._rows:
+                return
+            self._rows[key] = row
+            self.bytes += row.nbytes
+            leaving = []
+            while self.bytes > self.limit:
+                leaving.append(self._rows.popitem(last=False))
+                self.bytes -= leaving[-1][1].nbytes
+        for old, tensor in leaving:
+            self._disk.put(old, tensor)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._rows.clear()
+            self.bytes = 0
+        self._disk.clear()
+
+
+class DiskRows:
+    """Rows as files of a temporary folder, within a limit; the oldest go first."""
+
+    def __init__(self, limit: int):
+        self.limit, self.bytes = limit, 0
+        self._files: OrderedDict[tuple, tuple[Path, int]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._folder: tempfile.TemporaryDirectory | None = None
+        self._numbers = itertools.count()
+
+    def get(self, key: tuple) -> Tensor | None:
+        """The row read back, or None."""
+        with self._lock:
+            found = self._files.get(key)
+            if found is None:
+                return None
+            self._files.move_to_end(key)
+            try:
+                return torch.from_numpy(np.load(found[0]))
+            except (OSError, ValueError):  # the folder was emptied from outside
+                self._drop(key)
+                return None
+
+    def put(self, key: tuple, row: Tensor) -> None:
+        """Write a row; a full disk only means that the row will be computed again."""
+        if row.nbytes > self.limit:
+            return
+        with self._lock:
+            if key in self._files:
+                return
+            self._folder = self._folder or tempfile.TemporaryDirectory(prefix="clip-tuning-lab-")
+            path = Path(self._folder.name) / f"{next(self._numbers)}.npy"
+            try:
+                np.save(path, row.detach().cpu().numpy())
+            except OSError:
+                path.unlink(missing_ok=True)
+                return
+            self._files[key] = (path, row.nbytes)
+            self.bytes += row.nbytes
+            while self.bytes > self.limit:
+                self._drop(next(iter(self._files)))
+
+    def _drop(self, key: tuple) -> None:
+        path, size = self._files.pop(key)
+        path.unlink(missing_ok=True)
+        self.bytes -= size
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            for key in list(self._files):
+                self._drop(key)
+
+
+SHARED = Cache()
+"""The process's cache."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which versions of an image there are: view 0 is the image, the others random crops and flips."""
+
+    count: int = 1
+    min_crop: float = 0.5
+    """Smallest crop as a share of the area."""
+    seed: int = 0
+
+
+def augmented(image: Image.Image, digest: str, view: int, views: Views) -> Image.Image:
+    """View number ``view`` of an RGB image; depends on the picture, the view and the seed alone."""
+    if view == 0:
+        return image
+    rng = np.random.default_rng([int(digest[:8], 16), view, views.seed])
+    area = rng.uniform(views.min_crop, 1) * image.width * image.height
+    ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+    width = int(np.clip(round(np.sqrt(area * ratio)), 1, image.width))
+    height = int(np.clip(round(np.sqrt(area / ratio)), 1, image.height))
+    left = int(rng.integers(0, image.width - width + 1))
+    top = int(rng.integers(0, image.height - height + 1))
+    image = image.crop((left, top, left + width, top + height))
+    return ImageOps.mirror(image) if rng.random() < 0.5 else image
+
+
+class FeatureStore:
+    """Stage values of a fixed list of images on one backbone.
+
+    Args:
+        backbone: frozen.
+        images: the episode's images, in order.
+        cache: where rows are kept; the process's own by default.
+        check: called before every batch; raises to stop.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        images: Sequence[ImageFile],
+        cache: Cache = SHARED,
+        check: Callable[[], None] | None = None,
+        batch: int = 32,
+    ):
+        self.backbone, self.images, self.cache, self.batch = backbone, tuple(images), cache, batch
+        self.check = check
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def features(self, indices: Sequence[int] | None = None) -> Tensor:
+        """Normalised features ``(N, P)`` of the images themselves."""
+        return self.stage(FEATURES, indices)
+
+    def fill(self, values: Tensor) -> None:
+        """Keep features ``(N, P)`` of all images that were computed elsewhere."""
+        for i, row in enumerate(values):
+            self.cache.put(self._key(FEATURES, i, 0, Views()), row.clone())
+
+    def cached(self) -> int:
+        """Number of images whose features are kept already."""
+        return sum(self.cache.get(self._key(FEATURES, i, 0, Views())) is not None for i in range(len(self.images)))
+
+    def stage(
+        self, stage: int, indices: Sequence[int] | None = None, view: int = 0, views: Views | None = None
+    ) -> Tensor:
+        """Values at a stage, one row an image: ``(N, ...)`` on the backbone's device."""
+        chosen = range(len(self.images)) if indices is None else indices
+        views = views or Views()
+        rows: dict[int, Tensor] = {}
+        missing = []
+        for i in dict.fromkeys(chosen):
+            row = self.cache.get(self._key(stage, i, view, views))
+            if row is None:
+                missing.append(i)
+            else:
+                rows[i] = row
+        for batch, values in self._compute(stage, missing, view, views):
+            rows.update(zip(batch, values, strict=True))
+        values = torch.stack([rows[i] for i in chosen]).to(self.backbone.device)
+        return values.float() if values.dtype == torch.float16 else values
+
+    def prefetch(
+        self, stage: int, indices: Sequence[int], view: int = 0, views: Views | None = None
+    ) -> Iterator[tuple[int, int]]:
+        """Fill the cache, yielding (images done, images missing) batch by batch."""
+        views = views or Views()
+        missing = [i for i in dict.fromkeys(indices) if self.cache.get(self._key(stage, i, view, views)) is None]
+        done = 0
+        for batch, _ in self._compute(stage, missing, view, views):
+            done += len(batch)
+            yield done, len(missing)
+
+    def fresh(self, stage: int, indices: Sequence[int]) -> Tensor:
+        """Like :meth:`stage`, without keeping the result (pixels are kept)."""
+        if self.check:
+            self.check()
+        return self._advance(self._pixels(list(indices), 0, Views()), stage)
+
+    def _compute(self, stage: int, missing: list[int], view: int, views: Views) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield (indices, rows) batch by batch; the next batch is decoded while one is encoded."""
+        batches = [missing[k : k + self.batch] for k in range(0, len(missing), self.batch)]
+        with ThreadPoolExecutor(1) as ahead:
+            futures = [ahead.submit(self._pixels, batch, view, views) for batch in batches[:1]]
+            for number, batch in enumerate(batches):
+                if self.check:
+                    self.check()
+                pixels = futures.pop().result()
+                if number + 1 < len(batches):
+                    futures.append(ahead.submit(self._pixels, batches[number + 1], view, views))
+                values = self._advance(pixels, stage)
+                if PATCHES <= stage < POOLED:  # rounded at once, so that a second run sees what the first one saw
+                    values = values.half()
+                for i, row in zip(batch, values, strict=True):
+                    self.cache.put(self._key(stage, i, view, views), row.clone())
+                yield batch, values
+
+    @torch.no_grad()
+    def _advance(self, pixels: Tensor, stage: int) -> Tensor:
+        tower = self.backbone.vision
+        x = self.backbone.normalise(pixels.to(self.backbone.device)).contiguous(memory_format=tower.memory_format)
+        # Rows are kept in the usual order: tuning on maps with channels last has corrupted memory in torch 2.15.
+        return tower.advance(x, PIXELS, stage).contiguous()
+
+    def _pixels(self, batch: list[int], view: int, views: Views) -> Tensor:
+        """uint8 ``(B, 3, S, S)``, from the cache where possible."""
+        keys = [("pixels", *self._identity(i, view, views)) for i in batch]
+        rows = [self.cache.get(key) for key in keys]
+        absent = [j for j, row in enumerate(rows) if row is None]
+        if absent:
+            read = [self._read(batch[j], view, views) for j in absent]
+            for j, pixels in zip(absent, self.backbone.load_pixels(read), strict=True):
+                rows[j] = kept = pixels.clone()
+                self.cache.put(keys[j], kept)
+        return torch.stack([row for row in rows if row is not None])
+
+    def _read(self, i: int, view: int, views: Views) -> Image.Image:
+        image = self.images[i]
+        return augmented(read_image(image.path, name=image.name), image.digest, view, views)
+
+    def _identity(self, i: int, view: int, views: Views) -> tuple:
+        which = () if view == 0 else (view, views.min_crop, views.seed)
+        return (self.backbone.id, self.backbone.weight_hash, self.images[i].digest, which)
+
+    def _key(self, stage: int, i: int, view: int, views: Views) -> tuple:
+        return (stage, *self._identity(i, view, views))
+
+
+def text_key(backbone: Backbone, prompts: Sequence[str], templates: Sequence[str]) -> tuple:
+    """Cache key of text features."""
+    digest = hashlib.sha256("\x00".join([*prompts, "\x01", *templates]).encode()).hexdigest()
+    return ("text", backbone.id, backbone.weight_hash, digest)
+
+
+def text_features(
+    backbone: Backbone, prompts: Sequence[str], templates: Sequence[str], cache: Cache = SHARED
+) -> Tensor:
+    """Prompt-ensembled text features ``(K, P)``, kept by content."""
+    key = text_key(backbone, prompts, templates)
+    found = cache.get(key)
+    if found is None:
+        found = backbone.text_features(prompts, templates)
+        cache.put(key, found)
+    return found

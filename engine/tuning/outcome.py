@@ -1,0 +1,30 @@
+"""How a run ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.tuning.tuner import Setting, Tuner
+from engine.types import RunResult
+
+
+class Stopped(Exception):
+    """The user stopped the run."""
+
+
+@dataclass
+class Outcome:
+    """What a finished run leaves: the result, arrays for plots, and the tuner that can be saved.
+
+    ``arrays``: ``zero_shot``, ``ensemble`` and ``tuned`` logits ``(N, K)`` (out-of-fold where
+    cross-validated), ``image_before``/``image_after`` ``(N, P)`` and ``text_before``/``text_after``
+    ``(K, P)`` normalised features, ``tested`` ``(N,)`` bool, ``correct`` ``(N,)`` share of an image's tests
+    that the tuned model got right.
+    """
+
+    result: RunResult
+    arrays: dict[str, np.ndarray]
+    tuner: Tuner
+    setting: Setting

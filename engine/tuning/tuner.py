@@ -1,0 +1,250 @@
+"""What every method is made of: a config that checks itself and a tuner that owns what it trains."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from engine.backbones.base import FEATURES, Backbone
+from engine.errors import BadConfig
+from engine.tuning.losses import LOSSES, starting_bias
+from engine.tuning.sources import Shelf
+from engine.types import Label
+
+if TYPE_CHECKING:
+    from engine.tuning.features import FeatureStore
+    from engine.tuning.learned import Learned
+
+
+def setting(
+    default: Any,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple = (),
+    help: str = "",
+    lines: int = 1,
+    offers: str = "",
+) -> Any:
+    """A config field with its limits and its meaning (unit included).
+
+    Args:
+        lines: of text that a form has room for.
+        offers: what a text may name that a page can suggest: ``tasks`` (several, by comma) or ``teachers`` (one).
+    """
+    limits = {"low": low, "high": high, "choices": choices}
+    return dataclasses.field(default=default, metadata={**limits, "help": help, "lines": lines, "offers": offers})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a method; every field is checked against its limits."""
+
+    method: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check_limits(self.method, field, getattr(self, field.name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Field names and values."""
+        return dataclasses.asdict(self)
+
+    def check(self) -> None:
+        """Raise BadConfig where a visitor's settings make no sense together. Not part of the construction: forecasts
+        try batches of one image with every loss."""
+
+    def obstacle(self, backbone: Backbone) -> BadConfig | None:
+        """Why these settings cannot run on a backbone; None where they can."""
+        return None
+
+    def guests(self, shelf: Shelf) -> tuple[str, ...]:
+        """Ids of the backbones that a run loads beside its own and that see its training images, for the forecast."""
+        return ()
+
+    def without_labels(self) -> Config:
+        """The same settings without those that name labels, for other labels."""
+        return self
+
+
+def check_limits(method: str, field: dataclasses.Field, value: Any) -> None:
+    """Raise BadConfig when a value is outside the field's limits or choices."""
+    low, high, choices = (field.metadata.get(k) for k in ("low", "high", "choices"))
+    if choices and value not in choices:
+        allowed = "one of " + ", ".join(map(str, choices))
+    elif (low is not None and not value >= low) or (high is not None and not value <= high):
+        allowed = f"between {low:g} and {high:g}" if low is not None and high is not None else f"at least {low:g}"
+    else:
+        return
+    raise BadConfig("bad_setting", method=method, name=field.name, value=value, allowed=allowed)
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """Settings of a method that is trained with gradient steps."""
+
+    epochs: int = setting(20, 1, 2000, help="passes over the training images")
+    lr: float = setting(1e-3, 1e-8, 10, help="peak learning rate")
+    batch_size: int = setting(32, 1, 4096, help="images per step")
+    optimizer: str = setting("adamw", choices=("adamw", "sgd"), help="optimizer")
+    eps: float = setting(1e-8, 0, 1, help="AdamW's term against division by zero")
+    weight_decay: float = setting(0.0, 0, 10, help="decoupled weight decay (AdamW) or L2 (SGD)")
+    warmup_epochs: int = setting(0, 0, 100, help="epochs at the start in which the learning rate rises")
+    warmup: str = setting("linear", choices=("linear", "constant"), help="a line up from zero, or constant at 1e-5")
+    views: int = setting(1, 1, 64, help="versions of each training image: itself and random crops and flips")
+    min_crop: float = setting(0.5, 0.05, 1, help="smallest crop of an augmented view, as a share of the area")
+
+
+@dataclass(frozen=True)
+class TowerConfig(TrainConfig):
+    """Settings of a method that trains through a tower, where images meet the labels' texts as pairs.
+
+    Heads have no texts of their own to pair; CoCoOp's differ from image to image; ProLIP, CPT, MPT and distillation
+    state their own objectives. These offer no choice.
+    """
+
+    loss: str = setting(
+        "classification",
+        choices=tuple(LOSSES),
+        help="cross-entropy over the labels, InfoNCE over the batch's pairs, or SigLIP's yes-or-no for each pair",
+    )
+
+    def check(self) -> None:
+        if self.loss == "contrastive" and self.batch_size == 1:
+            raise BadConfig(
+                "setting_conflict", method=self.method, first="loss = contrastive", second="batch_size = 1",
+                reason="one image has no other to be told apart from",
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a tuner is built for: a frozen backbone, the classes and the support images' features."""
+
+    backbone: Backbone
+    labels: tuple[Label, ...]
+    templates: tuple[str, ...]
+    """Template set; the first is the single template."""
+    single: Tensor
+    """Text features ``(K, P)`` of the first template."""
+    ensemble: Tensor
+    """Prompt-ensembled text features ``(K, P)``."""
+    support: Tensor
+    """Features of the support images ``(N, P)``."""
+    targets: Tensor
+    """Classes of the support images ``(N,)``."""
+    seed: int = 0
+    shelf: Shelf = dataclasses.field(default_factory=Shelf)
+    """Other tasks and adapters that the config may name."""
+
+    def generator(self) -> torch.Generator:
+        """A fresh CPU generator of the run's seed, for initial values."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+class Tuner(nn.Module):
+    """A method on one backbone and one set of classes.
+
+    ``forward`` maps inputs at :attr:`stage` to logits ``(B, K)``. Subclasses override what they
+    change; the default is prompt-ensembled zero-shot.
+    """
+
+    stage: int = FEATURES
+    """Where the image path starts to differ from the frozen tower."""
+    trains: bool = True
+    """Whether there are gradient steps."""
+    full_batch: bool = False
+    """Whether every step sees all support images."""
+    frozen_text: Tensor
+    """Text features ``(K, P)`` that are used where the text path is not tuned."""
+    lr_factor: float = 1.0
+    """Factor on the config's learning rate, where it depends on the tower."""
+    added_bias: float = 0.0
+    """What the loss adds to the logits: a fixed bias where the sigmoid loss wants one and the backbone has none."""
+    keeps_support: bool = False
+    """Whether predicting needs the support images' features, so that they are saved."""
+    mixes: bool = False
+    """Whether :meth:`mixed` can go back towards the original weights."""
+
+    def __init__(self, config: Any, setting: Setting):
+        super().__init__()
+        self.config, self.backbone = config, setting.backbone
+        self.chosen: dict[str, float] = {}
+        self.register_buffer("frozen_text", setting.ensemble.clone(), persistent=False)
+        loss = config.loss if isinstance(config, TowerConfig) else "classification"
+        self.loss, self.added_bias = LOSSES[loss], 0.0
+        if loss == "sigmoid" and self.backbone.bias is None:
+            self.added_bias = starting_bias(self.backbone.logits(setting.support, setting.ensemble))
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by the name under which they are saved."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def saved(self) -> Mapping[str, Tensor]:
+        """The tensors that the adapter file holds, by name."""
+        return self.trained()
+
+    def restorable(self) -> Tuner:
+        """The untrained tuner in the form in which it was saved, for :meth:`saved` to be filled in."""
+        return self
+
+    def save_library_format(self, folder: Path) -> None:
+        """Write the adapter in its library's own format too, where there is one."""
+
+    def image_features(self, x: Tensor) -> Tensor:
+        """Inputs at :attr:`stage` to normalised features ``(B, P)``."""
+        return self.backbone.vision.advance(x, self.stage, FEATURES)
+
+    def text_features(self) -> Tensor:
+        """Normalised text features ``(K, P)``."""
+        return self.frozen_text
+
+    def head(self, image: Tensor, text: Tensor) -> Tensor:
+        """Normalised features ``(B, P)``, ``(K, P)`` to logits ``(B, K)``."""
+        return self.backbone.logits(image, text)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs at :attr:`stage` to logits ``(B, K)``."""
+        return self.head(self.image_features(x), self.text_features())
+
+    def prepare(self, store: FeatureStore, support: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """What comes before the training, such as source tasks; yields (steps done, steps in all).
+
+        Args:
+            store: all images of the run.
+            support: positions of those that train.
+        """
+        yield from ()
+
+    def rehearsals(self) -> Iterator[tuple[Tuner, TrainConfig, int]]:
+        """The trainings inside :meth:`prepare`, for the forecast: tuner, its settings and its number of images. What
+        is not read before the run starts counts as if it were as large as the run's own task."""
+        yield from ()
+
+    def choose(self, views: Tensor, chosen: Tensor) -> None:
+        """Called before each step with its images' views and positions among the training images, ``(B,)`` each."""
+
+    def objective(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of a training batch, a scalar, and its logits ``(B, K)``."""
+        logits = self(x)
+        return self.loss(logits + self.added_bias, targets), logits
+
+    def after_step(self) -> None:
+        """Called after each step of the optimizer, for constraints on the parameters."""
+
+    def finished(self) -> Tuner:
+        """The tuner to keep once training is over; usually itself."""
+        return self
+
+    def learned(self) -> tuple[Learned, ...]:
+        """What was trained, in forms that people can look at; empty where there is none."""
+        return ()
+
+    def mixed(self, share: float) -> Tuner:
+        """A new tuner with ``share`` of the tuned and the rest of the original weights, where :attr:`mixes` says so."""
+        raise NotImplementedError

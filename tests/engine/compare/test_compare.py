@@ -1,0 +1,312 @@
+"""Many runs on one task: the plan, what is kept, what happens when something goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine import compare
+from engine.cli import main
+from engine.compare import Request, Results
+from engine.errors import BadConfig, BadLabels
+from engine.runs.run import Run
+from engine.tuning import registry
+from engine.tuning.features import Cache
+from engine.tuning.outcome import Outcome
+from engine.types import Label
+
+ROOT = Path(__file__).resolve().parents[3]
+LABELS = tuple(Label(name, name) for name in ("red", "green", "blue"))
+REQUEST = Request(("tip_adapter", "linear_probe"), (1, 4), (0, 1))
+
+
+@pytest.fixture
+def go(tiny, task_images, tmp_path):
+    """Runs a comparison on the tiny backbone and returns all its events."""
+
+    def run(request: Request = REQUEST, **options):
+        options.setdefault("results", Results(tmp_path / "results"))
+        return list(compare.compare(request, task_images, LABELS, tiny, **options))
+
+    return run
+
+
+def rows_of(events):
+    return events[-1].comparison.rows
+
+
+def same(row):
+    """What two runs of the same thing have in common."""
+    result = dict(row.result)
+    for changing in ("seconds", "forecast_seconds", "peak_memory_bytes", "forecast_memory_bytes"):
+        del result[changing]
+    return row.key, row.method, row.shots, row.seed, result, {k: v.tolist() for k, v in row.arrays().items()}
+
+
+def test_rows_for_methods_times_shots_times_seeds(go):
+    rows = rows_of(go())
+    wanted = {(m, s, d) for m in ("zero_shot_ensemble", *REQUEST.methods) for s in (1, 4) for d in (0, 1)}
+    assert len(rows) == len(wanted) == 12
+    assert {(row.method, row.shots, row.seed) for row in rows} == wanted
+    assert [row.method for row in rows[:4]] == ["zero_shot_ensemble"] * 4
+    for row in rows:
+        arrays, result = row.arrays(), row.result
+        assert arrays["correct"].mean() == pytest.approx(result["accuracy"]["tuned"], abs=1e-6)
+        assert np.array_equal(arrays["predicted"] == arrays["target"], arrays["correct"] == 1)
+        assert arrays["probabilities"].shape == (result["test"], 3)
+        assert arrays["probabilities"].astype(float).sum(1) == pytest.approx(1, abs=2e-3)
+
+
+def test_a_row_equals_a_single_run(go, tiny, task_images):
+    (row,) = [r for r in rows_of(go()) if (r.method, r.shots, r.seed) == ("linear_probe", 4, 1)]
+    spec = compare.make_plan(REQUEST, task_images, LABELS, tiny)
+    (job,) = [job for job in spec.jobs if job.key == row.key]
+    *_, outcome = Run(job.spec, task_images, tiny, cache=Cache()).go()
+    assert outcome.result.to_json()["accuracy"] == row.result["accuracy"]
+    assert outcome.arrays["tuned"].argmax(1)[row.arrays()["tested"]].tolist() == row.arrays()["predicted"].tolist()
+
+
+def test_all_methods_see_the_same_split(go):
+    splits = {}
+    for row in rows_of(go()):
+        splits.setdefault((row.shots, row.seed), set()).add(tuple(row.arrays()["tested"]))
+    assert all(len(tested) == 1 for tested in splits.values())
+    assert len({next(iter(tested)) for tested in splits.values()}) == 4
+
+
+def test_nothing_is_run_twice(go, monkeypatch):
+    first = go()
+    monkeypatch.setattr(Run, "go", lambda self: pytest.fail("it was run before"))
+    again = go()
+    assert {e.kind for e in again} == {"planned", "row", "finished"}
+    assert all(row.reused for row in rows_of(again)) and not any(row.reused for row in rows_of(first))
+    assert sorted(map(same, rows_of(again)), key=str) == sorted(map(same, rows_of(first)), key=str)
+
+
+@pytest.mark.parametrize(
+    "change", [{"preset": "paper"}, {"template_set": "plain"}, {"precision": "bf16"}, {"seeds": (2,)}, {"shots": (2,)}]
+)
+def test_another_request_has_other_keys(change, tiny, task_images):
+    def keys(request, images=task_images, labels=LABELS):
+        jobs = compare.make_plan(request, images, labels, tiny).jobs
+        return {job.key for job in jobs if job.spec.method == "linear_probe"}
+
+    request = Request(("linear_probe",), (4,), (0,))
+    assert keys(request) == keys(request)
+    assert not keys(request) & keys(Request(**{**vars(request), **change}))
+    assert not keys(request) & keys(request, labels=(Label("red", "ruby"), *LABELS[1:]))
+    assert not keys(request) & keys(request, images=task_images[:-1])
+
+
+def test_damaged_results_are_run_again(go, tmp_path):
+    rows = rows_of(go())
+    rows[0].file.write_bytes(rows[0].file.read_bytes()[:-40])
+    rows[1].file.with_suffix(".json").write_text("{")
+    rows[2].file.unlink()
+    again = rows_of(go())
+    assert {row.key for row in again if not row.reused} == {row.key for row in rows[:3]}
+
+
+def test_a_failing_run_is_a_row_and_the_others_go_on(go, monkeypatch):
+    original = Run.go
+
+    def go_wrong(self):
+        if self.spec.method == "tip_adapter" and self.spec.seed == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        if self.spec.method == "tip_adapter":
+            raise RuntimeError("something else")
+        yield from original(self)
+
+    monkeypatch.setattr(Run, "go", go_wrong)
+    rows = rows_of(go())
+    failed = {row.seed: row for row in rows if row.status == "failed"}
+    assert len(rows) == 12 and sum(row.status == "done" for row in rows) == 8
+    assert "ran out of memory" in failed[0].message and "RuntimeError: something else" in failed[1].message
+    assert failed[0].to_json()["error"]["key"] == "compare_no_memory"
+    monkeypatch.setattr(Run, "go", original)
+    assert sum(not row.reused for row in rows_of(go())) == 4  # a failure is not kept
+
+
+def test_all_runs_failing_is_an_error(go, monkeypatch):
+    monkeypatch.setattr(Run, "go", lambda self: 1 / 0)
+    with pytest.raises(BadConfig, match=r"None of the 12 runs.*ZeroDivisionError"):
+        go()
+
+
+def test_stop_keeps_what_is_done(tiny, task_images, tmp_path):
+    stop, kept = threading.Event(), 0
+    for event in compare.compare(REQUEST, task_images, LABELS, tiny, Results(tmp_path), stop=stop):
+        if event.kind == "row" and event.row.method == "linear_probe":
+            stop.set()
+        kept += event.kind == "row"
+    assert event.comparison.stopped and len(event.comparison.rows) == kept < 12
+    *_, last = compare.compare(REQUEST, task_images, LABELS, tiny, Results(tmp_path))
+    assert sum(row.reused for row in last.comparison.rows) == kept and len(last.comparison.rows) == 12
+
+
+def test_no_tuner_is_kept(go, monkeypatch):
+    tuners, original = [], Run.go
+
+    def watched(self):
+        for item in original(self):
+            if isinstance(item, Outcome):
+                tuners.append(weakref.ref(item.tuner))
+            yield item
+
+    monkeypatch.setattr(Run, "go", watched)
+    events = go(Request(("lora", "linear_probe"), (1,), (0,)))
+    assert len(rows_of(events)) == len(tuners) == 3
+    assert not any(ref() for ref in tuners)
+
+
+def test_groups_of_methods():
+    def names(*groups):
+        return [spec.id for spec in compare.choose_methods(groups)[0]]
+
+    every = [spec.id for spec in registry.methods()]
+    assert names("all") == every
+    assert names("linear_probe") == ["zero_shot_ensemble", "linear_probe"]
+    heads = {spec.id for spec in registry.methods() if spec.family == "head"}
+    assert set(names("head")) == heads | {"zero_shot_ensemble"}
+    assert set(names("visual-prompt", "lora")) == {
+        "zero_shot_ensemble", "visual_prompt", "visual_prompt_deep", "image_prompt", "lora"
+    }  # fmt: skip
+    assert {"linear_probe", "prompt_tuning"} <= set(names("quick")) and not {"lora", "full"} & set(names("quick"))
+
+
+def test_quick_leaves_out_what_is_slow_here(go, monkeypatch):
+    monkeypatch.setattr(compare.plan, "QUICK_SECONDS", 0.0)
+    rows = rows_of(go(Request(("quick",), (1,), (0,))))
+    left_out = {row.method: row.message for row in rows if row.status == "skipped"}
+    assert "left out of the quick methods" in left_out["linear_probe"]
+    assert {row.method for row in rows if row.status == "done"} == {"zero_shot_ensemble"}
+
+
+def test_a_method_that_cannot_run_says_why(go, tiny, monkeypatch):
+    monkeypatch.setattr(type(tiny), "offers", frozenset())
+    rows = rows_of(go(Request(("lora", "linear_probe"), (1,), (0,))))
+    assert [(row.method, row.status, row.shots) for row in rows] == [
+        ("lora", "skipped", None), ("zero_shot_ensemble", "done", 1), ("linear_probe", "done", 1),
+    ]  # fmt: skip
+    assert rows[0].message.startswith("LoRA cannot run on tiny: it needs")
+
+
+def test_methods_without_the_preset_run_with_their_usual_one(go):
+    rows = rows_of(go(Request(("linear_probe",), (1,), (0,), preset="paper")))
+    assert [(row.method, row.result["preset"]) for row in rows] == [
+        ("zero_shot_ensemble", "budget"), ("linear_probe", "paper"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "words"),
+    [
+        (Request(("nonsense",)), BadConfig, "There is no method or group of methods 'nonsense'"),
+        (Request(()), BadConfig, "No method is chosen"),
+        (
+            Request(("quick",), preset="nonsense"),
+            BadConfig,
+            "There is no preset 'nonsense'. Choose one of: budget, paper",
+        ),
+        (Request(("quick",), seeds=()), BadConfig, "No seed is chosen"),
+        (Request(("quick",), (12,)), BadLabels, "the largest has 12. Choose at most 11"),
+        (Request(("quick",), (0,)), BadLabels, "between 1 and 11, not 0"),
+    ],
+)
+def test_requests_that_cannot_be_met(go, request_, error, words):
+    with pytest.raises(error, match=words):
+        go(request_)
+
+
+def test_shots_reach_as_far_as_the_images(task_images):
+    assert compare.usable_shots((), task_images) == (1, 2, 4, 8)
+    assert compare.usable_shots((4, 1, 4), task_images) == (1, 4)
+
+
+COMMAND = ("compare", "--methods", "tip_adapter,linear_probe", "--shots", "1,2", "--seeds", "0,1", "--json", "--task")
+
+
+def test_killed_and_started_again(task_folder, tmp_path, monkeypatch, capsys):
+    """SIGKILL in the middle; the same command goes on, and its table equals that of an undisturbed run."""
+    environment = os.environ | {"CTL_CACHE": str(tmp_path / "a")}
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "engine", *COMMAND, str(task_folder)], cwd=ROOT, env=environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in killed.stderr:
+        if line.startswith("6/"):
+            killed.send_signal(signal.SIGKILL)
+            break
+    assert killed.wait(60) == -signal.SIGKILL
+    tables = []
+    for cache in ("a", "b"):
+        monkeypatch.setenv("CTL_CACHE", str(tmp_path / cache))
+        assert main.main([*COMMAND, str(task_folder)]) == 0
+        tables.append(json.loads(capsys.readouterr().out)["runs"])
+    assert 6 <= sum(row["reused"] for row in tables[0]) < 12 and not any(row["reused"] for row in tables[1])
+    figures = [
+        {row["key"]: (row["method"], row["shots"], row["seed"], row["accuracy"], row["p_value"]) for row in table}
+        for table in tables
+    ]
+    assert len(figures[0]) == 12 and figures[0] == figures[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--shots", "1,x"), "--shots '1,x' is not a list of whole numbers"),
+        (("--seeds", "-1"), "--seeds '-1' is not a list"),
+        (("--methods", "nonsense"), "There is no method or group of methods 'nonsense'"),
+        (("--shots", "40"), "the largest has 12"),
+    ],
+)
+def test_bad_input_exits_with_2(task_folder, capsys, arguments, words):
+    assert main.main(["compare", "--task", str(task_folder), *arguments]) == 2
+    out = capsys.readouterr()
+    assert not out.out and words in out.err
+
+
+def test_the_results_not_asked_for_the_longest_are_deleted_first(go, tmp_path):
+    folder = tmp_path / "results"
+    first = [row.key for row in rows_of(go(Request(("tip_adapter",), (1,), (0, 1))))]
+    for age, key in enumerate(reversed(first)):  # the first one is the oldest
+        for file in folder.glob(f"*/{key}.*"):
+            os.utime(file, (1e9 - age, 1e9 - age))
+    results = Results(folder, most_bytes=sum(f.stat().st_size for f in folder.glob("*/*")) - 1)
+    assert results.prune(keep=first) == 0  # what is in use stays, however large
+    assert results.prune(keep=()) == 1
+    left = {file.stem for file in folder.glob("*/*.json")}
+    assert left == {file.stem for file in folder.glob("*/*.npz")} == {*first[1:]}
+
+    rows = rows_of(go(Request(("tip_adapter",), (1,), (1,)), results=results))  # asked for: no longer the oldest
+    assert {row.key for row in rows} <= left and all(row.reused for row in rows)
+    results.most_bytes = 0
+    last = rows_of(go(Request(("tip_adapter",), (4,), (0,)), results=results))
+    assert {file.stem for file in folder.glob("*/*.json")} == {row.key for row in last}
+
+
+def test_the_limit_of_kept_results_is_set_by_the_environment(monkeypatch, tmp_path):
+    assert Results(tmp_path).most_bytes == 500 * 10**6
+    monkeypatch.setenv("CTL_CACHE_MB", "0.5")
+    assert Results(tmp_path).most_bytes == 500_000
+    monkeypatch.setenv("CTL_CACHE_MB", "much")
+    with pytest.raises(BadConfig, match="CTL_CACHE_MB"):
+        Results(tmp_path)
+
+
+def test_too_few_labels_to_hold_back_are_refused_before_anything_is_run(tmp_path, task_folder, capsys, monkeypatch):
+    monkeypatch.setenv("CTL_CACHE", str(tmp_path / "cache"))
+    arguments = ["compare", "--task", str(task_folder), "--methods", "tip_adapter", "--shots", "1", "--seeds", "0"]
+    assert main.main([*arguments, "--damage"]) == main.main([*arguments, "--max-loss", "2"]) == 2
+    assert "at least 6 labels" in capsys.readouterr().err
+    assert not (tmp_path / "cache" / "results").exists()
