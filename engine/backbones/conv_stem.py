@@ -17,7 +17,7 @@ from transformers import CLIPConfig, CLIPModel
 STRIDE = 32
 """Side in pixels of the square that one token stands for."""
 LOWER = 5
-"""Stages of the trunk that stay as they are in pretraining; the rest is trained."""
+"""Stages of the trunk whose output pretraining computes once and keeps."""
 
 
 def fold_batch_norms(model: nn.Module) -> nn.Module:

@@ -10,9 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPConfig
 
-from engine.backbones.conv_stem import LOWER, STRIDE, HybridCLIPModel
+from engine.backbones.conv_stem import STRIDE, HybridCLIPModel
 from engine.pretrain.precision import FULL_PRECISION_ATTENTION
 from engine.pretrain.training import BaseRecipe
+
+FROZEN = 6
+"""Stages of the trunk that are never trained. The sixth one's 5 x 5 convolutions would double the time of a step."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,9 @@ class Recipe(BaseRecipe):
     muon_lr: float = 2e-3
     adam_lr: float = 1e-3
     trunk_rate: float = 0.1
-    """Learning rate of the trunk's upper stages, as a share of ``adam_lr``."""
-    trunk_from: float = 0.35
-    """Share of training after which the trunk's upper stages are trained too."""
+    """Learning rate of the trunk's last stages, as a share of ``adam_lr``."""
+    trunk_from: float = 0.3
+    """Share of training after which the trunk's last stages are trained too."""
     ema: float = 0.998
     trunk: str = "tf_efficientnet_lite0"
     image_size: int = 224
@@ -106,7 +109,7 @@ class Student(nn.Module):
         self.memory = nn.Linear(embedding, remembered)
         self.sentence_scale = nn.Parameter(clip.logit_scale.detach().clone())
         trunk = self.stem.trunk
-        for part in (trunk.conv_stem, trunk.bn1, trunk.blocks[:LOWER]):
+        for part in (trunk.conv_stem, trunk.bn1, trunk.blocks[:FROZEN]):
             part.requires_grad_(False)
 
     @property
@@ -115,7 +118,7 @@ class Student(nn.Module):
         return self.clip.vision_model.embeddings.patch_embedding
 
     def trunk_parameters(self) -> list[nn.Parameter]:
-        """Those of the trunk's upper stages."""
+        """Those of the trunk's last stages."""
         return [p for p in self.stem.trunk.parameters() if p.requires_grad]
 
     def encode_grid(self, grid: Tensor, keep: Tensor | None = None) -> Tensor:

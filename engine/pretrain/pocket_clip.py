@@ -214,7 +214,7 @@ class Trainer(Training):
         return [p for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n]
 
     def slow(self, model: Any) -> tuple[list[nn.Parameter], float]:
-        """The trunk's upper stages, which know most already."""
+        """The trunk's last stages, which know most already."""
         return model.trunk_parameters(), self.recipe.trunk_rate
 
     def encode_texts(self, texts: list[str], short: int = 12) -> Tensor:
