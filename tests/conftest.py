@@ -19,7 +19,7 @@ from engine.backbones.base import Backbone
 from engine.data import uploads
 from engine.data.images import ImageFile
 from tests import families
-from tests.tiny import COLOURS, make_tiny, picture
+from tests.tiny import COLOURS, TRUNK, make_tiny, picture
 
 
 @pytest.fixture(scope="session")
@@ -28,10 +28,12 @@ def tiny() -> hf_clip.HFClip:
     return make_tiny()
 
 
-@pytest.fixture(scope="session", params=("siglip", *families.OPEN_CLIP))
+@pytest.fixture(scope="session", params=("trunk", "siglip", *families.OPEN_CLIP))
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     """A tiny backbone of every family but the first (:func:`tiny`); no test may change it."""
     folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "trunk":
+        return make_tiny(id="tiny-trunk", **TRUNK)
     return (
         families.make_siglip(folder) if request.param == "siglip" else families.make_open_clip(request.param, folder)[0]
     )

@@ -40,7 +40,7 @@ def loaded(id: str) -> bool:
 def on_this_machine(entry: Entry) -> bool:
     """Return whether an entry's weights are here, so that nothing has to be downloaded."""
     if entry.id == POCKET:
-        return (POCKET_FOLDER / "model.safetensors").exists()
+        return any(POCKET_FOLDER.glob("model*.safetensors"))
     return in_cache(entry.repo or entry.id)
 
 

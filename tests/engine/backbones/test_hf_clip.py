@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from engine.backbones import catalog, hf_clip
-from engine.backbones.base import FEATURES, PIXELS, POOLED
+from engine.backbones.base import FEATURES, PATCHES, PIXELS, POOLED, named_biases
 from engine.errors import BackboneUnavailable
-from tests.tiny import picture
+from tests.tiny import TRUNK, make_tiny, picture
 
 TEXTS = ["a photo of a cat.", "dog", "a very long sentence about nothing " * 20, "고양이 😀"]
 
 
-@pytest.fixture(scope="module", params=["tiny", "pocket"])
+@pytest.fixture(scope="module", params=["tiny", "trunk", "pocket"])
 def backbone(request):
-    return request.getfixturevalue(request.param)
+    return make_tiny(**TRUNK) if request.param == "trunk" else request.getfixturevalue(request.param)
 
 
 def test_towers_equal_the_library(backbone):
@@ -43,13 +43,23 @@ def test_preprocessing_equals_the_processor(backbone):
     assert backbone.load_pixels(images).dtype == torch.uint8
 
 
-def test_any_stage_leads_to_the_same_features(tiny):
-    pixels = torch.randn(2, 3, 16, 16)
+def test_any_stage_leads_to_the_same_features(backbone):
+    side = backbone.shape.image_size
+    pixels = torch.randn(2, 3, side, side)
     with torch.no_grad():
-        whole = tiny.vision.advance(pixels, PIXELS, FEATURES)
-        for stage in (0, 1, 2, 3, POOLED):
-            part = tiny.vision.advance(pixels, PIXELS, stage)
-            torch.testing.assert_close(tiny.vision.advance(part, stage, FEATURES), whole, atol=1e-6, rtol=1e-5)
+        whole = backbone.vision.advance(pixels, PIXELS, FEATURES)
+        for stage in (PIXELS, PATCHES, 0, 1, 2, 3, POOLED):
+            part = backbone.vision.advance(pixels, PIXELS, stage)
+            torch.testing.assert_close(backbone.vision.advance(part, stage, FEATURES), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_a_trunk_is_no_part_of_the_biases_and_lies_before_what_is_tuned():
+    backbone = make_tiny(**TRUNK)
+    assert backbone.vision.first_trainable == PATCHES
+    assert not [name for name, _, _ in named_biases(backbone.model) if "patch_embedding" in name]
+    counted = sum(p.numel() for n, p in backbone.model.named_parameters() if n.endswith("bias") and ".trunk." not in n)
+    projection = backbone.vision.trunk.projection.bias.numel()
+    assert backbone.shape.bias_parameters == counted - projection
 
 
 def test_padding_after_the_end_changes_nothing(backbone):
