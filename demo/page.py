@@ -18,7 +18,7 @@ from engine.errors import LabError
 log = logging.getLogger("clip-tuning-lab")
 
 
-GONE = ["ctl-gone"]
+HIDDEN = ["ctl-gone"]
 """Classes of what is not shown. Such a part stays in the page: gradio loses updates of components that are just being
 put there, so what is updated together with its appearance is never taken out."""
 
@@ -28,7 +28,7 @@ MODES = {"click": "once", "select": "multiple", "upload": "multiple"}
 carries something of its own counts each time; of all others (a value was changed) the last one is sent afterwards."""
 
 
-class W(str):
+class Key(str):
     """A key of the words, where a component's property wants a text."""
 
 
@@ -60,7 +60,7 @@ class Page:
 
     def make(self, kind: type, *args: Any, **options: Any) -> Any:
         """A component; options that are :class:`W` follow the language, ``choices`` may be a function of t."""
-        keys: dict[str, Any] = {name: value for name, value in options.items() if isinstance(value, W)}
+        keys: dict[str, Any] = {name: value for name, value in options.items() if isinstance(value, Key)}
         if callable(options.get("choices")):
             keys["choices"] = options["choices"]
         component = kind(*args, **{**options, **self.say(keys, self.t)})
@@ -83,10 +83,10 @@ class Page:
         """
         with gr.Row(elem_id=f"{name}-go-row", elem_classes="ctl-go-row"):
             go = self.make(
-                gr.Button, value=W(words), variant="primary", scale=3, min_width=120, elem_id=f"{name}-button"
+                gr.Button, value=Key(words), variant="primary", scale=3, min_width=120, elem_id=f"{name}-button"
             )
             stop = self.make(
-                gr.Button, value=W("go.stop"), variant="stop", scale=1, min_width=80, interactive=False,
+                gr.Button, value=Key("go.stop"), variant="stop", scale=1, min_width=80, interactive=False,
                 elem_id=f"{name}-stop",
             )  # fmt: skip
         return go, stop

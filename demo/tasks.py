@@ -72,7 +72,7 @@ def load_sample(workspace: Workspace, id: str, language: str) -> None:
     )
     with workspace.lock:
         workspace.images, workspace.problems, workspace.sample = images, (), id
-        workspace.labels_text, workspace.selected, workspace.looked_at = sample.text(language), None, 0
+        workspace.labels_text, workspace.selected, workspace.score_image = sample.text(language), None, 0
         workspace.changed()
         workspace.tidy()
 
@@ -192,7 +192,7 @@ def remove_image(workspace: Workspace, index: int) -> None:
         if 0 <= index < len(workspace.images):
             workspace.images = workspace.images[:index] + workspace.images[index + 1 :]
             workspace.selected = min(index, len(workspace.images) - 1) if workspace.images else None
-            workspace.looked_at = 0
+            workspace.score_image = 0
             workspace.changed()
             workspace.tidy()
 
@@ -201,7 +201,7 @@ def clear(workspace: Workspace) -> None:
     """Take everything out; runs stay."""
     with workspace.lock:
         workspace.images, workspace.problems, workspace.labels_text = (), (), ""
-        workspace.sample, workspace.selected, workspace.looked_at, workspace.kept = None, None, 0, None
+        workspace.sample, workspace.selected, workspace.score_image, workspace.kept = None, None, 0, None
         workspace.changed()
         workspace.stale = False
         workspace.tidy()

@@ -35,7 +35,7 @@ GRACE = 30 * 60
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class DisplayedResult:
     """What the right side of the Tune screen shows: zero-shot, and a run or loaded adapter beside it.
 
     ``arrays``: ``before`` (N, K) logits, ``tested`` (N,) bool, ``image_before`` (N, P), ``text_before``
@@ -81,7 +81,7 @@ class Shown:
 
 
 @dataclass(eq=False)
-class Kept:
+class TunedModel:
     """The tuned model in memory: a run's or a loaded adapter's."""
 
     run: str | None
@@ -142,14 +142,14 @@ class Workspace:
     method: str = "linear_probe"
     preset: str = "budget"
     settings: dict[str, Any] = field(default_factory=dict)
-    told: tuple[int, int] = (0, 0)
+    last_form_change: tuple[int, int] = (0, 0)
     """Which drawing of the form of settings told its last change, and which change of it that was."""
     selected: int | None = None
     """Position of the image that is open for a change of its label."""
-    looked_at: int = 0
+    score_image: int = 0
     """Position of the image in Scores."""
-    shown: Shown | None = None
-    kept: Kept | None = None
+    shown: DisplayedResult | None = None
+    kept: TunedModel | None = None
     compared: Any = None
     """What the Compare screen shows, a ``demo.screens.compare.service.Compared``."""
     marked: Any = None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.backbones.base import Backbone
-from engine.backbones.skeleton import outline
+from engine.backbones.skeleton import meta_backbone
 from engine.methods import count_formula
 from engine.tuning import registry
 from engine.tuning.registry import FAMILIES, PAPER_LINKS, RUNS_ON, MethodSpec
@@ -33,7 +33,7 @@ token each. How accurate each method was on two sets of photographs: [accuracy.m
 
 def page() -> str:
     """The text of docs/methods.md."""
-    backbone = outline(REFERENCE)
+    backbone = meta_backbone(REFERENCE)
     specs = list(registry.methods())
     lines = [HEAD, "| method | family | trained | each step runs |", "|---|---|---:|---|"]
     for spec in specs:
@@ -62,7 +62,7 @@ def section(spec: MethodSpec, backbone: Backbone) -> list[str]:
     config = spec.configure(shots=SHOTS)
     count = spec.count(backbone.shape, config, LABELS, LABELS * SHOTS)
     known = count_formula.values(spec, config, backbone.shape, LABELS, LABELS * SHOTS)
-    where = count_formula.said(known)
+    where = count_formula.in_words(known)
     needs = [f"- **Needs** {', '.join(sorted(spec.needs))}"] if spec.needs else []
     return [
         f"### {heading(spec)}",

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from demo.plots import style
 from demo.plots.style import Translate
-from engine.report.placing import Box, Place, place, spread
+from engine.report.label_layout import Box, LabelPosition, place, spread
 from engine.report.svg import percent_range, round_numbers
 
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 16, 52
@@ -147,7 +147,7 @@ def _name(
         figure.add_annotation(_label(bold, dot, position(dot.cost), pixels(dot), spot, dark))
 
 
-def _label(text: str, dot: Dot, x: float, middle: tuple[float, float], spot: Place, dark: bool | None) -> dict:
+def _label(text: str, dot: Dot, x: float, middle: tuple[float, float], spot: LabelPosition, dark: bool | None) -> dict:
     anchor = {"start": "left", "middle": "center", "end": "right"}[spot.anchor]
     dx, dy = spot.x - middle[0], spot.y - middle[1]
     found = {

@@ -64,8 +64,8 @@ class Translator:
 
     def __call__(self, key: str, **fields: Any) -> str:
         """The page's sentence of a key."""
-        said = Counted().format(table(self.language)[key], **fields)
-        return particles(said) if self.language == "ko" else said
+        text = Counted().format(table(self.language)[key], **fields)
+        return particles(text) if self.language == "ko" else text
 
     def engine(self, key: str, values: dict[str, Any]) -> str:
         """A sentence of ``engine.errors.MESSAGES``."""
@@ -192,7 +192,7 @@ _PHRASES = (
 )
 
 
-def choose(header: str | None) -> str:
+def negotiate_language(header: str | None) -> str:
     """The language that an ``Accept-Language`` header asks for first, English where it names neither."""
     best, language = 0.0, "en"
     for part in (header or "").split(","):

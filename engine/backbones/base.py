@@ -182,9 +182,9 @@ class TextTower(Tower):
 
     def encode_tokens(self, tokens: Tensor, at: Tensor) -> Tensor:
         """Token embeddings ``(K, T, D)`` to normalised features ``(K, P)``."""
-        return self.finish(self.add_positions(tokens), at)
+        return self.encode_from_block(self.add_positions(tokens), at)
 
-    def finish(self, hidden: Tensor, at: Tensor, start: int = 0) -> Tensor:
+    def encode_from_block(self, hidden: Tensor, at: Tensor, start: int = 0) -> Tensor:
         """Tokens ``(K, T, D)`` that enter block ``start`` to normalised features ``(K, P)``."""
         return F.normalize(self.project(self.pool(self.run(hidden, start), at)), dim=-1)
 

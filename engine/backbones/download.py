@@ -38,7 +38,7 @@ messages(
 )
 
 
-def choose(sizes: dict[str, int]) -> dict[str, int]:
+def choose_files(sizes: dict[str, int]) -> dict[str, int]:
     """The files of a repository that loading needs: small ones and one set of weights."""
     top = {name: size for name, size in sizes.items() if "/" not in name}
     for patterns in WEIGHTS:
@@ -57,7 +57,7 @@ def plan(id: str) -> dict[str, int]:
         info = HfApi().model_info(id, files_metadata=True)
     except Exception as error:
         raise explain(error, id) from error
-    chosen = choose({file.rfilename: file.size or 0 for file in info.siblings or ()})
+    chosen = choose_files({file.rfilename: file.size or 0 for file in info.siblings or ()})
     if not chosen:
         raise BackboneUnavailable("download_no_weights", id=id)
     return chosen

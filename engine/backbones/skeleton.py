@@ -50,7 +50,7 @@ class WordCounter:
         return SimpleNamespace(input_ids=ids[0] if isinstance(texts, str) else ids)
 
 
-def outline(id: str) -> Backbone:
+def meta_backbone(id: str) -> Backbone:
     """A backbone for :func:`engine.costs.forecast.forecast` by the id that ``catalog.load`` takes.
 
     Weights are neither read nor downloaded where a CLIP's sizes are known or its config is on this machine; other

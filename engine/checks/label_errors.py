@@ -48,7 +48,7 @@ class Suspect:
 
 
 @dataclass(frozen=True)
-class Check:
+class LabelErrorReport:
     """Outcome of :func:`check`."""
 
     agreement: Mapping[str, float]
@@ -70,11 +70,13 @@ class Check:
         }
 
 
-def judge(probabilities: Mapping[str, np.ndarray], targets: Sequence[int], agree: float = AGREE) -> Check:
+def find_label_errors(
+    probabilities: Mapping[str, np.ndarray], targets: Sequence[int], agree: float = AGREE
+) -> LabelErrorReport:
     """:func:`suspects` by the methods that can judge; arguments as there."""
     shares = {method: agreement(np.asarray(rows, float), targets) for method, rows in probabilities.items()}
     able = {method: rows for method, rows in probabilities.items() if shares[method] >= CAN_JUDGE}
-    return Check(shares, suspects(able, targets, agree))
+    return LabelErrorReport(shares, suspects(able, targets, agree))
 
 
 def agreement(probabilities: np.ndarray, targets: Sequence[int]) -> float:
@@ -141,7 +143,7 @@ def checking_episode(episode: Episode) -> Episode:
 def quick_methods(backbone: Backbone) -> tuple[str, ...]:
     """The methods on frozen features: they share one pass over the images, so that checking takes seconds."""
     heads = (spec for spec in registry.methods() if spec.runs_on == "features")
-    return tuple(spec.id for spec in heads if registry.why_not(spec, backbone) is None)
+    return tuple(spec.id for spec in heads if registry.obstacle(spec, backbone) is None)
 
 
 def check(
@@ -151,8 +153,10 @@ def check(
     methods: Sequence[str] = (),
     stop: threading.Event | None = None,
     cache: Cache = SHARED,
-) -> Iterator[Progress | Check]:
-    """Cross-validate some methods on all labelled images and name the suspects; the last item is the :class:`Check`.
+) -> Iterator[Progress | LabelErrorReport]:
+    """Cross-validate some methods on all labelled images and name the suspects.
+
+    The last item is the :class:`LabelErrorReport`.
 
     Args:
         methods: ids; by default :func:`quick_methods`.
@@ -164,11 +168,11 @@ def check(
     probabilities = {}
     for method in methods or quick_methods(backbone):
         spec = RunSpec(backbone.id, method, checking, seed=episode.seed)
-        for item in Run(spec, images, backbone, stop, cache).go():
+        for item in Run(spec, images, backbone, stop, cache).run():
             if isinstance(item, Progress):
                 yield item
             else:
                 rows = np.full((len(images), len(episode.labels)), np.nan)
                 rows[tested] = backbone.logit_scale.probabilities(item.arrays["tuned"][tested])
                 probabilities[method] = rows
-    yield judge(probabilities, episode.targets)
+    yield find_label_errors(probabilities, episode.targets)

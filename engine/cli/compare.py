@@ -15,7 +15,7 @@ from engine.units import bytes_text, parse_bytes
 
 if TYPE_CHECKING:
     from engine.backbones.base import Backbone
-    from engine.checks.forgetting import Damage
+    from engine.checks.forgetting import Forgetting
     from engine.compare import Comparison, Constraints, Event, Executor, Ranking, Row
     from engine.data.images import ImageFile
 
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
         options.preset, options.templates, options.precision,
     )  # fmt: skip
     limits, executor = limits_of(options), executor_of(options)
-    damage: list[Damage] = []
+    damage: list[Forgetting] = []
     with tempfile.TemporaryDirectory() as work:
         images, labels, backbone = read_task(options, Path(work))
         if wanted := options.damage or limits.loss is not None:
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
 
 def held_back(
     comparison: Comparison, images: Sequence[ImageFile], backbone: Backbone, limits: Constraints
-) -> tuple[Comparison, list[Damage]]:
+) -> tuple[Comparison, list[Forgetting]]:
     """Test on labels that were not tuned on, with a bar on stderr."""
     from tqdm import tqdm
 
@@ -246,7 +246,7 @@ def ranking_table(ranking: Ranking) -> str:
     return table(head, rows)
 
 
-def damage_table(found: Sequence[Damage]) -> str:
+def damage_table(found: Sequence[Forgetting]) -> str:
     """A line a method with what it loses elsewhere, and the WiSE-FT curve of those that can be mixed."""
     from engine.cli.common import table
     from engine.report.words import english

@@ -195,18 +195,18 @@ def tune(options: argparse.Namespace) -> tuple[Any, str]:
         spec = RunSpec(
             backbone.id, options.method, built, options.preset, settings_of(options), options.seed, options.precision
         )
-        outcome = finish(Run(spec, images, backbone))
+        outcome = run_to_end(Run(spec, images, backbone))
         size = store.save(outcome, options.save or Path(work) / "adapter")
     result = replace(outcome.result, cost=replace(outcome.result.cost, adapter_bytes=size)).to_json()
     result["learned"] = [part.to_json() for part in outcome.tuner.learned() if isinstance(part, LearnedTokens)]
     return result, tune_table(result)
 
 
-def finish(run: Any) -> Any:
+def run_to_end(run: Any) -> Any:
     """Run to the end with a progress line on stderr."""
     from engine.types import Progress
 
-    for item in run.go():
+    for item in run.run():
         if not isinstance(item, Progress):
             return item
         if sys.stderr.isatty():
@@ -244,11 +244,11 @@ def tune_table(result: dict[str, Any]) -> str:
 def forecast(options: argparse.Namespace) -> tuple[Any, str]:
     """What a run would need; the backbone's weights need not be here."""
     from engine.backbones import catalog
-    from engine.backbones.skeleton import outline
+    from engine.backbones.skeleton import meta_backbone
     from engine.costs.forecast import PLACES, fits, largest_that_fits
     from engine.costs.forecast import forecast as expected
     from engine.tuning import registry
-    from engine.tuning.sources import Shelf
+    from engine.tuning.sources import NamedSources
 
     spec, settings = registry.get(options.method), dict(settings_of(options))
     for name, low in (("labels", 2), ("shots", 1), ("images", 1)):
@@ -259,12 +259,12 @@ def forecast(options: argparse.Namespace) -> tuple[Any, str]:
         settings["batch_size"] = str(options.batch)
     config: Any = spec.configure(options.preset, settings, options.shots)
     device = options.device or catalog.best_device()
-    backbone, support = outline(options.backbone), options.labels * options.shots
+    backbone, support = meta_backbone(options.backbone), options.labels * options.shots
 
     def of(config: Any) -> Any:
         images = options.images or 2 * support
         return expected(
-            spec, config, backbone, options.labels, support, images, 1, options.precision, 0, device, Shelf()
+            spec, config, backbone, options.labels, support, images, 1, options.precision, 0, device, NamedSources()
         )  # fmt: skip
 
     needed = of(config)

@@ -122,7 +122,7 @@ def advise(ranking: Ranking, constraints: Constraints = NO_LIMITS) -> Advice:
         return Advice(None, None, within, tuple(notes), excluded)
     best = within.standings[0]
     top = [standing for standing in within.standings if standing.group == 1]
-    chosen = choose(top)
+    chosen = recommend(top)
     notes = [*reasons(chosen, best, top, within), *beyond(chosen, ranking, constraints)]
     tuned = [standing for standing in within.standings if not is_zero_shot(standing)]
     if tuned:
@@ -135,7 +135,7 @@ def is_zero_shot(standing: Standing) -> bool:
     return standing.family == "baseline"
 
 
-def choose(top: list[Standing]) -> Standing:
+def recommend(top: list[Standing]) -> Standing:
     """The method to take among those of the best group."""
     baselines = sorted(filter(is_zero_shot, top), key=lambda s: s.method != BASELINE)
     if baselines:

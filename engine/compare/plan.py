@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from engine.backbones.base import Backbone
-from engine.costs.forecast import forecast, plan_of
+from engine.costs.forecast import forecast, workload_of
 from engine.data.episode import build, templates
 from engine.data.images import ImageFile
 from engine.errors import BadConfig, BadLabels, LabError, messages
 from engine.tuning import registry
-from engine.tuning.precision import choose
+from engine.tuning.precision import choose_precision
 from engine.tuning.registry import MethodSpec
 from engine.types import BASELINE, Episode, Label, Note, RunSpec
 
@@ -109,10 +109,10 @@ def make_plan(request: Request, images: Sequence[ImageFile], labels: Sequence[La
     jobs, skipped, task = [], [], task_key(images, backbone)
     for spec in specs:
         preset = request.preset if request.preset in spec.presets else "budget"
-        if obstacle := registry.why_not(spec, backbone, spec.configure(preset)):
+        if obstacle := registry.obstacle(spec, backbone, spec.configure(preset)):
             skipped.append((spec.id, note_of(obstacle)))
             continue
-        precision = choose(request.precision, spec.runs_on, backbone)
+        precision = choose_precision(request.precision, spec.runs_on, backbone)
         for episode in episodes:
             run = RunSpec(backbone.id, spec.id, episode, preset, seed=episode.seed, precision=precision)
             jobs.append(Job(run_key(task, run), run))
@@ -233,7 +233,7 @@ def with_forecast(jobs: Sequence[Job], images: int, backbone: Backbone) -> list[
 
     def seen(job: Job) -> int:  # training images over all steps
         config, support, folds = work(job)
-        steps = plan_of(spec, config, support, images, images, folds).steps
+        steps = workload_of(spec, config, support, images, images, folds).steps
         return steps * (support if spec.tuner().full_batch else min(getattr(config, "batch_size", 1), support))
 
     largest = max(jobs, key=seen)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.compare.resample import Difference, Resampled, Right, holm
+from engine.compare.resample import BootstrapSamples, CorrectnessTable, Difference, holm
 from engine.compare.results import DONE, SKIPPED, Row
 from engine.metrics.statistics import LEVEL
 from engine.tuning import registry
@@ -144,10 +144,10 @@ def rank(rows: Sequence[Row], shots: int | None = None) -> Ranking:
         raise ValueError("there is nothing to rank: no run has a result")
     at = common_shots(done) if shots is None else shots
     methods = [spec.id for spec in registry.methods() if any(row.method == spec.id for row in done)]
-    right = Right.of(done, methods)
+    right = CorrectnessTable.of(done, methods)
     if at not in right.shots:
         raise ValueError(f"no run with {at} shots has a result")
-    resampled = Resampled(right)
+    resampled = BootstrapSamples(right)
     here = [method for method in methods if len(right.seeds_of(method, at))]
     pairs = dict(all_pairs(resampled, here, at))
     standings = [
@@ -169,7 +169,9 @@ def common_shots(done: Sequence[Row]) -> int:
     return max(having, key=lambda shots: (len(having[shots]), shots))
 
 
-def all_pairs(resampled: Resampled, methods: Sequence[str], shots: int) -> Iterator[tuple[tuple[str, str], Difference]]:
+def all_pairs(
+    resampled: BootstrapSamples, methods: Sequence[str], shots: int
+) -> Iterator[tuple[tuple[str, str], Difference]]:
     """Every pair of methods in both orders."""
     chosen = [(a, b) for k, a in enumerate(methods) for b in methods[k + 1 :]]
     for (a, b), found in zip(chosen, resampled.differences(chosen, shots), strict=True):
@@ -177,7 +179,7 @@ def all_pairs(resampled: Resampled, methods: Sequence[str], shots: int) -> Itera
         yield (b, a), Difference(-found.value, -found.high, -found.low, found.p)
 
 
-def standing_of(resampled: Resampled, rows: Sequence[Row]) -> Standing:
+def standing_of(resampled: BootstrapSamples, rows: Sequence[Row]) -> Standing:
     """A method's accuracy and costs over its seeds; not yet compared with others."""
     results = [row.result or {} for row in rows]
     on_card = all(result["memory_kind"] == "cuda" for result in results)
@@ -218,14 +220,14 @@ def grouped(standings: Sequence[Standing], pairs: Mapping[tuple[str, str], Diffe
     return tuple(placed)
 
 
-def curve_of(resampled: Resampled, method: str) -> Curve:
+def curve_of(resampled: BootstrapSamples, method: str) -> Curve:
     """A method's accuracy at all its shots, and what doubling them is expected to add."""
     shots = [count for count in resampled.right.shots if len(resampled.right.seeds_of(method, count))]
     accuracy = tuple(resampled.accuracy(method, count) for count in shots)
     return Curve(method, tuple(shots), accuracy, doubling(resampled, method, shots[-FITTED:]))
 
 
-def doubling(resampled: Resampled, method: str, shots: Sequence[int]) -> Difference | None:
+def doubling(resampled: BootstrapSamples, method: str, shots: Sequence[int]) -> Difference | None:
     """Least-squares slope of accuracy over log2(shots), fitted anew in every resampling."""
     if len(shots) < 2:
         return None

@@ -39,7 +39,7 @@ class Difference:
 
 
 @dataclass(frozen=True, eq=False)
-class Right:
+class CorrectnessTable:
     """Which test images were right, for every run."""
 
     methods: tuple[str, ...]
@@ -49,7 +49,7 @@ class Right:
     """``(M, H, S, N)`` float32: share of the image's tests that were right, NaN where the run did not test it."""
 
     @classmethod
-    def of(cls, rows: Sequence[Row], methods: Sequence[str]) -> Right:
+    def of(cls, rows: Sequence[Row], methods: Sequence[str]) -> CorrectnessTable:
         """The table of rows that have results; images that no row tested are left out."""
         shots, seeds = sorted({row.shots or 0 for row in rows}), sorted({row.seed or 0 for row in rows})
         tested = np.unique(np.concatenate([row.arrays()["tested"] for row in rows]))
@@ -78,10 +78,10 @@ class Right:
         return int((~np.isnan(self.share[:, self.shots.index(shots)])).any((0, 1)).sum())
 
 
-class Resampled:
+class BootstrapSamples:
     """Accuracies of every run in ``rounds`` resamplings of images and seeds."""
 
-    def __init__(self, right: Right, seed: int = 0, rounds: int = ROUNDS):
+    def __init__(self, right: CorrectnessTable, seed: int = 0, rounds: int = ROUNDS):
         self.right, self.rounds = right, rounds
         self._rng = np.random.default_rng(seed)
         images = right.share.shape[-1]

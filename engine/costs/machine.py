@@ -22,7 +22,7 @@ from torch import nn
 from engine.paths import cache_folder
 
 if TYPE_CHECKING:
-    from engine.costs.op_counter import Work
+    from engine.costs.op_counter import OpCost
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Speed:
     image: float
     """Seconds to decode, resize and normalise a photo."""
 
-    def seconds(self, work: Work, precision: str = "fp32") -> float:
+    def seconds(self, work: OpCost, precision: str = "fp32") -> float:
         """Seconds of some work, with products in ``fp32`` or, under autocast, in ``bf16`` or ``fp16``."""
         flops = self.flops * (1 if precision == "fp32" else self.half)
         return work.flops / flops + work.written / self.written + work.operations * self.operation
@@ -113,12 +113,12 @@ def quickest(work: Callable[[], Any], device: str, seconds: float = 0.2) -> floa
     return best
 
 
-def counted(work: Callable[[], Any]) -> Work:
+def counted(work: Callable[[], Any]) -> OpCost:
     """What some work does, the second time it is done."""
-    from engine.costs.op_counter import Meter
+    from engine.costs.op_counter import OpCounter
 
     work()
-    with Meter() as meter:
+    with OpCounter() as meter:
         work()
     return meter.work()
 
@@ -146,7 +146,7 @@ def small_step(device: str) -> Callable[[], Any]:
     return step
 
 
-def smallest_training(device: str) -> tuple[Callable[[], Any], Work]:
+def smallest_training(device: str) -> tuple[Callable[[], Any], OpCost]:
     """One turn of the training loop on a tuner of a single weight, and the work of the step in it."""
     from engine.tuning import loop
     from engine.tuning.losses import classification
@@ -162,7 +162,7 @@ def smallest_training(device: str) -> tuple[Callable[[], Any], Work]:
         def trained(self) -> dict[str, nn.Parameter]:
             return {"weight": self.weight}
 
-        def choose(self, views: torch.Tensor, chosen: torch.Tensor) -> None:
+        def set_batch(self, views: torch.Tensor, chosen: torch.Tensor) -> None:
             pass
 
         def objective(self, x: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

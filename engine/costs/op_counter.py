@@ -16,7 +16,7 @@ BLOCK = 512
 
 
 @dataclass(frozen=True)
-class Work:
+class OpCost:
     """A piece of work: what it needs beside what was there, and what it does."""
 
     peak: int = 0
@@ -36,7 +36,7 @@ def rounded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-class Meter(TorchDispatchMode):
+class OpCounter(TorchDispatchMode):
     """Counts storages and operations while it is open; works on fake and on real tensors.
 
     Args:
@@ -86,6 +86,6 @@ class Meter(TorchDispatchMode):
         self._seen.discard(key)
         self.alive -= size
 
-    def work(self) -> Work:
+    def work(self) -> OpCost:
         """What was counted."""
-        return Work(self.peak, self.kept, self.flops, self.written, self.operations)
+        return OpCost(self.peak, self.kept, self.flops, self.written, self.operations)

@@ -31,7 +31,7 @@ def values(spec: MethodSpec, config: Config, shape: Shape, K: int, N: int) -> di
     return found
 
 
-def said(known: dict[str, str]) -> str:
+def in_words(known: dict[str, str]) -> str:
     """``K = 10, b ≤ 32``."""
     return ", ".join(f"{name} {value}" if value[0] in "≤" else f"{name} = {value}" for name, value in known.items())
 

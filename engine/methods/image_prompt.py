@@ -16,7 +16,7 @@ from engine.backbones.base import FEATURES, PIXELS, VISION_TOKENS, Backbone, Sha
 from engine.errors import BadConfig, messages
 from engine.tuning.learned import LearnedImage
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TowerConfig, Tuner, setting
+from engine.tuning.tuner import TowerConfig, Tuner, TunerContext, option
 from engine.types import Note
 
 if TYPE_CHECKING:
@@ -40,20 +40,20 @@ class ImagePromptConfig(TowerConfig):
     """Settings of an image prompt."""
 
     method = "image_prompt"
-    form: str = setting(
+    form: str = option(
         "patches", choices=("patches", "border"), help="patches beside the image's own, or a border on the image"
     )
-    tokens: int = setting(4, 1, 100, help="M, number of trained patches")
-    border: int = setting(0, 0, 1000, help="width of the border in pixels; 0 = 30 at a side of 224, other sides alike")
-    init: str = setting(
+    tokens: int = option(4, 1, 100, help="M, number of trained patches")
+    border: int = option(0, 0, 1000, help="width of the border in pixels; 0 = 30 at a side of 224, other sides alike")
+    init: str = option(
         "image",
         choices=("image", "noise"),
         help="patches start from a training image, a border from nothing; or both from noise",
     )
-    epochs: int = setting(30, 1, 2000, help="passes over the training images")
-    lr: float = setting(0.1, 1e-8, 100, help="peak learning rate, in pixel values of standard deviation 1")
-    warmup_epochs: int = setting(3, 0, 100, help="epochs at the start in which the learning rate rises")
-    views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
+    epochs: int = option(30, 1, 2000, help="passes over the training images")
+    lr: float = option(0.1, 1e-8, 100, help="peak learning rate, in pixel values of standard deviation 1")
+    warmup_epochs: int = option(3, 0, 100, help="epochs at the start in which the learning rate rises")
+    views: int = option(2, 1, 64, help="versions of each training image: itself and random crops and flips")
 
     def width(self, shape: Shape) -> int:
         """Width of the border in pixels."""
@@ -90,7 +90,7 @@ class ImagePrompt(Tuner):
 
     start: Tensor
 
-    def __init__(self, config: ImagePromptConfig, setting: Setting):
+    def __init__(self, config: ImagePromptConfig, setting: TunerContext):
         super().__init__(config, setting)
         if obstacle := config.obstacle(self.backbone):
             raise obstacle

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.tuning.tuner import setting
+from engine.tuning.tuner import option
 
 Layers = tuple[tuple[str, str, int, int], ...]
 """(name, kind, inputs, outputs) of each layer."""
@@ -63,18 +63,18 @@ def widths(layers: Layers) -> list[int]:
 
 def low_rank(default: int, meaning: str = "rank") -> dict[str, Any]:
     """The setting ``r``."""
-    return {"r": setting(default, 1, 256, help=meaning)}
+    return {"r": option(default, 1, 256, help=meaning)}
 
 
 def alpha(default: float) -> dict[str, Any]:
     """The setting ``alpha``."""
-    return {"alpha": setting(default, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")}
+    return {"alpha": option(default, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")}
 
 
 def block(default: int) -> dict[str, Any]:
     """The setting ``block_size``."""
     words = "largest block size; the largest common divisor of the layers' sizes up to it is used"
-    return {"block_size": setting(default, 2, 1024, help=words)}
+    return {"block_size": option(default, 2, 1024, help=words)}
 
 
 def up_to(limit: int, layers: Layers) -> int:

@@ -32,7 +32,7 @@ from engine.methods.lora import LayerChoice, LinearTuner, first_block
 from engine.methods.peft_row import Layers, Row
 from engine.methods.peft_table import ROWS, TABLE
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TowerConfig, setting
+from engine.tuning.tuner import TowerConfig, TunerContext, option
 
 messages(
     not_linear="{method}: layers {targets} of {backbone} are convolutions in some blocks, which it cannot "
@@ -44,10 +44,10 @@ messages(
 class PeftLayersConfig(LayerChoice, TowerConfig):
     """What the settings of all tuners of the table share."""
 
-    targets: str = setting("q,v", help="linear layers, by comma: q, k, v, out, fc1, fc2")
-    towers: str = setting("both", choices=("both", "vision", "text"), help="which towers")
-    last_blocks: int = setting(0, 0, 100, help="only the last n blocks of a tower; 0 = all")
-    views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
+    targets: str = option("q,v", help="linear layers, by comma: q, k, v, out, fc1, fc2")
+    towers: str = option("both", choices=("both", "vision", "text"), help="which towers")
+    last_blocks: int = option(0, 0, 100, help="only the last n blocks of a tower; 0 = all")
+    views: int = option(2, 1, 64, help="versions of each training image: itself and random crops and flips")
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
         found = super().obstacle(backbone)
@@ -63,8 +63,8 @@ def make_config(row: Row) -> type[PeftLayersConfig]:
     """The settings of a tuner: those that all share, with its own."""
     rate = "peak learning rate" + (" at width 768; grows with the inverse width" if row.by_width else "")
     fields = {
-        "lr": setting(row.lr, 1e-8, 10, help=rate),
-        "targets": setting(row.targets, help="linear layers, by comma: q, k, v, out, fc1, fc2"),
+        "lr": option(row.lr, 1e-8, 10, help=rate),
+        "targets": option(row.targets, help="linear layers, by comma: q, k, v, out, fc1, fc2"),
         **row.fields,
     }
     return dataclasses.make_dataclass(
@@ -129,7 +129,7 @@ def skeleton_count(shape: Shape, config: Any) -> int:
 class PeftTableTuner(LinearTuner):
     """A tuner of the table on a twin of the backbone."""
 
-    def __init__(self, config: Any, setting: Setting):
+    def __init__(self, config: Any, setting: TunerContext):
         batch = min(config.batch_size, len(setting.targets))
         self.steps = config.epochs * -(-len(setting.targets) // batch)
         super().__init__(config, setting)

@@ -13,7 +13,7 @@ from engine.backbones.base import TEXT_TOKENS, Backbone
 from engine.errors import BadConfig, messages
 from engine.tuning.learned import LearnedToken, LearnedTokens, Piece, nearest_words
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TowerConfig, Tuner, setting
+from engine.tuning.tuner import TowerConfig, Tuner, TunerContext, option
 from engine.types import Note
 
 LABEL_TOKENS = 8
@@ -32,16 +32,16 @@ class PromptTuningConfig(TowerConfig):
     """CoOp's settings."""
 
     method = "prompt_tuning"
-    tokens: int = setting(4, 1, 64, help="M, number of trained vectors")
-    init: str = setting("words", choices=("words", "noise"), help="start from words or from noise (std 0.02)")
-    words: str = setting("a photo of a", help="the words to start from; cut or filled with noise to M tokens")
-    per_class: bool = setting(False, help="a set of vectors for each label instead of a shared one")
-    class_token: str = setting(
+    tokens: int = option(4, 1, 64, help="M, number of trained vectors")
+    init: str = option("words", choices=("words", "noise"), help="start from words or from noise (std 0.02)")
+    words: str = option("a photo of a", help="the words to start from; cut or filled with noise to M tokens")
+    per_class: bool = option(False, help="a set of vectors for each label instead of a shared one")
+    class_token: str = option(
         "end", choices=("end", "middle", "front"), help="where the label stands among the vectors"
     )
-    epochs: int = setting(100, 1, 2000, help="passes over the training images")
-    lr: float = setting(5e-3, 1e-8, 10, help="peak learning rate")
-    warmup_epochs: int = setting(1, 0, 100, help="epochs at the start with a small learning rate")
+    epochs: int = option(100, 1, 2000, help="passes over the training images")
+    lr: float = option(5e-3, 1e-8, 10, help="peak learning rate")
+    warmup_epochs: int = option(1, 0, 100, help="epochs at the start with a small learning rate")
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
         return too_many(self.method, "tokens", self.tokens, backbone)
@@ -88,7 +88,7 @@ class TextPrompt(Tuner):
     fixed: Tensor
     """Ids of words at the end of the context that are not trained, ``(A,)``."""
 
-    def __init__(self, config: Any, setting: Setting, reserve: int):
+    def __init__(self, config: Any, setting: TunerContext, reserve: int):
         super().__init__(config, setting)
         backbone = self.backbone
         self.labels = tuple(label.name for label in setting.labels)
@@ -176,7 +176,7 @@ class TextPrompt(Tuner):
 class PromptTuning(TextPrompt):
     """``[start] v_1 ... v_M [label] . [end]``."""
 
-    def __init__(self, config: PromptTuningConfig, setting: Setting):
+    def __init__(self, config: PromptTuningConfig, setting: TunerContext):
         super().__init__(config, setting, reserve=config.tokens)
         start = start_vectors(config, setting)  # (M, D)
         self.context = nn.Parameter(start.repeat(len(setting.labels), 1, 1) if config.per_class else start)
@@ -185,7 +185,7 @@ class PromptTuning(TextPrompt):
         return Around(self.context, self.config.class_token)
 
 
-def start_vectors(config: Any, setting: Setting) -> Tensor:
+def start_vectors(config: Any, setting: TunerContext) -> Tensor:
     """Initial context ``(M, D)``: embeddings of the config's ``words``, then noise; with ``init`` noise, only that."""
     backbone = setting.backbone
     noise = torch.randn(config.tokens, backbone.text.width, generator=setting.generator()) * 0.02

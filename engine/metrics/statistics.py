@@ -46,7 +46,7 @@ def paired_bootstrap(before: np.ndarray, after: np.ndarray, seed: int = 0, round
     return float(min(1.0, 2 * min(below, above)))
 
 
-def judge(
+def give_verdict(
     before: Sequence[float], after: Sequence[float], repeated: bool, tuned: bool = True, seed: int = 0
 ) -> Verdict:
     """Compare two models on the same test images.

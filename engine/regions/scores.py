@@ -18,7 +18,7 @@ from engine.errors import BadConfig, messages
 from engine.regions.types import Region
 from engine.tuning.features import SHARED, Cache, FeatureStore, Views, text_features
 from engine.tuning.predict import predict
-from engine.tuning.tuner import Setting, Tuner
+from engine.tuning.tuner import Tuner, TunerContext
 from engine.types import Label
 
 MARGIN = 0.15
@@ -104,7 +104,7 @@ class Scorer:
         tuner: the tuned model.
     """
 
-    def __init__(self, setting: Setting, tuner: Tuner | None = None):
+    def __init__(self, setting: TunerContext, tuner: Tuner | None = None):
         self.setting, self.tuner = setting, tuner
         self.backbone, self.labels = setting.backbone, setting.labels
 
@@ -117,7 +117,7 @@ class Scorer:
         ensemble = text_features(backbone, prompts, sentences, cache)
         single = text_features(backbone, prompts, sentences[:1], cache)
         nothing = torch.zeros(0, ensemble.shape[1]), torch.zeros(0, dtype=torch.long)
-        return cls(Setting(backbone, tuple(labels), sentences, single, ensemble, *nothing))
+        return cls(TunerContext(backbone, tuple(labels), sentences, single, ensemble, *nothing))
 
     @torch.no_grad()
     def probabilities(self, pictures: Sequence[Image.Image]) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.utils.amg import calculate_stability_score
 
 from engine.errors import BadRegion, messages
-from engine.regions.tidy import clean, sort_by_granularity
+from engine.regions.postprocess import clean, sort_by_granularity
 from engine.regions.types import GRANULARITIES, Prompt, Region, Thresholds, numbered, visible
 
 WORK_SIDE = 1024

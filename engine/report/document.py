@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.checks.forgetting import Damage
-from engine.checks.label_errors import Check
+from engine.checks.forgetting import Forgetting
+from engine.checks.label_errors import LabelErrorReport
 from engine.data.images import ImageFile, thumbnail
 from engine.errors import LabError
 from engine.metrics.calibration import Calibration, calibration
@@ -63,8 +63,8 @@ def write_report(
     images: Sequence[ImageFile] = (),
     task: str = "",
     command: str = "",
-    damage: Sequence[Damage] = (),
-    check: Check | None = None,
+    damage: Sequence[Forgetting] = (),
+    check: LabelErrorReport | None = None,
     say: Say = english,
     language: str = "en",
 ) -> Path:
@@ -97,8 +97,8 @@ def _document(
     images: Sequence[ImageFile],
     task: str,
     command: str,
-    damage: Sequence[Damage],
-    check: Check | None,
+    damage: Sequence[Forgetting],
+    check: LabelErrorReport | None,
     language: str,
 ) -> str:
     say = sections.say

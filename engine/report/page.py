@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from engine.checks.forgetting import Damage
-from engine.checks.label_errors import Check
+from engine.checks.forgetting import Forgetting
+from engine.checks.label_errors import LabelErrorReport
 from engine.metrics.calibration import Calibration
 from engine.report import svg
 from engine.report.words import Say
@@ -181,7 +181,7 @@ class Sections:
         body = f'<div class="row">{figures}</div>{table(heads, rows)}<p>{self.say("calibration_note")}</p>'
         return section(self.say("calibration"), body)
 
-    def damage(self, found: Sequence[Damage]) -> str:
+    def damage(self, found: Sequence[Forgetting]) -> str:
         """Accuracy on labels that were not tuned on."""
         if not found:
             return ""
@@ -200,7 +200,7 @@ class Sections:
         body = f"<p>{note}</p>{table(heads, rows)}<p>{self.say('drift_note')}</p>{self._mixing(found)}"
         return section(self.say("damage"), body)
 
-    def _mixing(self, found: Sequence[Damage]) -> str:
+    def _mixing(self, found: Sequence[Forgetting]) -> str:
         """The WiSE-FT curves of the methods that can be mixed; empty where there is none."""
         curves = [
             svg.Line(
@@ -219,7 +219,7 @@ class Sections:
         figure = svg.lines(curves, self.plain("axis_share"), self.plain("axis_plain"), logarithmic=False)
         return f"<h3>{self.say('mixing')}</h3>{figure}<p>{self.say('mixing_note')}</p>"
 
-    def mislabelled(self, check: Check | None) -> str:
+    def mislabelled(self, check: LabelErrorReport | None) -> str:
         """Images whose label may be wrong."""
         if check is None:
             return ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 from engine.metrics.calibration import Bin
-from engine.report.placing import Box, columns, place, spread
+from engine.report.label_layout import Box, columns, place, spread
 
 ZERO_SHOT, TUNED, OTHER, FADED = "#6b7688", "#3b6fe0", "#c77700", "#b9c1cf"
 INK, GRID = "#374151", "#e3e6eb"

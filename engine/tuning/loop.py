@@ -37,7 +37,7 @@ def fit(
                 order = torch.randperm(count, generator=generator)
             chosen = order[(number % per_epoch) * batch :][:batch]
             views = torch.randint(len(inputs), (len(chosen),), generator=generator)
-            tuner.choose(views, chosen)
+            tuner.set_batch(views, chosen)
             loss, right = step(tuner, inputs[views, chosen], targets[chosen], optimizer, scheduler, precision)
             yield number + 1, steps, loss.item(), right.item()
     finally:

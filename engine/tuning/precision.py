@@ -18,7 +18,7 @@ WIDE = 384
 the casts cost what the products save."""
 
 
-def choose(wanted: str, runs_on: str, backbone: Backbone, device: str | None = None) -> str:
+def choose_precision(wanted: str, runs_on: str, backbone: Backbone, device: str | None = None) -> str:
     """``fp32`` or ``bf16`` for the training steps of a method on a backbone.
 
     ``auto`` takes bf16 where a tower is run and the device is clearly quicker with it. Heads stay in fp32: they gain

@@ -153,7 +153,7 @@ def get(method: str) -> MethodSpec:
     return _METHODS[method]
 
 
-def why_not(spec: MethodSpec, backbone: Backbone, config: Config | None = None) -> BadConfig | None:
+def obstacle(spec: MethodSpec, backbone: Backbone, config: Config | None = None) -> BadConfig | None:
     """Why a method (with these settings, or its usual ones) cannot run on a backbone; None where it can.
 
     It is returned, not raised: its ``key`` and ``values`` let the page grey a method out and say the

@@ -31,7 +31,7 @@ class SourceTask:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class NamedSources:
     """Tasks and adapters by the names that settings call them."""
 
     tasks: Mapping[str, SourceTask] = field(default_factory=dict)

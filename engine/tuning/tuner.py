@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from engine.backbones.base import FEATURES, Backbone
 from engine.errors import BadConfig
 from engine.tuning.losses import LOSSES, starting_bias
-from engine.tuning.sources import Shelf
+from engine.tuning.sources import NamedSources
 from engine.types import Label
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from engine.tuning.learned import Learned
 
 
-def setting(
+def option(
     default: Any,
     low: float | None = None,
     high: float | None = None,
@@ -63,7 +63,7 @@ class Config:
         """Why these settings cannot run on a backbone; None where they can."""
         return None
 
-    def guests(self, shelf: Shelf) -> tuple[str, ...]:
+    def extra_backbones(self, sources: NamedSources) -> tuple[str, ...]:
         """Ids of the backbones that a run loads beside its own and that see its training images, for the forecast."""
         return ()
 
@@ -88,16 +88,16 @@ def check_limits(method: str, field: dataclasses.Field, value: Any) -> None:
 class TrainConfig(Config):
     """Settings of a method that is trained with gradient steps."""
 
-    epochs: int = setting(20, 1, 2000, help="passes over the training images")
-    lr: float = setting(1e-3, 1e-8, 10, help="peak learning rate")
-    batch_size: int = setting(32, 1, 4096, help="images per step")
-    optimizer: str = setting("adamw", choices=("adamw", "sgd"), help="optimizer")
-    eps: float = setting(1e-8, 0, 1, help="AdamW's term against division by zero")
-    weight_decay: float = setting(0.0, 0, 10, help="decoupled weight decay (AdamW) or L2 (SGD)")
-    warmup_epochs: int = setting(0, 0, 100, help="epochs at the start in which the learning rate rises")
-    warmup: str = setting("linear", choices=("linear", "constant"), help="a line up from zero, or constant at 1e-5")
-    views: int = setting(1, 1, 64, help="versions of each training image: itself and random crops and flips")
-    min_crop: float = setting(0.5, 0.05, 1, help="smallest crop of an augmented view, as a share of the area")
+    epochs: int = option(20, 1, 2000, help="passes over the training images")
+    lr: float = option(1e-3, 1e-8, 10, help="peak learning rate")
+    batch_size: int = option(32, 1, 4096, help="images per step")
+    optimizer: str = option("adamw", choices=("adamw", "sgd"), help="optimizer")
+    eps: float = option(1e-8, 0, 1, help="AdamW's term against division by zero")
+    weight_decay: float = option(0.0, 0, 10, help="decoupled weight decay (AdamW) or L2 (SGD)")
+    warmup_epochs: int = option(0, 0, 100, help="epochs at the start in which the learning rate rises")
+    warmup: str = option("linear", choices=("linear", "constant"), help="a line up from zero, or constant at 1e-5")
+    views: int = option(1, 1, 64, help="versions of each training image: itself and random crops and flips")
+    min_crop: float = option(0.5, 0.05, 1, help="smallest crop of an augmented view, as a share of the area")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class TowerConfig(TrainConfig):
     state their own objectives. These offer no choice.
     """
 
-    loss: str = setting(
+    loss: str = option(
         "classification",
         choices=tuple(LOSSES),
         help="cross-entropy over the labels, InfoNCE over the batch's pairs, or SigLIP's yes-or-no for each pair",
@@ -123,7 +123,7 @@ class TowerConfig(TrainConfig):
 
 
 @dataclass(frozen=True)
-class Setting:
+class TunerContext:
     """What a tuner is built for: a frozen backbone, the classes and the support images' features."""
 
     backbone: Backbone
@@ -139,7 +139,7 @@ class Setting:
     targets: Tensor
     """Classes of the support images ``(N,)``."""
     seed: int = 0
-    shelf: Shelf = dataclasses.field(default_factory=Shelf)
+    sources: NamedSources = dataclasses.field(default_factory=NamedSources)
     """Other tasks and adapters that the config may name."""
 
     def generator(self) -> torch.Generator:
@@ -171,7 +171,7 @@ class Tuner(nn.Module):
     mixes: bool = False
     """Whether :meth:`mixed` can go back towards the original weights."""
 
-    def __init__(self, config: Any, setting: Setting):
+    def __init__(self, config: Any, setting: TunerContext):
         super().__init__()
         self.config, self.backbone = config, setting.backbone
         self.chosen: dict[str, float] = {}
@@ -221,12 +221,12 @@ class Tuner(nn.Module):
         """
         yield from ()
 
-    def rehearsals(self) -> Iterator[tuple[Tuner, TrainConfig, int]]:
+    def pretraining_stages(self) -> Iterator[tuple[Tuner, TrainConfig, int]]:
         """The trainings inside :meth:`prepare`, for the forecast: tuner, its settings and its number of images. What
         is not read before the run starts counts as if it were as large as the run's own task."""
         yield from ()
 
-    def choose(self, views: Tensor, chosen: Tensor) -> None:
+    def set_batch(self, views: Tensor, chosen: Tensor) -> None:
         """Called before each step with its images' views and positions among the training images, ``(B,)`` each."""
 
     def objective(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from demo.html import VERDICT_SIGNS, Translate, count_text, time_text
 from engine.units import bytes_text
 
 if TYPE_CHECKING:
-    from engine.checks.forgetting import Damage
+    from engine.checks.forgetting import Forgetting
     from engine.compare import Advice, Ranking, Row, Standing
     from engine.metrics.calibration import Calibration
     from engine.types import Interval, Note
@@ -188,7 +188,7 @@ def calibration(found: Mapping[str, Calibration], name: Callable[[str], str], t:
     return table([t(f"compare.{key}") for key in heads], rows, numbers_from=1) if rows else ""
 
 
-def damage(found: Sequence[Damage], name: Callable[[str], str], t: Translate) -> str:
+def damage(found: Sequence[Forgetting], name: Callable[[str], str], t: Translate) -> str:
     """Accuracy on labels that were not tuned on, the least damage first."""
     if not found:
         return ""

@@ -22,8 +22,8 @@ from engine.types import Label, Note, Progress
 from engine.units import MB
 
 if TYPE_CHECKING:
-    from engine.checks.forgetting import Damage
-    from engine.checks.label_errors import Check, Suspect
+    from engine.checks.forgetting import Forgetting
+    from engine.checks.label_errors import LabelErrorReport, Suspect
     from engine.compare import Advice, Comparison, Constraints, Event, Request, Row
 
 
@@ -46,8 +46,8 @@ class Compared:
     seconds_left: float | None = None
     comparison: Comparison | None = None
     """None until it has ended."""
-    damage: dict[str, Damage] = field(default_factory=dict)
-    check: Check | None = None
+    damage: dict[str, Forgetting] = field(default_factory=dict)
+    check: LabelErrorReport | None = None
     decided: set[str] = field(default_factory=set)
     """Digests of suspects that the visitor has decided about."""
 
@@ -203,7 +203,7 @@ def hold_back(workspace: Workspace, found: Compared, methods: list[str], stop: t
             _take_in(found, item)
 
 
-def _take_in(found: Compared, damage: Damage) -> None:
+def _take_in(found: Compared, damage: Forgetting) -> None:
     """Note what a method loses, so that advice can count it."""
     from engine.compare import with_damage
 

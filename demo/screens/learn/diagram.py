@@ -11,11 +11,11 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from engine.backbones.base import FEATURES, LINEAR_KINDS, PIXELS, POOLED
-from engine.costs.placement import ATTENTION, HEAD, IMAGE, LOGITS, MLP, NORM, TOKENS, Place, Spot
+from engine.costs.placement import ATTENTION, HEAD, IMAGE, LOGITS, MLP, NORM, TOKENS, Location, ParameterPlacement
 
 if TYPE_CHECKING:
     from engine.backbones.base import Backbone, Shape
-    from engine.costs.placement import Anatomy
+    from engine.costs.placement import TowerDiagram
 
 Translate = Callable[..., str]
 
@@ -30,7 +30,7 @@ GROUPS = {ATTENTION: LINEAR_KINDS[:4], MLP: LINEAR_KINDS[4:], "": CELLS}
 """Cells that a part which is no cell itself stands for."""
 
 
-def drawing(found: Anatomy, backbone: Backbone, labels: int, t: Translate, title: str) -> str:
+def drawing(found: TowerDiagram, backbone: Backbone, labels: int, t: Translate, title: str) -> str:
     """The picture.
 
     Args:
@@ -76,7 +76,9 @@ PATTERN = (
 )
 
 
-def _tower(found: Anatomy, backbone: Backbone, tower: str, x: int, row: int, below: int, t: Translate) -> Iterator[str]:
+def _tower(
+    found: TowerDiagram, backbone: Backbone, tower: str, x: int, row: int, below: int, t: Translate
+) -> Iterator[str]:
     """One tower from its input to its projection.
 
     Args:
@@ -123,7 +125,9 @@ def _cell_x(x: int, cell: str) -> int:
     return x + CELLS_AT + n * CELL + (3 if n > 3 else 0) + (3 if n > 5 else 0)
 
 
-def _block(found: Anatomy, shape: Shape, tower: str, k: int, x: int, y: int, high: int, t: Translate) -> Iterator[str]:
+def _block(
+    found: TowerDiagram, shape: Shape, tower: str, k: int, x: int, y: int, high: int, t: Translate
+) -> Iterator[str]:
     """One block: its number, tokens that join before it, its layers and what is trained in it."""
     own, sizes = found.at(tower, k), layer_sizes(shape, tower, k)
     together = [spot.part for place in found.shared for spot in place.spots if (spot.tower, spot.step) == (tower, k)]
@@ -188,9 +192,9 @@ def _arrow(x: float, start: float, stop: float) -> str:
 # ---- the same in words --------------------------------------------------------------------------
 
 
-def summary(found: Anatomy, t: Translate) -> list[tuple[str, int]]:
+def summary(found: TowerDiagram, t: Translate) -> list[tuple[str, int]]:
     """(where, trained parameters), blocks of a tower together; the counts sum to the method's."""
-    blocks: dict[tuple[str, str], list[Place]] = {}
+    blocks: dict[tuple[str, str], list[ParameterPlacement]] = {}
     rest: list[tuple[str, int]] = []
     for place in sorted(found.places, key=lambda place: place.spots[0].tower != "vision"):
         spot = place.spots[0]
@@ -205,14 +209,14 @@ def summary(found: Anatomy, t: Translate) -> list[tuple[str, int]]:
     return rows + rest
 
 
-def describe_spots(spots: tuple[Spot, ...], t: Translate) -> str:
+def describe_spots(spots: tuple[Location, ...], t: Translate) -> str:
     """``image tower, blocks 1 to 12, q``."""
-    said = []
+    phrases = []
     for tower in dict.fromkeys(spot.tower for spot in spots):
         own = [spot for spot in spots if spot.tower == tower]
         parts = " ".join(dict.fromkeys(t(f"learn.part.{spot.part}") for spot in own if spot.part))
         if tower == HEAD:
-            said.append(parts)
+            phrases.append(parts)
             continue
         where = {PIXELS: t("learn.embedding"), POOLED: t("learn.pooling"), FEATURES: t("learn.projection_short")}
         numbers = sorted({spot.step for spot in own})
@@ -222,5 +226,5 @@ def describe_spots(spots: tuple[Spot, ...], t: Translate) -> str:
             steps = t("learn.block", number=numbers[0] + 1)
         else:
             steps = t("learn.blocks", first=numbers[0] + 1, last=numbers[-1] + 1)
-        said.append(", ".join(filter(None, (t(f"learn.{tower}"), steps, parts))))
-    return " + ".join(said)
+        phrases.append(", ".join(filter(None, (t(f"learn.{tower}"), steps, parts))))
+    return " + ".join(phrases)

@@ -38,7 +38,7 @@ def lesson(workspace: Workspace, method: str, t: Translator) -> str:
     spec, backbone = registry.get(method), tuning.backbone_of(workspace)
     labels, images = numbers(workspace)
     config = spec.configure(shots=max(1, images // labels))
-    obstacle = registry.why_not(spec, backbone, config)
+    obstacle = registry.obstacle(spec, backbone, config)
     if obstacle:
         sides = f"<div>{about(spec, t)}{_cannot(obstacle, t)}{_record(spec, t)}</div>"
     else:
@@ -82,7 +82,7 @@ def _count(spec: MethodSpec, config: Any, backbone: Backbone, labels: int, image
     count = spec.count(backbone.shape, config, labels, images)
     known = count_formula.values(spec, config, backbone.shape, labels, images)
     layers = known.pop("layers", None)
-    letters = [count_formula.said(known)] if known else []
+    letters = [count_formula.in_words(known)] if known else []
     letters += [t("learn.layers", count=layers)] if layers else []
     share = html.percent_text(count / backbone.shape.parameters, t)
     of = t("learn.share", share=share, total=html.count_text(backbone.shape.parameters, t))
@@ -121,7 +121,7 @@ def paper(text: str) -> str:
 def _figure(spec: MethodSpec, config: Any, backbone: Backbone, labels: int, images: int, t: Translator) -> str:
     """Drawing, legend, and the same as a table."""
     from demo.screens.learn import diagram
-    from engine.costs.placement import anatomy as look
+    from engine.costs.placement import tower_diagram as look
 
     found = look(spec, config, backbone, labels, images)
     title = t("learn.picture", method=t.name(spec.id), backbone=backbone_name(backbone.id, t))

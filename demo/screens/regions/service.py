@@ -167,7 +167,7 @@ def click(marked: Marked, x: float, y: float, mode: str) -> None:
         width, height = marked.scene.size
         point = (min(x * width, width - 1e-3), min(y * height, height - 1e-3))
         if mode == "select":
-            choose(marked, at(marked, point))
+            select_region(marked, at(marked, point))
         elif mode == "box":
             _corner(marked, point)
         elif mode == "new" or marked.chosen is None:
@@ -235,7 +235,7 @@ def can_resize(marked: Marked) -> bool:
     return len(marked.step.sizes) > 1 and marked.step.chosen == marked.step.sizes[0].number
 
 
-def choose(marked: Marked, number: int | None) -> None:
+def select_region(marked: Marked, number: int | None) -> None:
     """Let a region stand out; None for none. Choosing is no step that is undone."""
     with marked.lock:
         marked.step = replace(marked.step, chosen=number, corner=None)

@@ -11,7 +11,7 @@ import gradio as gr
 
 from demo import html, tasks
 from demo.model_download import backbone_name, entry_of
-from demo.page import Page, Visit, W
+from demo.page import Key, Page, Visit
 from demo.screens.tune import service
 from demo.words import Translator
 from demo.workspace import Workspace
@@ -33,10 +33,10 @@ class Labels:
         page.html(lambda t: html.step_title(2, t("labels.title")))
         self.text = page.make(
             gr.Textbox,
-            label=W("labels.box"),
+            label=Key("labels.box"),
             show_label=False,
             container=False,
-            placeholder=W("labels.placeholder"),
+            placeholder=Key("labels.placeholder"),
             lines=1,
             max_lines=8,
             elem_id="labels",
@@ -48,13 +48,13 @@ class Labels:
                 gr.Dropdown,
                 choices=template_choices,
                 value="general",
-                label=W("labels.templates"),
+                label=Key("labels.templates"),
                 elem_id="templates",
                 filterable=False,
                 min_width=140,
             )
             self.shots = page.make(
-                gr.Slider, 1, 16, value=8, step=1, label=W("labels.shots"), elem_id="shots", min_width=170, buttons=[]
+                gr.Slider, 1, 16, value=8, step=1, label=Key("labels.shots"), elem_id="shots", min_width=170, buttons=[]
             )
         self.split = gr.HTML("", padding=False, elem_id="split")
 

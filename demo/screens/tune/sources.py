@@ -15,19 +15,19 @@ from demo.words import Translator
 from demo.workspace import RunRecord, Workspace
 from engine.data import episode
 from engine.errors import LabError
-from engine.tuning.sources import Shelf, SourceTask
+from engine.tuning.sources import NamedSources, SourceTask
 from engine.types import Label
 
 SAMPLE_FOLDER = "assets/samples/"
 """What a sample's name begins with, so that the command line finds it too."""
 
 
-def shelf(workspace: Workspace) -> Shelf:
+def named(workspace: Workspace) -> NamedSources:
     """The tasks and adapters that a run of this visitor may name; empty where its method names none."""
     if not offers(workspace.method):
-        return Shelf(files=False)
+        return NamedSources(files=False)
     adapters = {adapter_name(run): run.folder / "adapter" for run in workspace.runs}
-    return Shelf({**sample_tasks(workspace), **earlier_tasks(workspace)}, adapters, files=False)
+    return NamedSources({**sample_tasks(workspace), **earlier_tasks(workspace)}, adapters, files=False)
 
 
 def sample_tasks(workspace: Workspace) -> dict[str, SourceTask]:
@@ -81,13 +81,13 @@ def offered(workspace: Workspace, kind: str, t: Translator) -> list[tuple[str, s
     """(title, name) of what a setting may name, ``tasks`` or ``teachers``."""
     if kind == "tasks":
         samples = {f"{SAMPLE_FOLDER}{id}": sample.title.get(t.language, id) for id, sample in tasks.samples().items()}
-        return [(samples.get(name, name), name) for name in shelf(workspace).tasks]
+        return [(samples.get(name, name), name) for name in named(workspace).tasks]
     from engine.backbones import catalog
     from engine.backbones.entries import ENTRIES
     from engine.methods.distill import heads
 
     rows = [(t.name(id), id) for id in heads()]
-    rows += [(name, name) for name in reversed(shelf(workspace).adapters)]
+    rows += [(name, name) for name in reversed(named(workspace).adapters)]
     others = [e for e in ENTRIES if e.id != workspace.backbone and catalog.on_this_machine(e)]
     return rows + [(backbone_name(e.id, t), e.id) for e in others]
 
@@ -103,7 +103,7 @@ def on_command_line(workspace: Workspace, name: str, value: Any) -> Any:
     """A setting's value with a placeholder for what only the page knows."""
     if name not in offers(workspace.method):
         return value
-    known = shelf(workspace)
+    known = named(workspace)
     if value in known.adapters:
         return "YOUR_ADAPTER"
     names = str(value).split(",")
