@@ -91,7 +91,7 @@ class Header:
         return [self.row, self.progress]
 
     def show_loading(self, job: Loading | None, t: Translator) -> dict[Any, Any]:
-        """How far a download has come; None when there is none."""
+        """Return how far a download has come; None when there is none."""
         if job is None:
             return {self.row: gr.update(elem_classes=HIDDEN), self.progress: ""}
         name = backbone_name(job.id, t)
@@ -106,13 +106,13 @@ class Header:
 
 
 def cpu_text(t: Translator) -> str:
-    """Number of cores that this process may use."""
+    """Return the number of cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return t("header.cpu", cores=cores)
 
 
 def device_text(t: Translator) -> str:
-    """The device that the engine computes on."""
+    """Return the device that the engine computes on."""
     import torch
 
     from engine.backbones import catalog
@@ -124,7 +124,7 @@ def device_text(t: Translator) -> str:
 
 
 def backbone_choices(t: Translator) -> list[tuple[str, str]]:
-    """The catalogue, with what is on this machine first."""
+    """Return the catalogue, with what is on this machine first."""
     from engine.backbones import catalog
     from engine.backbones.entries import ENTRIES
 
@@ -133,7 +133,7 @@ def backbone_choices(t: Translator) -> list[tuple[str, str]]:
 
 
 def describe_backbone(entry: Any, absent: bool, t: Translator) -> str:
-    """A backbone's line in the menu: what decides about it, in few words."""
+    """Return a backbone's line in the menu: what decides about it, in few words."""
     parts = [backbone_name(entry.id, t), f"{entry.parameters:g} M", f"{entry.image_size} px"]
     parts += [entry.licence] if entry.licence_known else []
     parts += [t("header.multilingual")] if entry.languages == "many" else []
@@ -142,7 +142,7 @@ def describe_backbone(entry: Any, absent: bool, t: Translator) -> str:
 
 
 def build_app(workspaces: Workspaces | None = None) -> gr.Blocks:
-    """The page, not launched."""
+    """Return the page, not launched."""
     workspaces = workspaces or Workspaces()
     keep = int(workspaces.seconds)
     with gr.Blocks(
@@ -332,12 +332,12 @@ def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:
 
 
 def css() -> str:
-    """The page's styles."""
+    """Return the page's styles."""
     return "\n".join(path.read_text(encoding="utf8") for path in sorted(STYLE.glob("*.css")))
 
 
 def head() -> str:
-    """The page's own scripts, inline: nothing is fetched from elsewhere."""
+    """Return the page's own scripts, inline: nothing is fetched from elsewhere."""
     return "".join(f"<script>{path.read_text(encoding='utf8')}</script>" for path in sorted(STYLE.glob("*.js")))
 
 

@@ -59,7 +59,7 @@ class Page:
         self.bound: list[tuple[gr.blocks.Block, dict[str, str | Callable]]] = []
 
     def make(self, kind: type, *args: Any, **options: Any) -> Any:
-        """A component; options that are :class:`W` follow the language, ``choices`` may be a function of t."""
+        """Return a component; options that are :class:`Key` follow the language, ``choices`` may be a function of t."""
         keys: dict[str, Any] = {name: value for name, value in options.items() if isinstance(value, Key)}
         if callable(options.get("choices")):
             keys["choices"] = options["choices"]
@@ -75,7 +75,7 @@ class Page:
         return component
 
     def go_row(self, words: str, name: str) -> tuple[gr.Button, gr.Button]:
-        """A row with a button that starts something and one that stops it.
+        """Return a row with a button that starts something and one that stops it.
 
         Args:
             words: key of what the first one says.
@@ -93,7 +93,7 @@ class Page:
 
     @staticmethod
     def say(keys: dict[str, Any], t: Translator) -> dict[str, Any]:
-        """The properties in a language."""
+        """Return the properties in a language."""
         return {name: value(t) if callable(value) else t(value) for name, value in keys.items()}
 
     def in_language(self, t: Translator) -> dict[Any, Any]:
@@ -154,7 +154,7 @@ class Page:
         return answer
 
     def explain(self, error: Exception, language: str) -> dict[Any, Any]:
-        """The update that tells what went wrong."""
+        """Return the update that tells what went wrong."""
         t = Translator(language)
         if isinstance(error, LabError):
             sentence = t.error(error)
@@ -173,7 +173,7 @@ class _Expired(Exception):
 
 
 def notice(sentence: str) -> str:
-    """A sentence about what went wrong, as HTML."""
+    """Return a sentence about what went wrong, as HTML."""
     return f'<div class="ctl-notice" role="alert">{html.escape(sentence)}</div>'
 
 

@@ -66,7 +66,7 @@ class DisplayedResult:
         return "after" in self.arrays
 
     def wrong(self) -> tuple[list[int], list[int], list[int]]:
-        """Positions of tested images: fixed, broken and still wrong; without a tuned model all that are wrong
+        """Return positions of tested images: fixed, broken and still wrong; without a tuned model all that are wrong
         are still wrong."""
         fixed: list[int] = []
         broken: list[int] = []
@@ -192,11 +192,11 @@ class Workspace:
             self.marked.stop.set()
 
     def record(self, id: str) -> RunRecord | None:
-        """A run by id."""
+        """Return a run by id."""
         return next((run for run in self.runs if run.id == id), None)
 
     def new_folder(self, kind: str) -> Path:
-        """A new empty folder of this visitor."""
+        """Return a new empty folder of this visitor."""
         path = self.folder / kind / secrets.token_hex(6)
         path.mkdir(parents=True)
         return path
@@ -229,7 +229,7 @@ class Workspace:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Return bytes of all files below a folder."""
     total = 0
     for path in folder.rglob("*"):
         try:
@@ -252,7 +252,7 @@ class Workspaces:
         atexit.register(shutil.rmtree, self.root, ignore_errors=True)
 
     def get(self, id: object) -> Workspace | None:
-        """The workspace of an id, if it is there still."""
+        """Return the workspace of an id, if it is there still."""
         with self._lock:
             found = self._known.get(id) if isinstance(id, str) else None
             if found:
@@ -261,7 +261,7 @@ class Workspaces:
             return found
 
     def open(self, id: object = None, page: str | None = None) -> Workspace:
-        """The workspace of an id, or a new one with a new secret id."""
+        """Return the workspace of an id, or a new one with a new secret id."""
         found = self.get(id)
         if found is None:
             secret = secrets.token_urlsafe(24)

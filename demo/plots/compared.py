@@ -176,7 +176,7 @@ class Growth:
 
 
 def shot_curves(curves: Sequence[Growth], t: Translate, dark: bool | None = None, width: float = 720) -> go.Figure:
-    """Accuracy by training images a label; intervals for the recommended method and for zero-shot."""
+    """Return accuracy by training images a label; intervals for the recommended method and for zero-shot."""
     shots = sorted({count for curve in curves for count in curve.shots})
     if len(shots) < 2:
         return style.empty(dark, t("compare.empty_curve"))
@@ -240,7 +240,7 @@ def reliability(
     t: Translate,
     dark: bool | None = None,
 ) -> go.Figure:
-    """Share right against confidence, zero-shot in grey and a tuned model in blue.
+    """Return the share right against confidence, zero-shot in grey and a tuned model in blue.
 
     Args:
         before, after: (confidence, share right, images) of each bin, shares 0 to 1.

@@ -51,7 +51,7 @@ class WordCounter:
 
 
 def meta_backbone(id: str) -> Backbone:
-    """A backbone for :func:`engine.costs.forecast.forecast` by the id that ``catalog.load`` takes.
+    """Return a backbone for :func:`engine.costs.forecast.forecast` by the id that ``catalog.load`` takes.
 
     Weights are neither read nor downloaded where a CLIP's sizes are known or its config is on this machine; other
     backbones are loaded. Raises BackboneUnavailable.
@@ -76,7 +76,7 @@ def meta_backbone(id: str) -> Backbone:
 
 
 def on_meta(id: str, config: Any, tokenizer: Any) -> hf_clip.HFClip:
-    """A ``CLIPModel`` of this config whose weights have sizes and no data."""
+    """Return a ``CLIPModel`` of this config whose weights have sizes and no data."""
     from transformers import CLIPModel
 
     config._attn_implementation = "sdpa"

@@ -98,7 +98,7 @@ class Forgetting:
         return self.other_labels[0].value - self.other_labels[1].value
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """Return the same as plain data."""
 
         def sides(pair: tuple[Interval, Interval]) -> dict[str, Any]:
             return {
@@ -125,7 +125,7 @@ def drift(arrays: dict[str, np.ndarray]) -> Drift:
 
 
 def scores_new_labels(spec: MethodSpec, config: Config, shape: Shape) -> bool:
-    """Whether a method with these settings can score labels that it was not tuned on.
+    """Return whether a method with these settings can score labels that it was not tuned on.
 
     It cannot where the number of its trained parameters depends on the number of labels (a weight a
     label) or of training images (a cache of them), or where it needs the training images to predict.
@@ -135,12 +135,12 @@ def scores_new_labels(spec: MethodSpec, config: Config, shape: Shape) -> bool:
 
 
 def obstacle(spec: MethodSpec, config: Config, shape: Shape) -> BadConfig | None:
-    """Why a method cannot be tested on labels that it was not tuned on; None where it can."""
+    """Return why a method cannot be tested on labels that it was not tuned on; None where it can."""
     return None if scores_new_labels(spec, config, shape) else BadConfig("knows_own_labels", method=spec.name)
 
 
 def hold_back(episode: Episode, seed: int = 0) -> tuple[Episode, HeldOutLabels]:
-    """An episode that tunes on half of the labels (the larger half), and the other labels.
+    """Return an episode that tunes on half of the labels (the larger half), and the other labels.
 
     Only labels with two images or more take part. Raises BadLabels where they are fewer than ``FEWEST_LABELS``.
     """
@@ -153,7 +153,7 @@ def hold_back(episode: Episode, seed: int = 0) -> tuple[Episode, HeldOutLabels]:
 
 
 def divide(episode: Episode, tuned: Sequence[int], others: Sequence[int]) -> tuple[Episode, HeldOutLabels]:
-    """An episode of the labels at positions ``tuned`` alone, and the labels at positions ``others``.
+    """Return an episode of the labels at positions ``tuned`` alone, and the labels at positions ``others``.
 
     One fold is left: that with the most test images of these labels. Every image of the others tests, as none of
     them is trained on.
@@ -243,18 +243,18 @@ class HeldOutEvaluation:
         self.setting = for_labels(setting, others.labels, episode.template_set, cache)
 
     def zero_shot(self) -> np.ndarray:
-        """Whether prompt-ensembled zero-shot is right, 0 or 1, for each image of the others."""
+        """Return whether prompt-ensembled zero-shot is right, 0 or 1, for each image of the others."""
         logits = self.setting.backbone.logits(self.features.features(self.others.images), self.setting.ensemble)
         return self._right(logits, self.others.targets)
 
     def on_others(self, tuner: Tuner) -> np.ndarray:
-        """Whether the tuned model is right, 0 or 1, for each image of the others."""
+        """Return whether the tuned model is right, 0 or 1, for each image of the others."""
         config = tuner.config.without_labels()
         rebuilt = store.rebuild(self.method, config, self.setting, tuner.saved(), tuner.chosen)
         return self._right(predict(rebuilt, self.features, self.others.images), self.others.targets)
 
     def on_tuned_labels(self, tuner: Tuner) -> float:
-        """Accuracy on the test images of its own labels."""
+        """Return accuracy on the test images of its own labels."""
         test = self.episode.folds[0].test
         right = self._right(predict(tuner, self.features, test), [self.episode.targets[i] for i in test])
         return float(right.mean()) if len(right) else float("nan")
@@ -267,7 +267,7 @@ class HeldOutEvaluation:
 def for_labels(
     setting: TunerContext, labels: tuple[Label, ...], template_set: str, cache: Cache = SHARED
 ) -> TunerContext:
-    """The same setting for other labels."""
+    """Return the same setting for other labels."""
     sentences, prompts = templates(template_set), [label.prompt for label in labels]
     return replace(
         setting,

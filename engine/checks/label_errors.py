@@ -43,7 +43,7 @@ class Suspect:
     """Mean over these methods of the suggested class's probability minus the given one's, above 0, at most 1."""
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """Return the same as plain data."""
         return asdict(self)
 
 
@@ -62,7 +62,7 @@ class LabelErrorReport:
         return tuple(method for method, share in self.agreement.items() if share >= CAN_JUDGE)
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """Return the same as plain data."""
         return {
             "agreement": dict(self.agreement),
             "judges": list(self.judges),
@@ -89,7 +89,7 @@ def agreement(probabilities: np.ndarray, targets: Sequence[int]) -> float:
 def suspects(
     probabilities: Mapping[str, np.ndarray], targets: Sequence[int], agree: float = AGREE
 ) -> tuple[Suspect, ...]:
-    """Images that most methods are confident belong to another class, most suspicious first.
+    """Return images that most methods are confident belong to another class, most suspicious first.
 
     Args:
         probabilities: method -> ``(N, K)`` out-of-fold probabilities: of an image by a model that was not trained on
@@ -118,7 +118,7 @@ def suspects(
 
 
 def confident_class(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The class ``(N,)`` that a method is confident of for each image, -1 for none.
+    """Return the class ``(N,)`` that a method is confident of for each image, -1 for none.
 
     A class's threshold is its mean probability over the images that carry its label; among the classes
     whose threshold an image reaches, the most probable one counts (the confident joint of Northcutt et al., equation
@@ -136,12 +136,12 @@ def confident_class(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarra
 
 
 def checking_episode(episode: Episode) -> Episode:
-    """The episode with folds that test every labelled image whose class has others, trained on all the rest."""
+    """Return the episode with folds that test every labelled image whose class has others, trained on all the rest."""
     return replace(episode, folds=folds_of_all(episode.targets, episode.seed))
 
 
 def quick_methods(backbone: Backbone) -> tuple[str, ...]:
-    """The methods on frozen features: they share one pass over the images, so that checking takes seconds."""
+    """Return the methods on frozen features: they share one pass over the images, so that checking takes seconds."""
     heads = (spec for spec in registry.methods() if spec.runs_on == "features")
     return tuple(spec.id for spec in heads if registry.obstacle(spec, backbone) is None)
 

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's grammar."""
+    """Return the command line's grammar."""
     top = argparse.ArgumentParser(prog="python -m engine", description="CLIP Tuning Lab on the command line.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
@@ -110,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def list_methods(options: argparse.Namespace) -> tuple[Any, str]:
-    """Every method's record."""
+    """Return every method's record."""
     import dataclasses
 
     from engine.tuning import registry
@@ -135,7 +135,7 @@ def list_methods(options: argparse.Namespace) -> tuple[Any, str]:
 
 
 def list_backbones(options: argparse.Namespace) -> tuple[Any, str]:
-    """The catalogue, with what is on this machine."""
+    """Return the catalogue, with what is on this machine."""
     from dataclasses import asdict
 
     from engine.backbones import catalog
@@ -181,7 +181,7 @@ def zero_shot(options: argparse.Namespace) -> tuple[Any, str]:
 
 
 def tune(options: argparse.Namespace) -> tuple[Any, str]:
-    """One run."""
+    """Tune one method and compare it with zero-shot."""
     from engine.runs import store
     from engine.runs.run import Run
     from engine.tuning import registry
@@ -216,7 +216,7 @@ def run_to_end(run: Any) -> Any:
 
 
 def tune_table(result: dict[str, Any]) -> str:
-    """A run for people."""
+    """Return a run for people."""
     words = {
         "better": "better than",
         "worse": "worse than",
@@ -242,7 +242,7 @@ def tune_table(result: dict[str, Any]) -> str:
 
 
 def forecast(options: argparse.Namespace) -> tuple[Any, str]:
-    """What a run would need; the backbone's weights need not be here."""
+    """Return what a run would need; the backbone's weights need not be here."""
     from engine.backbones import catalog
     from engine.backbones.skeleton import meta_backbone
     from engine.costs.forecast import PLACES, fits, largest_that_fits
@@ -285,7 +285,7 @@ def forecast(options: argparse.Namespace) -> tuple[Any, str]:
 
 
 def forecast_table(result: dict[str, Any]) -> str:
-    """A forecast for people."""
+    """Return a forecast for people."""
     rows = [[part, bytes_text(size)] for part, size in result["memory"].items()]
     rows.append(["total", bytes_text(result["total_bytes"])])
     seconds = result["seconds"]

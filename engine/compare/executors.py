@@ -104,7 +104,7 @@ def attempt(job: Job, bench: RunContext, stop: threading.Event) -> Generator[Pro
 
 
 def unexpected(method: str, error: Exception) -> Note:
-    """The sentence for an error that is none of the lab's own."""
+    """Return the sentence for an error that is none of the lab's own."""
     text = str(error)
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in text:
         return Note("compare_no_memory", (("method", method),))

@@ -35,7 +35,7 @@ def able(ranking: Ranking, backbone: Backbone) -> list[str]:
 def divide(
     labels: Sequence[Label], images: Sequence[ImageFile], shots: int, template_set: str
 ) -> tuple[Episode, HeldOutLabels]:
-    """What is tuned on and what is held back. Raises BadLabels where there are too few labels."""
+    """Return what is tuned on and what is held back. Raises BadLabels where there are too few labels."""
     names = [image.label for image in images]
     return forgetting.hold_back(build(tuple(labels), names, shots, SEED, template_set), SEED)
 
@@ -68,7 +68,7 @@ def hold_back(
 def with_damage(
     comparison: Comparison, found: Sequence[Forgetting], constraints: Constraints = NO_LIMITS
 ) -> Comparison:
-    """The comparison with what its methods lose on other labels, and advice that counts it."""
+    """Return the comparison with what its methods lose on other labels, and advice that counts it."""
     assert comparison.ranking is not None
     loss = {damage.method: damage.loss for damage in found}
     rows = tuple(

@@ -31,7 +31,7 @@ messages(
 
 
 def load_ray() -> ModuleType:
-    """The library. Raises BadConfig saying how to install it."""
+    """Return the library. Raises BadConfig saying how to install it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
     try:
         import ray
@@ -41,7 +41,7 @@ def load_ray() -> ModuleType:
 
 
 def work(box: list[Any], name: str, job: Job) -> Measured | Note | None:
-    """A job on a worker of the cluster. ``box`` holds the parcel's reference, which is fetched once a worker."""
+    """Return a job on a worker of the cluster. ``box`` holds the parcel's reference, which is fetched once a worker."""
     return perform(job, name, lambda: load_ray().get(box[0]), threading.Event())
 
 

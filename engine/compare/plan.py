@@ -120,7 +120,7 @@ def make_plan(request: Request, images: Sequence[ImageFile], labels: Sequence[La
 
 
 def choose_methods(names: Sequence[str]) -> tuple[list[MethodSpec], frozenset[str]]:
-    """The records that some names stand for, baseline included and in the registry's order, and the ids of those
+    """Return the records that some names stand for, baseline included and in the registry's order, and the ids of those
     that ``quick`` alone asks for. Raises BadConfig."""
     every = list(registry.methods())
     known = {spec.id for spec in every}
@@ -144,7 +144,7 @@ def choose_methods(names: Sequence[str]) -> tuple[list[MethodSpec], frozenset[st
 
 
 def tier(spec: MethodSpec) -> int:
-    """Position in ``TIERS`` of what a method recomputes."""
+    """Return the position in ``TIERS`` of what a method recomputes."""
     part = spec.runs_on.split("@")[0]
     return next(k for k, parts in enumerate(TIERS) if part in parts)
 
@@ -218,7 +218,7 @@ def cheapest_first(
 
 
 def with_forecast(jobs: Sequence[Job], images: int, backbone: Backbone) -> list[Job]:
-    """One method's jobs with what they are expected to need.
+    """Return one method's jobs with what they are expected to need.
 
     One step is followed, that of the most training images; fewer take their share of its steps and images.
     """
@@ -248,6 +248,6 @@ def with_forecast(jobs: Sequence[Job], images: int, backbone: Backbone) -> list[
 
 
 def note_of(error: LabError) -> Note:
-    """An error as plain data: its key and the values of its sentence."""
+    """Return an error as plain data: its key and the values of its sentence."""
     plain = {k: v if isinstance(v, (str, int, float, bool)) else str(v) for k, v in error.values.items()}
     return Note(error.key, tuple(plain.items()))

@@ -108,11 +108,11 @@ class Ranking:
         return replace(self, standings=grouped([s for s in self.standings if s.method in kept], self.pairs))
 
     def standing(self, method: str) -> Standing | None:
-        """A method's place; None where it has none."""
+        """Return a method's place; None where it has none."""
         return next((standing for standing in self.standings if standing.method == method), None)
 
     def curve(self, method: str) -> Curve | None:
-        """A method's shot curve; None where it has no result."""
+        """Return a method's shot curve; None where it has no result."""
         return next((curve for curve in self.curves if curve.method == method), None)
 
     def to_json(self) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def rank(rows: Sequence[Row], shots: int | None = None) -> Ranking:
 
 
 def common_shots(done: Sequence[Row]) -> int:
-    """The largest number of shots that the most methods have a result with."""
+    """Return the largest number of shots that the most methods have a result with."""
     having: dict[int, set[str]] = {}
     for row in done:
         having.setdefault(row.shots or 0, set()).add(row.method)
@@ -180,7 +180,7 @@ def all_pairs(
 
 
 def standing_of(resampled: BootstrapSamples, rows: Sequence[Row]) -> Standing:
-    """A method's accuracy and costs over its seeds; not yet compared with others."""
+    """Return a method's accuracy and costs over its seeds; not yet compared with others."""
     results = [row.result or {} for row in rows]
     on_card = all(result["memory_kind"] == "cuda" for result in results)
     memory = [r["peak_memory_bytes"] if on_card else sum(r["forecast_parts"].values()) for r in results]
@@ -194,7 +194,7 @@ def standing_of(resampled: BootstrapSamples, rows: Sequence[Row]) -> Standing:
 
 
 def against_zero_shot(standings: Sequence[Standing], pairs: Mapping[tuple[str, str], Difference]) -> list[Standing]:
-    """The standings with their difference to the baseline; without a baseline they stay as they are."""
+    """Return the standings with their difference to the baseline; without a baseline they stay as they are."""
     tuned = [s for s in standings if s.family != "baseline" and (s.method, BASELINE) in pairs]
     found = [pairs[s.method, BASELINE] for s in tuned]
     judged = {}
@@ -205,7 +205,7 @@ def against_zero_shot(standings: Sequence[Standing], pairs: Mapping[tuple[str, s
 
 
 def grouped(standings: Sequence[Standing], pairs: Mapping[tuple[str, str], Difference]) -> tuple[Standing, ...]:
-    """The standings in order, in groups whose methods cannot be told apart from the group's best."""
+    """Return the standings in order, in groups whose methods cannot be told apart from the group's best."""
     left = sorted(standings, key=lambda standing: -standing.accuracy.value)
     placed: list[Standing] = []
     group = 0
@@ -221,7 +221,7 @@ def grouped(standings: Sequence[Standing], pairs: Mapping[tuple[str, str], Diffe
 
 
 def curve_of(resampled: BootstrapSamples, method: str) -> Curve:
-    """A method's accuracy at all its shots, and what doubling them is expected to add."""
+    """Return a method's accuracy at all its shots, and what doubling them is expected to add."""
     shots = [count for count in resampled.right.shots if len(resampled.right.seeds_of(method, count))]
     accuracy = tuple(resampled.accuracy(method, count) for count in shots)
     return Curve(method, tuple(shots), accuracy, doubling(resampled, method, shots[-FITTED:]))

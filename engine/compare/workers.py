@@ -74,7 +74,7 @@ class SerializedContext:
         return cls(bench.images, files, backbone.id, backbone.weight_hash, backbone.device.type, features)
 
     def open(self) -> RunContext:
-        """The bench in this process, its features ready. Raises LabError where the backbone is not the same."""
+        """Return the bench in this process, its features ready. Raises LabError where the backbone is not the same."""
         backbone = catalog.load(self.backbone, self.device)
         if backbone.weight_hash != self.weight_hash:
             raise BadConfig(

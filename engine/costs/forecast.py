@@ -156,7 +156,7 @@ def known_extra_backbones(config: Config, backbone: Backbone, sources: NamedSour
 
 
 def workload_of(spec: MethodSpec, config: Config, support: int, images: int, cached: int, folds: int) -> Workload:
-    """Steps and images of a run."""
+    """Return steps and images of a run."""
     trainings = folds + 1 if folds > 1 else 1
     epochs, batch = getattr(config, "epochs", 0), getattr(config, "batch_size", 1)
     per_epoch = 1 if spec.tuner().full_batch else max(1, -(-support // batch))
@@ -203,7 +203,7 @@ def memory(
 
 
 def workspace(device: str) -> int:
-    """Bytes that the libraries take once: cuBLAS on CUDA, nothing on the CPU."""
+    """Return bytes that the libraries take once: cuBLAS on CUDA, nothing on the CPU."""
     if device != "cuda":
         return 0
     hopper = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 9
@@ -226,7 +226,7 @@ def seconds(
     precision: str = "fp32",
     extra_backbones: Sequence[ExtraBackbone] = (),
 ) -> dict[str, float]:
-    """Seconds by part of a run."""
+    """Return seconds by part of a run."""
 
     def of(work: OpCost, times: float) -> float:
         return times * speed.seconds(work)
@@ -255,7 +255,7 @@ messages(
 
 
 def free_bytes(device: str) -> int:
-    """Memory that a run may still take: of the computer, or of the graphics card."""
+    """Return memory that a run may still take: of the computer, or of the graphics card."""
     if device != "cuda":
         return psutil.virtual_memory().available
     unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
@@ -263,7 +263,7 @@ def free_bytes(device: str) -> int:
 
 
 def used_bytes(device: str) -> int:
-    """Memory of this process that the run's meter counts already."""
+    """Return memory of this process that the run's meter counts already."""
     return torch.cuda.memory_allocated() if device == "cuda" else psutil.Process().memory_info().rss
 
 
@@ -290,7 +290,7 @@ def check_room(
 
 
 def fits(needed: Forecast) -> dict[str, bool]:
-    """Where the run fits: name of the place -> whether its memory is enough."""
+    """Return where the run fits: name of the place -> whether its memory is enough."""
     return {place: needed.total_bytes <= room for place, room in PLACES.items()}
 
 

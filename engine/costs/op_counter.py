@@ -32,7 +32,7 @@ class OpCost:
 
 
 def rounded(size: int) -> int:
-    """Bytes that a storage of this size takes."""
+    """Return bytes that a storage of this size takes."""
     return -(-size // BLOCK) * BLOCK
 
 
@@ -55,10 +55,12 @@ class OpCounter(TorchDispatchMode):
         self._backward = False
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # The first operation inside an autograd node ends the forward pass: what lives now is what it keeps for later.
         if not self._backward and torch._C._current_autograd_node() is not None:
             self._backward, self.kept = True, self.alive
         out = function(*args, **(kwargs or {}))
         outputs = [t for t in (out if isinstance(out, tuple | list) else (out,)) if isinstance(t, Tensor)]
+        # Storages and not tensors: views share one, and memory is taken and given back by storage.
         fresh = [self._add(t.untyped_storage()) for t in outputs]
         if not any(fresh) and not function._schema.is_mutable:
             return out  # a view or a question
@@ -79,6 +81,7 @@ class OpCounter(TorchDispatchMode):
         self._seen.add(key)
         self.alive += size
         self.peak = max(self.peak, self.alive)
+        # Freed when Python drops it, as the allocator does; not at exit, when nobody counts any more.
         weakref.finalize(storage, self._drop, key, size).atexit = False
         return True
 
@@ -87,5 +90,5 @@ class OpCounter(TorchDispatchMode):
         self.alive -= size
 
     def work(self) -> OpCost:
-        """What was counted."""
+        """Return what was counted."""
         return OpCost(self.peak, self.kept, self.flops, self.written, self.operations)

@@ -50,9 +50,9 @@ class Location:
 
 @dataclass(frozen=True)
 class ParameterPlacement:
-    """Trained parameters that act at the same spots."""
+    """Trained parameters that act at the same locations."""
 
-    spots: tuple[Location, ...]
+    locations: tuple[Location, ...]
     """More than one where something is shared, such as a network that makes the prefixes of all layers."""
     count: int
 
@@ -74,20 +74,20 @@ class TowerDiagram:
         """Part -> trained parameters that act at this step of a tower and nowhere else."""
         found: dict[str, int] = {}
         for place in self.places:
-            if len(place.spots) == 1 and (place.spots[0].tower, place.spots[0].step) == (tower, step):
-                found[place.spots[0].part] = found.get(place.spots[0].part, 0) + place.count
+            if len(place.locations) == 1 and (place.locations[0].tower, place.locations[0].step) == (tower, step):
+                found[place.locations[0].part] = found.get(place.locations[0].part, 0) + place.count
         return found
 
     @property
     def shared(self) -> tuple[ParameterPlacement, ...]:
-        """What acts at more than one spot."""
-        return tuple(place for place in self.places if len(place.spots) > 1)
+        """What acts at more than one location."""
+        return tuple(place for place in self.places if len(place.locations) > 1)
 
 
 def tower_diagram(
     spec: MethodSpec, config: Config, backbone: Backbone, labels: int = 10, support: int = 40
 ) -> TowerDiagram:
-    """Where a method trains on a backbone, kept by weights, method, settings and numbers; nothing is computed.
+    """Return where a method trains on a backbone, kept by weights, method, settings and numbers; nothing is computed.
 
     Args:
         backbone: loaded, or one without weights.
@@ -106,7 +106,7 @@ def tower_diagram(
 def places(
     spec: MethodSpec, backbone: Backbone, config: Config, labels: int = 10, support: int = 40
 ) -> tuple[ParameterPlacement, ...]:
-    """The places of :func:`tower_diagram`."""
+    """Return the places of :func:`tower_diagram`."""
     return tower_diagram(spec, config, backbone, labels, support).places
 
 
@@ -125,7 +125,7 @@ def _look(spec: MethodSpec, config: Config, backbone: Backbone, labels: int, sup
 
 
 class Watch:
-    """Notes at which spots each trained parameter enters while a batch goes through."""
+    """Notes at which locations each trained parameter enters while a batch goes through."""
 
     def __init__(self, tuner: Tuner):
         self.tuner, self.trained = tuner, tuner.trained()
@@ -221,27 +221,27 @@ class Watch:
             for handle in handles:
                 handle.remove()
 
-    def _note(self, pieces: set[Piece], spot: Location) -> None:
-        """Remember a spot; the modules know the part of their own parameters better than the step does."""
+    def _note(self, pieces: set[Piece], location: Location) -> None:
+        """Remember a location; the modules know the part of their own parameters better than the step does."""
         for key, row in pieces:
             if key not in self.names:
                 continue
-            spots = self.found[self.names[key]].setdefault(row, set())
-            part = spot.part or self.parts.get(key, "")
-            if part or not any((s.tower, s.step) == (spot.tower, spot.step) for s in spots):
-                spots.add(Location(spot.tower, spot.step, part))
+            locations = self.found[self.names[key]].setdefault(row, set())
+            part = location.part or self.parts.get(key, "")
+            if part or not any((s.tower, s.step) == (location.tower, location.step) for s in locations):
+                locations.add(Location(location.tower, location.step, part))
 
     def _group(self) -> tuple[ParameterPlacement, ...]:
-        """Parameters, or their rows where each row goes its own way, by their spots."""
+        """Parameters, or their rows where each row goes its own way, by their locations."""
         counts: dict[tuple[Location, ...], int] = {}
         for name, by_row in self.found.items():
             parameter = self.trained[name]
             if None in by_row or [len(by_row)] != list(parameter.shape[:1]):
                 by_row = {None: set().union(*by_row.values())}
-            for spots in by_row.values():
-                key = tuple(sorted(spots))
+            for locations in by_row.values():
+                key = tuple(sorted(locations))
                 counts[key] = counts.get(key, 0) + parameter.numel() // len(by_row)
-        return tuple(ParameterPlacement(spots, counts[spots]) for spots in sorted(counts))
+        return tuple(ParameterPlacement(locations, counts[locations]) for locations in sorted(counts))
 
 
 def parts_of(backbone: Backbone) -> Iterator[tuple[nn.Parameter, str]]:
@@ -260,7 +260,7 @@ def parts_of(backbone: Backbone) -> Iterator[tuple[nn.Parameter, str]]:
 
 
 def leaves(*values: Any) -> set[Piece]:
-    """Where the gradient graph of some tensors ends; values that are no tensors are passed over."""
+    """Return where the gradient graph of some tensors ends; values that are no tensors are passed over."""
     found: set[Piece] = set()
     waiting: list[Any] = []
     for tensor in (value for value in values if isinstance(value, Tensor)):

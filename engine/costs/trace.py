@@ -91,14 +91,14 @@ class Fakes:
         self.kind, self.mode = FakeTensor, FakeTensorMode(allow_non_fake_inputs=True)
 
     def empty(self, *shape: int, like: Tensor | None = None) -> Tensor:
-        """A fake tensor of a shape, or of another tensor's shape, strides and type."""
+        """Return a fake tensor of a shape, or of another tensor's shape, strides and type."""
         with self.mode:
             if like is None:
                 return torch.empty(shape)
             return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="cpu")
 
     def fake_copy(self, backbone: Backbone) -> Backbone:
-        """The backbone with fake weights. Single numbers (the scale, a bias) are real: methods may read them."""
+        """Return the backbone with fake weights. Single numbers (the scale, a bias) are real: methods may read them."""
         memo: dict[int, object] = {}
         folded: Any = getattr(backbone, "folded", backbone.model)  # what runs where convolutions are folded
         tensors = {id(t): t for model in (backbone.model, folded) for t in [*model.parameters(), *model.buffers()]}
@@ -131,7 +131,7 @@ _lookup, ONE_AT_A_TIME = threading.Lock(), threading.Lock()
 
 
 def remembered(key: tuple, make: Callable[[], Any]) -> Any:
-    """What was found for a key before, or what ``make`` finds now; the least recently used is forgotten."""
+    """Return what was found for a key before, or what ``make`` finds now; the least recently used is forgotten."""
     with _lookup:
         if key in _found:
             _found.move_to_end(key)
@@ -215,7 +215,7 @@ def trace_backbone(backbone: Backbone, prompts: Sequence[str]) -> ExtraBackbone:
 
 
 def batch_of(tuner: Tuner, config: TrainConfig, images: int) -> int:
-    """Images of one step."""
+    """Return images of one step."""
     return images if tuner.full_batch else min(config.batch_size, images)
 
 
@@ -228,7 +228,7 @@ def trace_pretraining(
     known: Sequence[Tensor],
     device: str,
 ) -> tuple[OpCost, int]:
-    """A step of a training that comes before, in fp32 as those are, and the number of its steps."""
+    """Return a step of a training that comes before, in fp32 as those are, and the number of its steps."""
     fakes.replace_parameters(tuner)
     _, row = trace_encode(fakes, stand_in, known, tuner.stage)
     batch = batch_of(tuner, config, images)
@@ -237,7 +237,7 @@ def trace_pretraining(
 
 
 def trace_labels(stand_in: Backbone, known: Sequence[Tensor], prompts: Sequence[str]) -> OpCost:
-    """The text tower on one sentence a label."""
+    """Return the text tower on one sentence a label."""
     return measure_call(
         known, stand_in.encode_text, stand_in.tokenize([f"a photo of a {prompt}." for prompt in prompts])
     )[0]
@@ -255,7 +255,7 @@ def trace_encode(
 def attach(
     spec: MethodSpec, config: Any, fakes: Fakes, stand_in: Backbone, prompts: Sequence[str], support: int
 ) -> Tuner:
-    """The method's tuner on a backbone of fakes, as training would build it."""
+    """Return the method's tuner on a backbone of fakes, as training would build it."""
     classes = len(prompts)
     direction = stand_in.shape.embedding**-0.5
     text = torch.full((classes, stand_in.shape.embedding), direction)
@@ -271,14 +271,14 @@ def attach(
 
 
 def size_of(tensors: Sequence[Tensor]) -> int:
-    """Bytes of the storages of some tensors, each once."""
+    """Return bytes of the storages of some tensors, each once."""
     storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
     return sum(map(rounded, storages.values()))
 
 
 @torch.no_grad()
 def measure_call(known: Sequence[Tensor], function: Any, *arguments: Any) -> tuple[OpCost, Any]:
-    """The work of a call without gradients, and what it returns."""
+    """Return the work of a call without gradients, and what it returns."""
     with OpCounter([*known, *(a for a in arguments if isinstance(a, Tensor))]) as meter:
         result = function(*arguments)
     return meter.work(), result

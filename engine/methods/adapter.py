@@ -37,7 +37,7 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.up.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, T, D)`` to ``(B, T, D)``."""
+        """Map ``(B, T, D)`` to ``(B, T, D)``."""
         return self.up(self.down(x).relu())
 
 
@@ -49,7 +49,7 @@ class Beside(nn.Module):
         self.mlp, self.bottleneck, self.scale = mlp, bottleneck, scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, T, D)`` to ``(B, T, D)``."""
+        """Map ``(B, T, D)`` to ``(B, T, D)``."""
         return self.mlp(x) + self.scale * self.bottleneck(x)
 
 

@@ -97,7 +97,7 @@ class ConditionalPrompt(TextPrompt):
 
 
 def count(shape: Any, config: ConditionalPromptConfig, K: int, N: int) -> int:
-    """The vectors and the two layers of the meta-net."""
+    """Return the vectors and the two layers of the meta-net."""
     hidden = max(1, shape.embedding // config.reduction)
     return config.tokens * shape.text_width + hidden * (shape.embedding + 1) + shape.text_width * (hidden + 1)
 

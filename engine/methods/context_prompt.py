@@ -116,17 +116,17 @@ def radius(epsilon: float, width: int) -> float:
 
 
 def tokens_of(config: ContextPromptConfig, shape: Shape) -> int:
-    """Tokens of the context's sentences."""
+    """Return tokens of the context's sentences."""
     return sum(shape.count_tokens(sentence) - shape.count_tokens("") for sentence in config.sentences)
 
 
 def count(shape: Shape, config: ContextPromptConfig, K: int, N: int) -> int:
-    """Tokens of the context times Dt."""
+    """Return tokens of the context times Dt."""
     return tokens_of(config, shape) * shape.text_width
 
 
 def paper(shots: int) -> ContextPromptConfig:
-    """The published ball; ``budget``'s is ten times as wide, because a context of a few sentences has far fewer
+    """Return the published ball; ``budget``'s is ten times as wide, because a context of a few sentences has far fewer
     tokens to move than one of many examples."""
     return ContextPromptConfig(epsilon=0.1, decay=0.95, lr=1e-3, epochs=25)
 

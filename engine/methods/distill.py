@@ -79,7 +79,7 @@ class DistillConfig(LayerChoice, TrainConfig):
         return super().obstacle(backbone) if self.student == "lora" else None
 
     def extra_backbones(self, sources: NamedSources) -> tuple[str, ...]:
-        """The teacher's backbone, where the teacher is no head; none where an adapter cannot be read."""
+        """Return the teacher's backbone, where the teacher is no head; none where an adapter cannot be read."""
         name = self.teacher.strip()
         if name in heads():
             return ()
@@ -91,7 +91,7 @@ class DistillConfig(LayerChoice, TrainConfig):
                 return ()
 
     def student_config(self) -> LoraConfig | FullConfig:
-        """The student's own settings; LoRA's update counts twice, as it does by default."""
+        """Return the student's own settings; LoRA's update counts twice, as it does by default."""
         shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(TrainConfig) if f.name != "lr"}
         if self.student == "full":
             return FullConfig(**shared)
@@ -102,7 +102,7 @@ class DistillConfig(LayerChoice, TrainConfig):
 
 
 def heads() -> list[str]:
-    """Methods that can teach at once: they need no more than the features of the support images."""
+    """Return methods that can teach at once: they need no more than the features of the support images."""
     return [spec.id for spec in registry.methods() if spec.runs_on in ("features", "-")]
 
 
@@ -194,7 +194,7 @@ class Distill(Tuner):
         return teacher.eval().finished()
 
     def untrained(self, name: str) -> tuple[Tuner, Any]:
-        """A head before its training, and its settings. Raises BadConfig where the backbone cannot have it."""
+        """Return a head before its training, and its settings. Raises BadConfig where the backbone cannot have it."""
         spec = registry.get(name)
         config = spec.configure()
         if obstacle := registry.obstacle(spec, self.backbone, config):
@@ -202,7 +202,7 @@ class Distill(Tuner):
         return spec.tuner()(config, self.setting), config
 
     def adapter(self, name: str, folder: Path, store: FeatureStore, support: Sequence[int]) -> Lesson:
-        """A saved adapter on its own backbone; a label is found by its name, or else by what it is read as.
+        """Return a saved adapter on its own backbone; a label is found by its name, or else by what it is read as.
 
         Raises BadAdapter where it lacks a label or was trained on images that do not train here.
         """
@@ -223,7 +223,7 @@ class Distill(Tuner):
         return adapters.load(folder, images.backbone).tuner, images, columns
 
     def seen_by(self, backbone: str, store: FeatureStore) -> FeatureStore:
-        """The run's images as another backbone sees them. Raises BackboneUnavailable."""
+        """Return the run's images as another backbone sees them. Raises BackboneUnavailable."""
         from engine.backbones import catalog
         from engine.tuning.features import FeatureStore
 
@@ -234,7 +234,7 @@ class Distill(Tuner):
 
 
 def zero_shot(images: FeatureStore, setting: TunerContext, support: Sequence[int]) -> Tuner:
-    """A backbone as it is, prompt-ensembled."""
+    """Return a backbone as it is, prompt-ensembled."""
     from engine.tuning.features import text_features
 
     spec, backbone = registry.get("zero_shot_ensemble"), images.backbone
@@ -249,13 +249,13 @@ def zero_shot(images: FeatureStore, setting: TunerContext, support: Sequence[int
 
 @torch.no_grad()
 def answers(teacher: Tuner, values: Tensor, batch: int) -> Tensor:
-    """A teacher's logits ``(N, K)`` of values at its stage ``(N, ...)``."""
+    """Return a teacher's logits ``(N, K)`` of values at its stage ``(N, ...)``."""
     text = teacher.text_features()
     return torch.cat([teacher.head(teacher.image_features(x), text) for x in values.split(batch)]).float()
 
 
 def count(shape: Shape, config: DistillConfig, K: int, N: int) -> int:
-    """The student's: LoRA's matrices, or everything."""
+    """Return the student's: LoRA's matrices, or everything."""
     student = config.student_config()
     return lora_count(shape, student, K, N) if isinstance(student, LoraConfig) else shape.parameters
 

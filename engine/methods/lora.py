@@ -56,7 +56,7 @@ class LayerChoice:
         return [name for tower in self.chosen_towers for name in self.tower_names(backbone, tower)]
 
     def tower_names(self, backbone: Backbone, tower: str) -> list[str]:
-        """The modules of one tower."""
+        """Return the modules of one tower."""
         layers = len(getattr(backbone, tower).blocks)
         return backbone.linear_names(tower, self.kinds, first_block(layers, self.last_blocks))
 
@@ -179,7 +179,7 @@ class LinearTuner(PeftTuner):
         self.attach(self.adapter(self.backbone.peft_targets(config.names(self.backbone))))
 
     def adapter(self, targets: list[str] | str) -> Any:
-        """The PEFT config for these modules."""
+        """Return the PEFT config for these modules."""
         raise NotImplementedError
 
 

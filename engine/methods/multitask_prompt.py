@@ -142,14 +142,14 @@ class SourcePrompts(TextPrompt):
         self.own = nn.Parameter(start_vectors(config, setting).repeat(int(tasks.max()) + 1, 1, 1))  # (tasks, M, D)
 
     def prompts(self) -> Tensor:
-        """Each task's prompt, ``(tasks, M, D)``."""
+        """Return each task's prompt, ``(tasks, M, D)``."""
         return self.own
 
     def around(self) -> Around:
         return Around(self.prompts()[self.tasks])
 
     def within(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Logits ``(B, K)`` with the labels of other tasks than the image's own out of the question."""
+        """Return logits ``(B, K)`` with the labels of other tasks than the image's own out of the question."""
         return logits.masked_fill(self.tasks != self.tasks[targets][:, None], -1e4)
 
     def objective(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,7 +217,7 @@ def task_prompts(prompt: Any) -> Tensor:
 def other_tasks(
     config: MultitaskPromptConfig, setting: TunerContext, store: FeatureStore, support: Sequence[int]
 ) -> tuple[TunerContext, Tensor]:
-    """The labels and images of all other tasks, one task after the other, and the task of each label ``(K,)``.
+    """Return the labels and images of all other tasks, one task after the other, and the task of each label ``(K,)``.
 
     Images of the run that do not train are left out wherever they turn up again. Raises BadTask.
     """
@@ -248,7 +248,7 @@ def other_tasks(
 
 
 def usable(task: SourceTask, hidden: set[str], shots: int, seed: int) -> dict[str, list[ImageFile]]:
-    """Up to ``shots`` images of each label that has any, drawn by the seed, none of them hidden."""
+    """Return up to ``shots`` images of each label that has any, drawn by the seed, none of them hidden."""
     chosen = {}
     for k, label in enumerate(task.labels):
         rows = [image for image in task.images if image.label == label.name and image.digest not in hidden]
@@ -259,7 +259,7 @@ def usable(task: SourceTask, hidden: set[str], shots: int, seed: int) -> dict[st
 
 
 def task_of_labels(config: MultitaskPromptConfig, setting: TunerContext) -> Tensor:
-    """The source task of each label, ``(K,)``. Raises BadConfig for unknown or repeated names in ``groups``."""
+    """Return the source task of each label, ``(K,)``. Raises BadConfig for unknown or repeated names in ``groups``."""
     names = [label.name for label in setting.labels]
     if not config.groups.replace("|", "").strip():
         order = torch.randperm(len(names), generator=setting.generator())

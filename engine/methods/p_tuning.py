@@ -62,7 +62,7 @@ class PTuning(TextPrompt):
         self.encoder: Any = prompt_encoder(config, self.backbone.text.width).to(setting.support)
 
     def prompt(self) -> Tensor:
-        """The trained vectors ``(M, D)``."""
+        """Return the trained vectors ``(M, D)``."""
         if self.vectors is not None:
             return self.vectors
         return self.encoder(torch.arange(self.config.tokens, device=self.ids.device)[None])[0]
@@ -97,7 +97,7 @@ def prompt_encoder(config: PTuningConfig, width: int) -> Any:
 
 
 def count(shape: Any, config: PTuningConfig, K: int, N: int) -> int:
-    """The table and the encoder; of these the M·Dt numbers that come out are kept."""
+    """Return the table and the encoder; of these the M·Dt numbers that come out are kept."""
     D, H = shape.text_width, config.hidden
     table = config.tokens * D
     if config.encoder == "mlp":

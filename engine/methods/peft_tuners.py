@@ -60,7 +60,7 @@ class PeftLayersConfig(LayerChoice, TowerConfig):
 
 
 def make_config(row: Row) -> type[PeftLayersConfig]:
-    """The settings of a tuner: those that all share, with its own."""
+    """Return the settings of a tuner: those that all share, with its own."""
     rate = "peak learning rate" + (" at width 768; grows with the inverse width" if row.by_width else "")
     fields = {
         "lr": option(row.lr, 1e-8, 10, help=rate),
@@ -75,7 +75,7 @@ def make_config(row: Row) -> type[PeftLayersConfig]:
 
 
 def layers_of(shape: Shape, config: Any) -> Layers:
-    """The layers that a config targets."""
+    """Return the layers that a config targets."""
     found = []
     for tower in config.chosen_towers:
         first = first_block(getattr(shape, f"{tower}_layers"), config.last_blocks)
@@ -195,7 +195,7 @@ class WaveFt(PeftTableTuner):
 
 
 def wavelet_update(layer: Any, adapter: str) -> Tensor:
-    """The update ``(out, in)`` of a layer: its coefficients in place, transformed back by PEFT's Haar wavelets.
+    """Return the update ``(out, in)`` of a layer: its coefficients in place, transformed back by PEFT's Haar wavelets.
 
     PEFT looks for places beyond the edge first; of Haar wavelets there are none.
     """

@@ -39,7 +39,7 @@ class PrefixTuningConfig(TowerConfig):
         return ("text", "vision") if self.towers == "both" else (self.towers,)
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
-        """Why these settings cannot run on a backbone; None where they can."""
+        """Return why these settings cannot run on a backbone; None where they can."""
         for tower in self.chosen_towers:
             blocks = getattr(backbone, tower).blocks
             if not blocks or not all(hasattr(getattr(b, "self_attn", None), "q_proj") for b in blocks):

@@ -48,7 +48,7 @@ class PromptTuningConfig(TowerConfig):
 
 
 def too_many(method: str, name: str, vectors: int, backbone: Backbone) -> BadConfig | None:
-    """Why so many vectors leave no room for a label; None where they do."""
+    """Return why so many vectors leave no room for a label; None where they do."""
     most = backbone.shape.context - LABEL_TOKENS
     if vectors <= most:
         return None
@@ -56,7 +56,7 @@ def too_many(method: str, name: str, vectors: int, backbone: Backbone) -> BadCon
 
 
 def word_ids(backbone: Backbone, text: str) -> Tensor:
-    """Ids ``(n,)`` of a text's words, without start and end."""
+    """Return ids ``(n,)`` of a text's words, without start and end."""
     ids = backbone.tokenize([text])
     return ids[0, backbone.start_tokens : int(backbone.words_end(ids)[0])]
 
@@ -102,7 +102,7 @@ class TextPrompt(Tuner):
         self.fixed = self.ids.new_empty(0)
 
     def around(self) -> Around:
-        """The vectors around every label, as they are trained so far."""
+        """Return the vectors around every label, as they are trained so far."""
         raise NotImplementedError
 
     def text_features(self) -> Tensor:
@@ -128,7 +128,7 @@ class TextPrompt(Tuner):
     # ---- what was learned, for people
 
     def start_ids(self) -> Tensor:
-        """Ids of the words that the first vectors started from; empty where that was noise."""
+        """Return ids of the words that the first vectors started from; empty where that was noise."""
         if getattr(self.config, "init", "noise") == "noise":
             return self.ids.new_empty(0)
         return word_ids(self.backbone, self.config.words)[: self.config.tokens]
@@ -140,7 +140,7 @@ class TextPrompt(Tuner):
         return tuple(self.describe(k, around, own) for k in range(min(len(self.labels), MOST_LABELS) if own else 1))
 
     def describe(self, k: int, around: Around, own: bool) -> LearnedTokens:
-        """The vectors of label ``k`` and where they stand; ``own``: no other label has them."""
+        """Return the vectors of label ``k`` and where they stand; ``own``: no other label has them."""
         context = around.context[k] if own else around.context
         vectors = context[: len(context) - len(self.fixed)]
         vectors = vectors if around.after is None else torch.cat([vectors, around.after])  # (M, D)

@@ -50,7 +50,7 @@ class VisualPrompt(Tuner):
         self.prompts = nn.Parameter((start * bound).to(setting.support))  # (L or 1, M, D)
 
     def insert(self, k: int, hidden: Tensor) -> Tensor:
-        """Tokens that enter block ``k``: prompts are put in at the first, replaced at later ones."""
+        """Return tokens that enter block ``k``: prompts are put in at the first, replaced at later ones."""
         if k >= len(self.prompts):
             return hidden
         prompts = self.prompts[k].expand(len(hidden), -1, -1)  # (B, M, D)

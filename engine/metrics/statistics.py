@@ -25,7 +25,7 @@ def wilson(right: float, tested: int, level: float = LEVEL) -> Interval:
 
 
 def accuracy(correct: Sequence[float]) -> Interval:
-    """Accuracy of images, each right with a share from 0 to 1 (over repeats), with its interval."""
+    """Return accuracy of images, each right with a share from 0 to 1 (over repeats), with its interval."""
     return wilson(float(np.sum(correct)), len(correct))
 
 
@@ -64,14 +64,14 @@ def give_verdict(
 
 
 def confusion(targets: Sequence[int], predicted: Sequence[int], classes: int) -> np.ndarray:
-    """``(K, K)`` counts, rows true, columns predicted."""
+    """Return ``(K, K)`` counts, rows true, columns predicted."""
     table = np.zeros((classes, classes), int)
     np.add.at(table, (np.asarray(targets, int), np.asarray(predicted, int)), 1)
     return table
 
 
 def project(points: np.ndarray, seed: int = 0) -> np.ndarray:
-    """``(N, P)`` to ``(N, 2)`` by principal components; fewer than three points stay as they are."""
+    """Map ``(N, P)`` to ``(N, 2)`` by principal components; fewer than three points stay as they are."""
     from sklearn.decomposition import PCA
 
     parts = min(2, *points.shape)

@@ -130,7 +130,7 @@ def _document(
 
 
 def thumbnail_uri(image: ImageFile, folder: Path) -> str:
-    """A small JPEG of an image as a data URI; empty where the file is gone."""
+    """Return a small JPEG of an image as a data URI; empty where the file is gone."""
     try:
         data = thumbnail(image, folder, THUMBNAIL).read_bytes()
     except LabError:
@@ -157,7 +157,7 @@ def calibrations(comparison: Comparison) -> dict[str, Calibration]:
 
 
 def command_line(comparison: Comparison, task: str = "YOUR_FOLDER_OR_ZIP", labels: str = "") -> str:
-    """The same comparison on the command line. ``labels``: as typed, where they are not the folders' names."""
+    """Return the same comparison on the command line. ``labels``: as typed, where they are not the folders' names."""
     request = comparison.request
     words = [
         "python -m engine compare", "--task", shlex.quote(task), "--methods", ",".join(request.methods),

@@ -56,7 +56,7 @@ def columns(text: str) -> int:
 def place(
     points: Sequence[tuple[float, float]], names: Sequence[str], frame: Box, size: float = 5.0
 ) -> list[LabelPosition]:
-    """A place for every name, in turn: the first that is free, otherwise the one that covers least.
+    """Return a place for every name, in turn: the first that is free, otherwise the one that covers least.
 
     Args:
         points: middles of the points; names of earlier ones are placed first.

@@ -95,7 +95,7 @@ class Run:
         check_room(expected, self.forecast, batch, names, self.backbone.device.type)
 
     def forecast(self, batch_size: int | None = None) -> Forecast:
-        """What this run is expected to need, or would with another batch size."""
+        """Return what this run is expected to need, or would with another batch size."""
         config = replace(self.config, batch_size=batch_size) if batch_size else self.config  # type: ignore[call-arg]
         episode = self.spec.episode
         prompts = [label.prompt for label in episode.labels]
@@ -222,7 +222,7 @@ def collect_arrays(
 def correct_shares(
     episode: Episode, arrays: dict[str, np.ndarray], tuned: list[list[Tensor]]
 ) -> dict[str, list[float]]:
-    """Per image the share of its tests that was right: baselines once, the tuned model once a test."""
+    """Return, for each image, the share of its tests that was right: baselines once, the tuned model once a test."""
     targets = np.asarray(episode.targets)
     shares = {
         name: (arrays[key].argmax(1) == targets).astype(float).tolist()
@@ -239,7 +239,7 @@ def correct_shares(
 def zero_shot_scores(
     backbone: Backbone, images: Sequence[ImageFile], labels: Sequence[Label], template_set: str, cache: Cache = SHARED
 ) -> dict[str, Tensor]:
-    """Logits ``(N, K)`` of both baselines, ``zero_shot`` and ``zero_shot_ensemble``."""
+    """Return logits ``(N, K)`` of both baselines, ``zero_shot`` and ``zero_shot_ensemble``."""
     sentences, prompts = templates(template_set), [label.prompt for label in labels]
     features = FeatureStore(backbone, images, cache).features()
     return {
@@ -250,7 +250,7 @@ def zero_shot_scores(
 
 @torch.no_grad()
 def score_with(adapter: Adapter, images: Sequence[ImageFile]) -> tuple[Tensor, Tensor]:
-    """Probabilities ``(n, K)`` of images: prompt-ensembled zero-shot and the adapter's."""
+    """Return probabilities ``(n, K)`` of images: prompt-ensembled zero-shot and the adapter's."""
     store, backbone = FeatureStore(adapter.setting.backbone, images), adapter.setting.backbone
     before = backbone.probabilities(backbone.logits(store.features(), adapter.setting.ensemble))
     return before, backbone.probabilities(predict(adapter.tuner, store, range(len(store))))

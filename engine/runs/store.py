@@ -110,7 +110,7 @@ def rebuild(
 
 
 def rebuild_setting(recipe: Mapping[str, Any], tensors: Mapping[str, Tensor], backbone: Backbone) -> TunerContext:
-    """The setting that the adapter was trained in; support features where it kept them."""
+    """Return the setting that the adapter was trained in; support features where it kept them."""
     labels = tuple(Label(label["name"], label["prompt"]) for label in recipe["labels"])
     sentences, prompts = tuple(recipe["templates"]), [label.prompt for label in labels]
     size = backbone.shape.embedding
@@ -152,7 +152,7 @@ def fill_in(tuner: Tuner, tensors: Mapping[str, Tensor], method: str) -> None:
 
 
 def card(recipe: Mapping[str, Any]) -> str:
-    """A model card in Markdown."""
+    """Return a model card in Markdown."""
     spec = registry.get(recipe["method"])
     accuracy, bounds = recipe["accuracy"], recipe["interval95"]["tuned"]
     labels = "\n".join(f"- {label['name']} (read as: {label['prompt']})" for label in recipe["labels"])

@@ -47,7 +47,7 @@ def fit(
 def step(
     tuner: Tuner, x: Tensor, targets: Tensor, optimizer: Any, scheduler: Any, precision: str = "fp32"
 ) -> tuple[Tensor, Tensor]:
-    """One gradient step on inputs ``(B, ...)`` and classes ``(B,)``; loss and share right, scalars.
+    """Take one gradient step on inputs ``(B, ...)`` and classes ``(B,)``; loss and share right, scalars.
 
     With ``bf16`` the forward pass runs under autocast; weights, gradients and optimizer stay in fp32.
 

@@ -31,7 +31,7 @@ def option(
     lines: int = 1,
     offers: str = "",
 ) -> Any:
-    """A config field with its limits and its meaning (unit included).
+    """Return a config field with its limits and its meaning (unit included).
 
     Args:
         lines: of text that a form has room for.
@@ -60,7 +60,7 @@ class Config:
         try batches of one image with every loss."""
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
-        """Why these settings cannot run on a backbone; None where they can."""
+        """Return why these settings cannot run on a backbone; None where they can."""
         return None
 
     def extra_backbones(self, sources: NamedSources) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ class Config:
         return ()
 
     def without_labels(self) -> Config:
-        """The same settings without those that name labels, for other labels."""
+        """Return the same settings without those that name labels, for other labels."""
         return self
 
 
@@ -143,7 +143,7 @@ class TunerContext:
     """Other tasks and adapters that the config may name."""
 
     def generator(self) -> torch.Generator:
-        """A fresh CPU generator of the run's seed, for initial values."""
+        """Return a fresh CPU generator of the run's seed, for initial values."""
         return torch.Generator().manual_seed(self.seed)
 
 
@@ -182,22 +182,22 @@ class Tuner(nn.Module):
             self.added_bias = starting_bias(self.backbone.logits(setting.support, setting.ensemble))
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that are trained, by the name under which they are saved."""
+        """Return the parameters that are trained, by the name under which they are saved."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def saved(self) -> Mapping[str, Tensor]:
-        """The tensors that the adapter file holds, by name."""
+        """Return the tensors that the adapter file holds, by name."""
         return self.trained()
 
     def restorable(self) -> Tuner:
-        """The untrained tuner in the form in which it was saved, for :meth:`saved` to be filled in."""
+        """Return the untrained tuner in the form in which it was saved, for :meth:`saved` to be filled in."""
         return self
 
     def save_library_format(self, folder: Path) -> None:
         """Write the adapter in its library's own format too, where there is one."""
 
     def image_features(self, x: Tensor) -> Tensor:
-        """Inputs at :attr:`stage` to normalised features ``(B, P)``."""
+        """Map inputs at :attr:`stage` to normalised features ``(B, P)``."""
         return self.backbone.vision.advance(x, self.stage, FEATURES)
 
     def text_features(self) -> Tensor:
@@ -209,7 +209,7 @@ class Tuner(nn.Module):
         return self.backbone.logits(image, text)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Inputs at :attr:`stage` to logits ``(B, K)``."""
+        """Map inputs at :attr:`stage` to logits ``(B, K)``."""
         return self.head(self.image_features(x), self.text_features())
 
     def prepare(self, store: FeatureStore, support: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -230,7 +230,7 @@ class Tuner(nn.Module):
         """Called before each step with its images' views and positions among the training images, ``(B,)`` each."""
 
     def objective(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of a training batch, a scalar, and its logits ``(B, K)``."""
+        """Return the loss of a training batch, a scalar, and its logits ``(B, K)``."""
         logits = self(x)
         return self.loss(logits + self.added_bias, targets), logits
 
@@ -238,11 +238,11 @@ class Tuner(nn.Module):
         """Called after each step of the optimizer, for constraints on the parameters."""
 
     def finished(self) -> Tuner:
-        """The tuner to keep once training is over; usually itself."""
+        """Return the tuner to keep once training is over; usually itself."""
         return self
 
     def learned(self) -> tuple[Learned, ...]:
-        """What was trained, in forms that people can look at; empty where there is none."""
+        """Return what was trained, in forms that people can look at; empty where there is none."""
         return ()
 
     def mixed(self, share: float) -> Tuner:

@@ -131,7 +131,7 @@ class CompareResults:
         return [self.suspect, self.decide_row, self.decide["relabel"]]
 
     def arriving(self, found: Compared, t: Translator) -> dict[Any, Any]:
-        """The table that grows while the comparison runs, in place of the last result."""
+        """Return the table that grows while the comparison runs, in place of the last result."""
         return {
             self.live: pieces.arriving(found.rows, t.name, t),
             self.advice: "",
@@ -139,7 +139,7 @@ class CompareResults:
         }
 
     def view(self, visit: Visit, width: float) -> dict[Any, Any]:
-        """The workspace's comparison within the limits; nothing is run."""
+        """Return the workspace's comparison within the limits; nothing is run."""
         found, t = visit.workspace.compared, visit.t
         if found is None:
             return {self.live: "", self.advice: "", self.column: gr.update(elem_classes=HIDDEN)}
@@ -287,7 +287,7 @@ def _plain(text: str) -> str:
 
 
 def curves(ranking: Any, chosen: str | None, t: Translator, dark: bool | None, width: float) -> Any:
-    """Accuracy by training images a label."""
+    """Return accuracy by training images a label."""
     from demo import plots
     from engine.tuning import registry
 
@@ -302,7 +302,7 @@ def curves(ranking: Any, chosen: str | None, t: Translator, dark: bool | None, w
 
 
 def mixing(measured: Any, t: Translator, dark: bool | None) -> Any:
-    """The WiSE-FT curves of methods that can be mixed."""
+    """Return the WiSE-FT curves of methods that can be mixed."""
     from demo import plots
 
     return plots.mixing(
@@ -319,7 +319,7 @@ def mixing(measured: Any, t: Translator, dark: bool | None) -> Any:
 
 
 def reliability(measured: Any, chosen: str | None, t: Translator, dark: bool | None) -> Any:
-    """The recommended method beside zero-shot."""
+    """Return the recommended method beside zero-shot."""
     from demo import plots
     from engine.tuning import registry
     from engine.types import BASELINE

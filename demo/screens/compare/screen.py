@@ -306,7 +306,7 @@ class Compare:
 
 
 def running(workspace: Workspace) -> bool:
-    """Whether something of this visitor is on the device, or waits for it."""
+    """Return whether something of this visitor is on the device, or waits for it."""
     return workspace.stop is not None and not workspace.stop.is_set()
 
 

@@ -72,7 +72,7 @@ class Outlook:
 
 
 def request_of(workspace: Workspace, methods: list[str], shots: list[int], seeds: int) -> Request:
-    """What to compare; ``seeds`` is how many."""
+    """Return what to compare; ``seeds`` is how many."""
     from engine.compare import Request
 
     return Request(
@@ -81,14 +81,14 @@ def request_of(workspace: Workspace, methods: list[str], shots: list[int], seeds
 
 
 def results_of(workspace: Workspace) -> Any:
-    """Where the visitor's results lie: with all else that is deleted with the workspace."""
+    """Return where the visitor's results lie: with all else that is deleted with the workspace."""
     from engine.compare import Results
 
     return Results(workspace.folder / "results")
 
 
 def most_shots(workspace: Workspace) -> int:
-    """The largest number of training images a label that leaves one to test with."""
+    """Return the largest number of training images a label that leaves one to test with."""
     counts = tasks.counts(workspace)[1]
     return max(1, max(counts, default=0) - 1)
 
@@ -172,7 +172,7 @@ KEEPS = 0.02
 
 
 def advice(found: Compared, constraints: Constraints) -> Advice | None:
-    """The advice within some limits; nothing is run."""
+    """Return the advice within some limits; nothing is run."""
     from engine.compare import advise
 
     ranking = found.comparison.ranking if found.comparison else None
@@ -249,7 +249,7 @@ def decide(workspace: Workspace, found: Compared, what: str) -> None:
 
 
 def write_files(workspace: Workspace, found: Compared, advised: Advice | None, t: Any) -> dict[str, Path]:
-    """The comparison as ``csv``, ``json`` and ``html``, with the advice that is on screen."""
+    """Return the comparison as ``csv``, ``json`` and ``html``, with the advice that is on screen."""
     from engine.compare.export import write_csv
     from engine.report.document import command_line, write_report
 
@@ -272,5 +272,5 @@ def write_files(workspace: Workspace, found: Compared, advised: Advice | None, t
 
 
 def note_text(note: Note, t: Any) -> str:
-    """A sentence of the engine in the visitor's language."""
+    """Return a sentence of the engine in the visitor's language."""
     return t.engine(note.key, dict(note.values))

@@ -31,7 +31,7 @@ GROUPS = {ATTENTION: LINEAR_KINDS[:4], MLP: LINEAR_KINDS[4:], "": CELLS}
 
 
 def drawing(found: TowerDiagram, backbone: Backbone, labels: int, t: Translate, title: str) -> str:
-    """The picture.
+    """Return the picture.
 
     Args:
         found: what is trained where.
@@ -58,7 +58,7 @@ def drawing(found: TowerDiagram, backbone: Backbone, labels: int, t: Translate, 
     parts += _box(0, y, WIDTH, t("learn.logits", labels=labels), head, False)
     y += BOX + 8
     for place in found.shared:
-        where = describe_spots(place.spots, t)
+        where = describe_spots(place.locations, t)
         parts += _box(0, y, WIDTH, f"{t('learn.shared')} · {where}", place.count, False)
         y += BOX + 6
     desc = "; ".join(f"{where}: {count:,}" for where, count in summary(found, t)) or t("learn.nothing_trained")
@@ -130,7 +130,12 @@ def _block(
 ) -> Iterator[str]:
     """One block: its number, tokens that join before it, its layers and what is trained in it."""
     own, sizes = found.at(tower, k), layer_sizes(shape, tower, k)
-    together = [spot.part for place in found.shared for spot in place.spots if (spot.tower, spot.step) == (tower, k)]
+    together = [
+        location.part
+        for place in found.shared
+        for location in place.locations
+        if (location.tower, location.step) == (tower, k)
+    ]
     kept = (tower, k) not in found.runs
     yield f'<rect class="ctl-a-{"kept" if kept else "run"}" x="{x}" y="{y}" width="{COLUMN}" height="{high}" rx="4"/>'
     yield _text(x + 4, y + high / 2 + 4, str(k + 1))
@@ -193,33 +198,33 @@ def _arrow(x: float, start: float, stop: float) -> str:
 
 
 def summary(found: TowerDiagram, t: Translate) -> list[tuple[str, int]]:
-    """(where, trained parameters), blocks of a tower together; the counts sum to the method's."""
+    """Return (where, trained parameters), blocks of a tower together; the counts sum to the method's."""
     blocks: dict[tuple[str, str], list[ParameterPlacement]] = {}
     rest: list[tuple[str, int]] = []
-    for place in sorted(found.places, key=lambda place: place.spots[0].tower != "vision"):
-        spot = place.spots[0]
-        if len(place.spots) == 1 and spot.tower and 0 <= spot.step < POOLED:
-            blocks.setdefault((spot.tower, spot.part), []).append(place)
+    for place in sorted(found.places, key=lambda place: place.locations[0].tower != "vision"):
+        location = place.locations[0]
+        if len(place.locations) == 1 and location.tower and 0 <= location.step < POOLED:
+            blocks.setdefault((location.tower, location.part), []).append(place)
         else:
-            rest.append((describe_spots(place.spots, t), place.count))
+            rest.append((describe_spots(place.locations, t), place.count))
     rows = [
-        (describe_spots(tuple(place.spots[0] for place in places), t), sum(place.count for place in places))
+        (describe_spots(tuple(place.locations[0] for place in places), t), sum(place.count for place in places))
         for places in blocks.values()
     ]
     return rows + rest
 
 
-def describe_spots(spots: tuple[Location, ...], t: Translate) -> str:
+def describe_spots(locations: tuple[Location, ...], t: Translate) -> str:
     """``image tower, blocks 1 to 12, q``."""
     phrases = []
-    for tower in dict.fromkeys(spot.tower for spot in spots):
-        own = [spot for spot in spots if spot.tower == tower]
-        parts = " ".join(dict.fromkeys(t(f"learn.part.{spot.part}") for spot in own if spot.part))
+    for tower in dict.fromkeys(location.tower for location in locations):
+        own = [location for location in locations if location.tower == tower]
+        parts = " ".join(dict.fromkeys(t(f"learn.part.{location.part}") for location in own if location.part))
         if tower == HEAD:
             phrases.append(parts)
             continue
         where = {PIXELS: t("learn.embedding"), POOLED: t("learn.pooling"), FEATURES: t("learn.projection_short")}
-        numbers = sorted({spot.step for spot in own})
+        numbers = sorted({location.step for location in own})
         if numbers[0] in where:
             steps = where[numbers[0]]
         elif len(numbers) == 1:

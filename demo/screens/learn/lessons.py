@@ -32,7 +32,7 @@ GLOSSARY = (
 
 
 def lesson(workspace: Workspace, method: str, t: Translator) -> str:
-    """A method on the visitor's backbone: words on one side, the drawing on the other."""
+    """Return a method on the visitor's backbone: words on one side, the drawing on the other."""
     from engine.tuning import registry
 
     spec, backbone = registry.get(method), tuning.backbone_of(workspace)
@@ -49,7 +49,7 @@ def lesson(workspace: Workspace, method: str, t: Translator) -> str:
 
 
 def numbers(workspace: Workspace) -> tuple[int, int]:
-    """Labels and training images: the visitor's own, or ``LABELS`` of ``SHOTS`` each."""
+    """Return labels and training images: the visitor's own, or ``LABELS`` of ``SHOTS`` each."""
     try:
         built = tuning.episode_of(workspace)
     except LabError:
@@ -111,7 +111,7 @@ def _record(spec: MethodSpec, t: Translator) -> str:
 
 
 def paper(text: str) -> str:
-    """A paper with its ids as links, which the visitor may follow; the page itself fetches nothing."""
+    """Return a paper with its ids as links, which the visitor may follow; the page itself fetches nothing."""
     text = escape(text)
     for pattern, address in PAPER_LINKS:
         text = re.sub(pattern, rf'<a href="{address}\2" target="_blank" rel="noopener noreferrer">\1 \2</a>', text)
@@ -146,7 +146,7 @@ def _by_place(rows: list[tuple[str, int]], count: int, t: Translator) -> str:
 
 
 def legend(t: Translator) -> str:
-    """What the drawing's colours and patterns mean; each differs in shape too."""
+    """Return what the drawing's colours and patterns mean; each differs in shape too."""
     keys = "".join(
         f'<li><span class="ctl-key ctl-key-{name}" aria-hidden="true"></span>{t(f"learn.legend_{name}")}</li>'
         for name in ("trained", "part", "tokens", "run", "kept")
@@ -155,7 +155,7 @@ def legend(t: Translator) -> str:
 
 
 def settings(spec: MethodSpec, t: Translator) -> str:
-    """Every setting with its meaning and its value in each preset, folded away; empty where there is none."""
+    """Return every setting with its meaning and its value in each preset, folded away; empty where there is none."""
     fields = dataclasses.fields(spec.config)
     if not fields:
         return ""
@@ -175,7 +175,7 @@ def settings(spec: MethodSpec, t: Translator) -> str:
 
 
 def glossary(t: Translator) -> str:
-    """The field's words in plain ones."""
+    """Return the field's words in plain ones."""
     rows = "".join(
         f"<div><dt>{escape(t(f'glossary.{id}'))}</dt><dd>{escape(t(f'glossary.{id}.text'))}</dd></div>"
         for id in GLOSSARY

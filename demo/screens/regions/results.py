@@ -63,7 +63,7 @@ class RegionsResults:
         return [self.column, self.hint, self.table, self.probe, self.card]
 
     def view(self, visit: Visit, marks: str) -> dict[Any, Any]:
-        """The regions with the scores that are there; nothing is computed. ``marks``: numbers or letters."""
+        """Return the regions with the scores that are there; nothing is computed. ``marks``: numbers or letters."""
         from engine.regions.marks import colour_of, text_of
 
         workspace, t = visit.workspace, visit.t

@@ -150,7 +150,7 @@ class Regions:
         }
 
     def drawn(self, visit: Visit) -> dict[Any, Any]:
-        """The picture, its tools and the results."""
+        """Return the picture, its tools and the results."""
         marked, t = service.marked_of(visit.workspace), visit.t
         scene, image, step = marked.scene, marked.image, marked.step
         there = scene is not None and image is not None
@@ -175,7 +175,7 @@ class Regions:
         }  # fmt: skip
 
     def style(self, visit: Visit) -> Any:
-        """How regions are drawn."""
+        """Return how regions are drawn."""
         from engine.regions.marks import Style
 
         layers = visit[self.layers]
@@ -352,14 +352,14 @@ def _task_choices(workspace: Workspace) -> list[tuple[str, int]]:
 
 
 def segmenter_choices(t: Translator) -> list[tuple[str, str]]:
-    """The catalogue; what is not on this machine says how much has to be downloaded."""
+    """Return the catalogue; what is not on this machine says how much has to be downloaded."""
     from engine.regions import catalog
 
     return [(describe(entry, t), entry.id) for entry in catalog.ENTRIES]
 
 
 def describe(entry: Any, t: Translator) -> str:
-    """A segmenter's line in the menu."""
+    """Return a segmenter's line in the menu."""
     parts = [entry_name(entry, t), f"{entry.parameters:g} M"]
     if not entry.cached():
         parts.append(t("header.download", size=entry.download_mb) if entry.download_mb else t("regions.missing"))

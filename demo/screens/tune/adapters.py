@@ -27,7 +27,7 @@ class Scores:
 
 
 def tuned_model(workspace: Workspace) -> TunedModel | None:
-    """The tuned model that is shown, read from disk where it is no longer in memory."""
+    """Return the tuned model that is shown, read from disk where it is no longer in memory."""
     from engine.backbones import catalog
     from engine.runs import store
 
@@ -70,7 +70,7 @@ def try_image(workspace: Workspace, path: str) -> tuple[Scores, str]:
 
 
 def can_mix(workspace: Workspace) -> bool:
-    """Whether the WiSE-FT slider makes sense: a method that mixes, measured on a held-out set, not mixed yet."""
+    """Return whether the WiSE-FT slider makes sense: a method that mixes, measured on a held-out set, not mixed yet."""
     from engine.tuning import registry
 
     shown = workspace.shown
@@ -135,7 +135,7 @@ class _Result:
         self.result = result
 
     def to_json(self) -> dict[str, Any]:
-        """The result itself."""
+        """Return the result itself."""
         return self.result
 
 
@@ -147,7 +147,7 @@ class _Saveable:
 
 
 def adapter_zip(workspace: Workspace) -> Path | None:
-    """The shown run's adapter as a zip, mixed as the slider says; None where there is none."""
+    """Return the shown run's adapter as a zip, mixed as the slider says; None where there is none."""
     from engine.runs import store
     from engine.tuning import adapter_files
 

@@ -14,7 +14,7 @@ from demo.workspace import DisplayedResult, Workspace
 
 
 def values(shown: DisplayedResult, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """``(N, K)`` before and after, as one of ``engine.types.SCORES``."""
+    """Return ``(N, K)`` before and after, as one of ``engine.types.SCORES``."""
     before, after = shown.arrays["before"], shown.arrays.get("after")
     return shown.scale.values(before, kind), None if after is None else shown.scale.values(after, kind)
 
@@ -38,7 +38,7 @@ def bars(found: adapters.Scores, kind: str, t: Translator, dark: bool | None) ->
 
 
 def heat_map(shown: DisplayedResult, kind: str, t: Translator, dark: bool | None) -> Any:
-    """Images x labels."""
+    """Return images x labels."""
     from demo import plots
 
     before, after = values(shown, kind)
@@ -62,7 +62,7 @@ def confusion(shown: DisplayedResult, t: Translator, dark: bool | None) -> Any:
 
 
 def training(shown: DisplayedResult | None, t: Translator, dark: bool | None) -> Any:
-    """The curve of a finished run."""
+    """Return the curve of a finished run."""
     from demo import plots
 
     curve = shown.result.get("curve", ()) if shown and shown.result else ()
@@ -70,7 +70,7 @@ def training(shown: DisplayedResult | None, t: Translator, dark: bool | None) ->
 
 
 def live(curve: list[tuple[int, float, float]], total: int, t: Translator, dark: bool | None) -> Any:
-    """The curve of a run in progress."""
+    """Return the curve of a run in progress."""
     from demo import plots
 
     return plots.training(thinned(curve), total, t, dark)
@@ -83,7 +83,7 @@ def thinned(curve: Any, most: int = 400) -> list[Any]:
 
 
 def embedding_map(workspace: Workspace, shown: DisplayedResult, t: Translator, dark: bool | None) -> Any:
-    """Images and labels in the plane, before and after on the same axes."""
+    """Return images and labels in the plane, before and after on the same axes."""
     from demo import plots
     from engine.metrics import statistics
 
@@ -112,14 +112,14 @@ def embedding_map(workspace: Workspace, shown: DisplayedResult, t: Translator, d
 
 
 def image_choices(shown: DisplayedResult, t: Translator) -> list[tuple[str, int]]:
-    """Images for a menu: number, label, name."""
+    """Return images for a menu: number, label, name."""
     none, names = t("images.no_label"), shown.names
     rows = enumerate(zip(shown.images, shown.targets, strict=True))
     return [(f"{i + 1} · {names[k] if k >= 0 else none} · {image.name}", i) for i, (image, k) in rows]
 
 
 def picture(workspace: Workspace, shown: DisplayedResult, index: int, kind: str, t: Translator) -> str:
-    """One image with its true label and what both models say."""
+    """Return one image with its true label and what both models say."""
     image, names = shown.images[index], shown.names
     truth = shown.targets[index]
     rows = [(t("scores.truth"), names[truth] if truth >= 0 else t("images.no_label"), None)]

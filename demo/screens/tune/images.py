@@ -167,7 +167,7 @@ def sample_choices(t: Translator) -> list[tuple[str, str]]:
 
 
 def picture(workspace: Workspace, index: int, t: Translator, side: int = 320) -> str:
-    """An image with its name, as HTML."""
+    """Return an image with its name, as HTML."""
     image = workspace.images[index]
     uri, name = tasks.thumb_uri(workspace, image, side), escape(image.name)
     return (

@@ -89,7 +89,7 @@ class Method:
         }
 
     def redraw(self, visit: Visit) -> dict[Any, Any]:
-        """The settings again: what is usual depends on the shots."""
+        """Return the settings again: what is usual depends on the shots."""
         from engine.tuning import registry
 
         return {self.form: self._form(visit.workspace, registry.get(visit.workspace.method), visit.t)}
@@ -104,7 +104,7 @@ class Method:
         return settings_form.form(spec.id, workspace.preset, fields, offered, next(self._drawn))
 
     def describe(self, workspace: Workspace, t: Translator) -> str:
-        """The method's sentence and what it will need."""
+        """Return the method's sentence and what it will need."""
         from engine.costs.forecast import fits
         from engine.tuning import registry
 
@@ -165,12 +165,12 @@ class Method:
         return shown if workspace.last_form_change == (drawn, change) else {}
 
     def forecast(self, visit: Visit) -> dict[Any, Any]:
-        """Images or labels changed, and with them the forecast."""
+        """Show the forecast again: images or labels changed."""
         return {self.panel: self.describe(visit.workspace, visit.t)}
 
 
 def method_choices(t: Translator, backbone: str) -> list[tuple[str, str]]:
-    """Methods for the menu, by family; those that the backbone cannot run are marked once it is loaded."""
+    """Return methods for the menu, by family; those that the backbone cannot run are marked once it is loaded."""
     from engine.backbones import catalog
     from engine.tuning import registry
 

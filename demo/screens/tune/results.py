@@ -153,7 +153,7 @@ class Results:
     def draw(
         self, workspace: Workspace, tab: str, kind: str | None, t: Translator, dark: bool | None
     ) -> dict[Any, Any]:
-        """The plots of one tab."""
+        """Return the plots of one tab."""
         shown, kind = workspace.shown, kind or "probability"
         if tab == "training":
             return {self.training: figures.training(shown, t, dark)}
@@ -272,6 +272,6 @@ def kind_radio(page: Page, name: str, **options: Any) -> gr.Radio:
 
 
 def adapter_line(shown: DisplayedResult, t: Translator) -> str:
-    """What a loaded adapter is."""
+    """Return what a loaded adapter is."""
     recipe = shown.result or {}
     return t("adapter.loaded", count=len(shown.labels), method=t.name(recipe["method"]))

@@ -84,7 +84,7 @@ class Tune:
         return [*self.left, *self.results.outputs, *self.after.outputs]
 
     def show_left(self, workspace: Workspace, t: Translator, gallery: bool = True) -> dict[Any, Any]:
-        """Steps 1 and 2, and whether there is anything to show on the right."""
+        """Return steps 1 and 2, and whether there is anything to show on the right."""
         filled = bool(workspace.images) or workspace.shown is not None
         return {
             **self.images.view(workspace, t, gallery),
@@ -311,7 +311,7 @@ class Tune:
 
 
 def bar(moment: Progress, t: Translator) -> str:
-    """A progress bar."""
+    """Return a progress bar."""
     return html.progress(moment.stage, moment.done, moment.total, moment.seconds_left, moment.loss, t)
 
 

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 
 def backbone_of(workspace: Workspace) -> Backbone:
-    """The chosen backbone, loaded."""
+    """Return the chosen backbone, loaded."""
     from engine.backbones import catalog
 
     return catalog.load(workspace.backbone)
 
 
 def episode_of(workspace: Workspace, labels: tuple[Label, ...] | None = None) -> Episode:
-    """What trains and what tests. Raises BadLabels."""
+    """Return what trains and what tests. Raises BadLabels."""
     images = workspace.images
     return episode.build(
         labels or episode.parse_labels(workspace.labels_text),
@@ -121,7 +121,7 @@ def _baseline(
 
 
 def numpy_of(tensor: Any) -> np.ndarray:
-    """A tensor as an array."""
+    """Return a tensor as an array."""
     return tensor.detach().float().cpu().numpy()
 
 
@@ -129,7 +129,7 @@ def numpy_of(tensor: Any) -> np.ndarray:
 
 
 def forecast(workspace: Workspace) -> Forecast:
-    """What the chosen run will need; where images or labels are missing, for five labels. Raises LabError."""
+    """Return what the chosen run will need; where images or labels are missing, for five labels. Raises LabError."""
     from engine.costs.forecast import forecast as expected
     from engine.tuning import features, registry
 
@@ -210,7 +210,7 @@ def _keep(workspace: Workspace, outcome: Any, inputs: dict[str, Any], task: str)
 
 
 def show_record(record: RunRecord) -> DisplayedResult:
-    """A run as it was."""
+    """Return a run as it was."""
     with np.load(record.folder / "arrays.npz") as stored:
         arrays = {name: stored[name] for name in stored.files}
     scale = LogitScale(*np.atleast_1d(arrays.pop("scale")).tolist())
@@ -250,7 +250,7 @@ def on_disk(workspace: Workspace) -> tuple[str, str]:
 
 
 def command(workspace: Workspace) -> str:
-    """The same run on the command line."""
+    """Return the same run on the command line."""
     import shlex
 
     task, named = on_disk(workspace)

@@ -52,40 +52,44 @@ def test_places_sum_to_the_declared_count(method, backbone):
         return
     found = places(spec, backbone, config, 3, 12)
     assert sum(place.count for place in found) == spec.count(backbone.shape, config, 3, 12)
-    for spot in (spot for place in found for spot in place.spots):
-        assert spot.part in PARTS
-        steps = (PIXELS, *range(len(getattr(backbone, spot.tower).blocks)), POOLED, FEATURES) if spot.tower else (0,)
-        assert spot.step in steps
-    assert all(place.spots for place in found)
+    for location in (location for place in found for location in place.locations):
+        assert location.part in PARTS
+        steps = (
+            (PIXELS, *range(len(getattr(backbone, location.tower).blocks)), POOLED, FEATURES)
+            if location.tower
+            else (0,)
+        )
+        assert location.step in steps
+    assert all(place.locations for place in found)
 
 
-def spots(found) -> dict[tuple[Location, ...], int]:
-    return {place.spots: place.count for place in found.places}
+def locations(found) -> dict[tuple[Location, ...], int]:
+    return {place.locations: place.count for place in found.places}
 
 
 def test_heads_and_projection(tiny):
-    assert spots(of("linear_probe", tiny)) == {(Location(HEAD, 0, LOGITS),): 3 * 25}
-    assert spots(of("clip_adapter", tiny)) == {(Location(HEAD, 0, IMAGE),): 2 * 24 * 6}
-    assert spots(of("prolip", tiny)) == {(Location("vision", FEATURES, ""),): 48 * 24}
+    assert locations(of("linear_probe", tiny)) == {(Location(HEAD, 0, LOGITS),): 3 * 25}
+    assert locations(of("clip_adapter", tiny)) == {(Location(HEAD, 0, IMAGE),): 2 * 24 * 6}
+    assert locations(of("prolip", tiny)) == {(Location("vision", FEATURES, ""),): 48 * 24}
     assert of("linear_probe", tiny).runs == frozenset()
     assert of("tip_adapter", tiny).places == of("zero_shot", tiny).places == ()
 
 
 def test_tokens_before_one_block_or_each(tiny):
-    assert spots(of("visual_prompt", tiny)) == {(Location("vision", 0, TOKENS),): 5 * 48}
-    deep = spots(of("visual_prompt_deep", tiny))
+    assert locations(of("visual_prompt", tiny)) == {(Location("vision", 0, TOKENS),): 5 * 48}
+    deep = locations(of("visual_prompt_deep", tiny))
     assert deep == {(Location("vision", k, TOKENS),): 5 * 48 for k in range(3)}
-    assert spots(of("prompt_tuning", tiny)) == {(Location("text", 0, TOKENS),): 4 * 32}
+    assert locations(of("prompt_tuning", tiny)) == {(Location("text", 0, TOKENS),): 4 * 32}
 
 
 def test_a_shared_network_acts_in_the_attention_of_every_block(tiny):
     found = of("prefix_tuning", tiny)
-    assert [place.spots for place in found.shared] == [tuple(Location("text", k, ATTENTION) for k in range(3))]
+    assert [place.locations for place in found.shared] == [tuple(Location("text", k, ATTENTION) for k in range(3))]
     bare = of("prefix_tuning", tiny, encoder="false", towers="vision")
-    assert [place.spots for place in bare.shared] == [tuple(Location("vision", k, ATTENTION) for k in range(3))]
+    assert [place.locations for place in bare.shared] == [tuple(Location("vision", k, ATTENTION) for k in range(3))]
     bank = of("vblora", tiny).shared
     assert len(bank) == 1 and bank[0].count == 64 * 16
-    assert {(s.tower, s.step) for s in bank[0].spots} == {(t, k) for t in ("vision", "text") for k in range(3)}
+    assert {(s.tower, s.step) for s in bank[0].locations} == {(t, k) for t in ("vision", "text") for k in range(3)}
 
 
 def test_layers_of_blocks(tiny):
