@@ -19,12 +19,12 @@ import torch
 
 from engine.backbones import entries
 from engine.backbones.base import FEATURES, PIXELS, Backbone
-from engine.backbones.skeleton import outline
+from engine.backbones.skeleton import meta_backbone
 from engine.costs.forecast import forecast
 from engine.costs.meters import MemoryMeter
 from engine.costs.trace import IMAGES
 from engine.tuning import loop, registry
-from engine.tuning.tuner import Setting
+from engine.tuning.tuner import TunerContext
 from engine.types import Label
 
 LABELS, SHOTS = 10, 16
@@ -64,7 +64,7 @@ def measured(spec: registry.MethodSpec, config: Any, backbone: Backbone) -> int:
         with torch.no_grad():
             text = backbone.text_features([label.prompt for label in labels], ("a photo of a {}.",))
         targets = torch.arange(support, device=backbone.device) % LABELS
-        setting = Setting(backbone, labels, ("a photo of a {}.",), text, text, features[:support], targets)
+        setting = TunerContext(backbone, labels, ("a photo of a {}.",), text, text, features[:support], targets)
         tuner = spec.tuner()(config, setting)
         kept = [encode(backbone, support, tuner.stage) for _ in range(config.views)]  # as the cache holds them
         inputs = torch.stack(kept)
@@ -83,7 +83,7 @@ def rows(names: list[str], batches: list[int], precision: str) -> Iterator[tuple
     """One row a backbone, method and batch size."""
     here = torch.cuda.is_available() and precision == "fp32"
     for name in names:
-        sizes = outline(name)
+        sizes = meta_backbone(name)
         real = filled(sizes, "cuda") if here else None
         for spec in registry.methods():
             if not spec.tuner().trains:

@@ -33,8 +33,8 @@ from engine.data import episode, uploads
 from engine.data.images import ImageFile
 from engine.tuning import registry
 from engine.tuning.features import Cache, FeatureStore
-from engine.tuning.precision import choose
-from engine.tuning.tuner import Setting, Tuner
+from engine.tuning.precision import choose_precision
+from engine.tuning.tuner import Tuner, TunerContext
 from engine.types import Label
 
 BATCH = 32
@@ -80,15 +80,15 @@ def padded(backbone: Backbone) -> Backbone:
     return other
 
 
-def setting_of(backbone: Backbone, store: FeatureStore, targets: torch.Tensor, classes: int) -> Setting:
+def setting_of(backbone: Backbone, store: FeatureStore, targets: torch.Tensor, classes: int) -> TunerContext:
     """A setting on the first ``len(targets)`` images."""
     labels = tuple(Label(f"class {k}", f"class {k}") for k in range(classes))
     sentences = episode.templates("single")
     text = backbone.text_features([label.prompt for label in labels], sentences)
-    return Setting(backbone, labels, sentences, text, text, store.features(range(len(targets))), targets)
+    return TunerContext(backbone, labels, sentences, text, text, store.features(range(len(targets))), targets)
 
 
-def build(method: str, settings: dict[str, Any], setting: Setting) -> Tuner:
+def build(method: str, settings: dict[str, Any], setting: TunerContext) -> Tuner:
     """The method's tuner, budget preset."""
     torch.manual_seed(0)
     spec = registry.get(method)
@@ -146,7 +146,7 @@ def compare_steps(
             fast, found = quickest(lambda tuner=tuner, kept=kept: tuner(kept), wanted, rounds=5)
         memory = (meter.peak - before) / 2**20
         row = [name, f"{slow:.3f}", *against(slow, expected, fast, found), f"{memory:.0f}"]
-        if choose("auto", registry.get(method).runs_on, backbone) == "bf16":
+        if choose_precision("auto", registry.get(method).runs_on, backbone) == "bf16":
             half = quickest(lambda tuner=tuner, kept=kept: tuner(kept), wanted, 5, "bf16")
             row += against(slow, expected, *half)
         yield [*row, *"---"][: len(HEAD)]

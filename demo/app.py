@@ -16,13 +16,13 @@ import gradio as gr
 
 from demo import html, tasks
 from demo.model_download import Loading, backbone_name
-from demo.page import GONE, Page, Visit, W, merged
+from demo.page import HIDDEN, Key, Page, Visit, merged
 from demo.screens.compare.screen import Compare
 from demo.screens.learn.screen import Learn
 from demo.screens.regions.screen import Regions
 from demo.screens.runs.screen import Runs
 from demo.screens.tune.screen import Tune
-from demo.words import LANGUAGES, Translator, choose
+from demo.words import LANGUAGES, Translator, negotiate_language
 from demo.workspace import Workspaces
 from engine.errors import LabError
 
@@ -60,7 +60,7 @@ class Header:
                 choices=[("Pocket CLIP", "pocket")],
                 value="pocket",
                 allow_custom_value=True,
-                label=W("header.backbone"),
+                label=Key("header.backbone"),
                 elem_id="backbone",
                 min_width=220,
                 scale=2,
@@ -69,7 +69,7 @@ class Header:
                 gr.Radio,
                 choices=[(name, code) for code, name in LANGUAGES.items()],
                 value="en",
-                label=W("header.language"),
+                label=Key("header.language"),
                 show_label=False,
                 container=False,
                 elem_id="language",
@@ -79,10 +79,10 @@ class Header:
 
     def build_loading(self) -> None:
         """Create what is shown while a backbone is on its way."""
-        with gr.Row(elem_id="loading", elem_classes=GONE) as self.row:
+        with gr.Row(elem_id="loading", elem_classes=HIDDEN) as self.row:
             self.progress = gr.HTML("", padding=False, min_width=200, scale=4, elem_id="loading-progress")
             self.cancel = self.page.make(
-                gr.Button, value=W("header.cancel"), size="sm", scale=0, min_width=110, elem_id="cancel-download"
+                gr.Button, value=Key("header.cancel"), size="sm", scale=0, min_width=110, elem_id="cancel-download"
             )
 
     @property
@@ -91,9 +91,9 @@ class Header:
         return [self.row, self.progress]
 
     def show_loading(self, job: Loading | None, t: Translator) -> dict[Any, Any]:
-        """How far a download has come; None when there is none."""
+        """Return how far a download has come; None when there is none."""
         if job is None:
-            return {self.row: gr.update(elem_classes=GONE), self.progress: ""}
+            return {self.row: gr.update(elem_classes=HIDDEN), self.progress: ""}
         name = backbone_name(job.id, t)
         return {self.row: gr.update(elem_classes=[]), self.progress: html.loading(name, job.done, job.total, t)}
 
@@ -106,13 +106,13 @@ class Header:
 
 
 def cpu_text(t: Translator) -> str:
-    """Number of cores that this process may use."""
+    """Return the number of cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return t("header.cpu", cores=cores)
 
 
 def device_text(t: Translator) -> str:
-    """The device that the engine computes on."""
+    """Return the device that the engine computes on."""
     import torch
 
     from engine.backbones import catalog
@@ -124,7 +124,7 @@ def device_text(t: Translator) -> str:
 
 
 def backbone_choices(t: Translator) -> list[tuple[str, str]]:
-    """The catalogue, with what is on this machine first."""
+    """Return the catalogue, with what is on this machine first."""
     from engine.backbones import catalog
     from engine.backbones.entries import ENTRIES
 
@@ -133,7 +133,7 @@ def backbone_choices(t: Translator) -> list[tuple[str, str]]:
 
 
 def describe_backbone(entry: Any, absent: bool, t: Translator) -> str:
-    """A backbone's line in the menu: what decides about it, in few words."""
+    """Return a backbone's line in the menu: what decides about it, in few words."""
     parts = [backbone_name(entry.id, t), f"{entry.parameters:g} M", f"{entry.image_size} px"]
     parts += [entry.licence] if entry.licence_known else []
     parts += [t("header.multilingual")] if entry.languages == "many" else []
@@ -142,7 +142,7 @@ def describe_backbone(entry: Any, absent: bool, t: Translator) -> str:
 
 
 def build_app(workspaces: Workspaces | None = None) -> gr.Blocks:
-    """The page, not launched."""
+    """Return the page, not launched."""
     workspaces = workspaces or Workspaces()
     keep = int(workspaces.seconds)
     with gr.Blocks(
@@ -154,25 +154,25 @@ def build_app(workspaces: Workspaces | None = None) -> gr.Blocks:
         header.build()
         header.build_loading()
         page.notice.render()
-        wake = gr.Button("", elem_id="wake", elem_classes=GONE)  # see assets/style/queue.js
+        wake = gr.Button("", elem_id="wake", elem_classes=HIDDEN)  # see assets/style/queue.js
         wake.click(lambda: None, show_progress="hidden", api_visibility="private")
         with gr.Tabs(elem_id="screens", selected="tune") as screens:
-            with page.make(gr.Tab, label=W("screen.tune"), id="tune", elem_id="screen-tune"):
+            with page.make(gr.Tab, label=Key("screen.tune"), id="tune", elem_id="screen-tune"):
                 tune.build()
             with page.make(
-                gr.Tab, label=W("screen.compare"), id="compare", elem_id="screen-compare", render_children=True
+                gr.Tab, label=Key("screen.compare"), id="compare", elem_id="screen-compare", render_children=True
             ) as compare_tab:
                 compare.build()
             with page.make(
-                gr.Tab, label=W("screen.regions"), id="regions", elem_id="screen-regions", render_children=True
+                gr.Tab, label=Key("screen.regions"), id="regions", elem_id="screen-regions", render_children=True
             ) as regions_tab:
                 regions.build()
             with page.make(
-                gr.Tab, label=W("screen.learn"), id="learn", elem_id="screen-learn", render_children=True
+                gr.Tab, label=Key("screen.learn"), id="learn", elem_id="screen-learn", render_children=True
             ) as learn_tab:
                 learn.build()
             with page.make(
-                gr.Tab, label=W("screen.runs"), id="runs", elem_id="screen-runs", render_children=True
+                gr.Tab, label=Key("screen.runs"), id="runs", elem_id="screen-runs", render_children=True
             ) as runs_tab:
                 runs.build()
         compare.bind(compare_tab)
@@ -291,7 +291,7 @@ def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:
     def arrive(data: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
         stored = data[kept] if isinstance(data[kept], dict) else {}
         workspace = page.workspaces.open(stored.get("id"), request.session_hash)
-        language = stored.get("language") or choose(request.headers.get("accept-language"))
+        language = stored.get("language") or negotiate_language(request.headers.get("accept-language"))
         t = Translator(language)
         dark = bool(data[probe])
         tasks.translate_sample(workspace, t.language)
@@ -332,12 +332,12 @@ def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:
 
 
 def css() -> str:
-    """The page's styles."""
+    """Return the page's styles."""
     return "\n".join(path.read_text(encoding="utf8") for path in sorted(STYLE.glob("*.css")))
 
 
 def head() -> str:
-    """The page's own scripts, inline: nothing is fetched from elsewhere."""
+    """Return the page's own scripts, inline: nothing is fetched from elsewhere."""
     return "".join(f"<script>{path.read_text(encoding='utf8')}</script>" for path in sorted(STYLE.glob("*.js")))
 
 

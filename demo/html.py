@@ -46,7 +46,7 @@ def time_text(seconds: float, t: Translate) -> str:
 
 
 def percent_text(share: float, t: Translate) -> str:
-    """A share from 0 to 1 as ``84 %``, ``1.2 %``, ``0.04 %`` or ``< 0.01 %`` (escaped)."""
+    """Return a share from 0 to 1 as ``84 %``, ``1.2 %``, ``0.04 %`` or ``< 0.01 %`` (escaped)."""
     percent = 100 * share
     if percent == 0 or percent >= 9.95:
         value = f"{percent:.0f}"
@@ -70,12 +70,12 @@ def _accuracy(share: float | None, t: Translate) -> str:
 
 
 def header(title: str, tagline: str) -> str:
-    """The page's name and its promise."""
+    """Return the page's name and its promise."""
     return f'<div class="ctl-header"><h1>{escape(title)}</h1><p>{escape(tagline)}</p></div>'
 
 
 def device_chip(text: str) -> str:
-    """What the page computes on."""
+    """Return what the page computes on."""
     return f'<span class="ctl-chip ctl-device">{escape(text)}</span>'
 
 
@@ -163,7 +163,7 @@ def _time_card(result: Mapping[str, Any], t: Translate) -> str:
 
 
 def verdict(result: Mapping[str, Any] | None, t: Translate) -> str:
-    """The outcome in words with a sign of its own shape; empty before any run."""
+    """Return the outcome in words with a sign of its own shape; empty before any run."""
     if result is None:
         return ""
     word = result["verdict"] if result["verdict"] in VERDICT_SIGNS else "close"
@@ -194,7 +194,7 @@ def _p_value(p: float | None, t: Translate) -> str:
 
 
 def problems(problems: Sequence[tuple[str, str]], t: Translate) -> str:
-    """Files that could not be used, each with its sentence, folded away; empty if there are none."""
+    """Return files that could not be used, each with its sentence, folded away; empty if there are none."""
     if not problems:
         return ""
     count = len(problems)
@@ -218,7 +218,7 @@ def notes(sentences: Sequence[str], t: Translate) -> str:
 
 
 def class_counts(names: Sequence[str], counts: Sequence[int], t: Translate) -> str:
-    """A chip a label with its number of images; a dashed one where there is none."""
+    """Return a chip a label with its number of images; a dashed one where there is none."""
     chips = "".join(
         f'<span class="ctl-chip{"" if count else " ctl-none"}"><span class="ctl-name" title="{escape(str(name))}">'
         f"{escape(str(name))}</span> <b>{count:,}</b></span>"
@@ -228,7 +228,7 @@ def class_counts(names: Sequence[str], counts: Sequence[int], t: Translate) -> s
 
 
 def errors_summary(fixed: int, broken: int, still: int, t: Translate) -> str:
-    """How many test images tuning fixed, broke and left wrong; each with its own sign."""
+    """Return how many test images tuning fixed, broke and left wrong; each with its own sign."""
     rows = (("fixed", "✓", fixed), ("broken", "✕", broken), ("still_wrong", "○", still))
     chips = "".join(
         f'<span class="ctl-chip ctl-{key}"><span aria-hidden="true">{sign}</span> '
@@ -254,7 +254,7 @@ def method_panel(
     t: Translate,
     fits: Mapping[str, bool] | None = None,
 ) -> str:
-    """What a method does and what it will need, before the run.
+    """Return what a method does and what it will need, before the run.
 
     Args:
         family: the family's name in the visitor's language.
@@ -306,7 +306,7 @@ def _needs(parameters: int, share: float, memory: float | None, seconds: float |
 
 
 def loading(name: str, done: int, total: int, t: Translate) -> str:
-    """A thin bar for a backbone that is being downloaded, or a sentence while it is being loaded."""
+    """Return a thin bar for a backbone that is being downloaded, or a sentence while it is being loaded."""
     if not total:
         return f'<p class="ctl-detail" role="status">{t("header.loading", name=escape(name))}</p>'
     text = t("header.downloading", name=escape(name), done=f"{done / 1e6:.0f}", size=f"{total / 1e6:.0f}")
@@ -314,7 +314,7 @@ def loading(name: str, done: int, total: int, t: Translate) -> str:
 
 
 def bar(share: float, detail: str) -> str:
-    """A thin bar, ``share`` 0 to 1, with words below it."""
+    """Return a thin bar, ``share`` 0 to 1, with words below it."""
     return (
         f'<div class="ctl-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{100 * share:.0f}"><div class="ctl-track"><div class="ctl-fill" '
@@ -323,7 +323,7 @@ def bar(share: float, detail: str) -> str:
 
 
 def progress(stage: str, done: int, total: int, seconds_left: float | None, loss: float | None, t: Translate) -> str:
-    """A thin bar with words. ``stage`` is ``features``, ``prepare``, ``train`` or ``evaluate``."""
+    """Return a thin bar with words. ``stage`` is ``features``, ``prepare``, ``train`` or ``evaluate``."""
     share = min(1.0, max(0.0, done / total)) if total else 0.0
     words = [f"<b>{t(f'html.stage_{stage}')}</b>"]
     if total:

@@ -44,17 +44,17 @@ class Loading:
 
 
 def entry_of(id: str, catalog: str = BACKBONES) -> Any | None:
-    """A catalogue's entry, where that catalogue is imported and has one."""
+    """Return a catalogue's entry, where that catalogue is imported and has one."""
     module = sys.modules.get(catalog)
     return next((entry for entry in module.ENTRIES if entry.id == id), None) if module else None
 
 
 def backbone_name(backbone: str, t: Translator) -> str:
-    """A backbone's name on screen."""
+    """Return a backbone's name on screen."""
     entry = entry_of(backbone)
     return backbone if entry is None else entry_name(entry, t)
 
 
 def entry_name(entry: Any, t: Translator) -> str:
-    """Name on screen of a catalogue's entry; what needs no download comes with the project and says so."""
+    """Return the name on screen of a catalogue's entry; what needs no download comes with the project and says so."""
     return str(entry.name) if entry.download_mb else t("header.bundled", name=entry.name)

@@ -18,7 +18,7 @@ from engine.errors import LabError
 log = logging.getLogger("clip-tuning-lab")
 
 
-GONE = ["ctl-gone"]
+HIDDEN = ["ctl-gone"]
 """Classes of what is not shown. Such a part stays in the page: gradio loses updates of components that are just being
 put there, so what is updated together with its appearance is never taken out."""
 
@@ -28,7 +28,7 @@ MODES = {"click": "once", "select": "multiple", "upload": "multiple"}
 carries something of its own counts each time; of all others (a value was changed) the last one is sent afterwards."""
 
 
-class W(str):
+class Key(str):
     """A key of the words, where a component's property wants a text."""
 
 
@@ -59,8 +59,8 @@ class Page:
         self.bound: list[tuple[gr.blocks.Block, dict[str, str | Callable]]] = []
 
     def make(self, kind: type, *args: Any, **options: Any) -> Any:
-        """A component; options that are :class:`W` follow the language, ``choices`` may be a function of t."""
-        keys: dict[str, Any] = {name: value for name, value in options.items() if isinstance(value, W)}
+        """Return a component; options that are :class:`Key` follow the language, ``choices`` may be a function of t."""
+        keys: dict[str, Any] = {name: value for name, value in options.items() if isinstance(value, Key)}
         if callable(options.get("choices")):
             keys["choices"] = options["choices"]
         component = kind(*args, **{**options, **self.say(keys, self.t)})
@@ -75,7 +75,7 @@ class Page:
         return component
 
     def go_row(self, words: str, name: str) -> tuple[gr.Button, gr.Button]:
-        """A row with a button that starts something and one that stops it.
+        """Return a row with a button that starts something and one that stops it.
 
         Args:
             words: key of what the first one says.
@@ -83,17 +83,17 @@ class Page:
         """
         with gr.Row(elem_id=f"{name}-go-row", elem_classes="ctl-go-row"):
             go = self.make(
-                gr.Button, value=W(words), variant="primary", scale=3, min_width=120, elem_id=f"{name}-button"
+                gr.Button, value=Key(words), variant="primary", scale=3, min_width=120, elem_id=f"{name}-button"
             )
             stop = self.make(
-                gr.Button, value=W("go.stop"), variant="stop", scale=1, min_width=80, interactive=False,
+                gr.Button, value=Key("go.stop"), variant="stop", scale=1, min_width=80, interactive=False,
                 elem_id=f"{name}-stop",
             )  # fmt: skip
         return go, stop
 
     @staticmethod
     def say(keys: dict[str, Any], t: Translator) -> dict[str, Any]:
-        """The properties in a language."""
+        """Return the properties in a language."""
         return {name: value(t) if callable(value) else t(value) for name, value in keys.items()}
 
     def in_language(self, t: Translator) -> dict[Any, Any]:
@@ -154,7 +154,7 @@ class Page:
         return answer
 
     def explain(self, error: Exception, language: str) -> dict[Any, Any]:
-        """The update that tells what went wrong."""
+        """Return the update that tells what went wrong."""
         t = Translator(language)
         if isinstance(error, LabError):
             sentence = t.error(error)
@@ -173,7 +173,7 @@ class _Expired(Exception):
 
 
 def notice(sentence: str) -> str:
-    """A sentence about what went wrong, as HTML."""
+    """Return a sentence about what went wrong, as HTML."""
     return f'<div class="ctl-notice" role="alert">{html.escape(sentence)}</div>'
 
 

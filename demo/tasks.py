@@ -40,14 +40,14 @@ class Sample:
         return {folder: names.get(language, folder) for folder, names in self.labels.items()}
 
     def text(self, language: str) -> str:
-        """The labels as they are typed."""
+        """Return the labels as they are typed."""
         pairs = ((name, self.prompts.get(folder, folder)) for folder, name in self.names(language).items())
         return ", ".join(name if name == prompt else f"{name} = {prompt}" for name, prompt in pairs)
 
 
 @cache
 def samples() -> dict[str, Sample]:
-    """The sample tasks that are there, by id."""
+    """Return the sample tasks that are there, by id."""
     try:
         rows = json.loads((SAMPLES / "samples.json").read_text(encoding="utf8"))
     except (OSError, ValueError):
@@ -59,7 +59,7 @@ def samples() -> dict[str, Sample]:
 
 @cache
 def sample_images(id: str) -> tuple[ImageFile, ...]:
-    """A sample's images; labels are folder names."""
+    """Return a sample's images; labels are folder names."""
     return uploads.collect([SAMPLES / id], SAMPLES).images
 
 
@@ -72,7 +72,7 @@ def load_sample(workspace: Workspace, id: str, language: str) -> None:
     )
     with workspace.lock:
         workspace.images, workspace.problems, workspace.sample = images, (), id
-        workspace.labels_text, workspace.selected, workspace.looked_at = sample.text(language), None, 0
+        workspace.labels_text, workspace.selected, workspace.score_image = sample.text(language), None, 0
         workspace.changed()
         workspace.tidy()
 
@@ -143,13 +143,13 @@ def add_labels(workspace: Workspace, names: Sequence[str | None]) -> None:
 
 
 def as_text(labels: Sequence[Label]) -> str:
-    """Labels as they are typed."""
+    """Return labels as they are typed."""
     pairs = ((x.name, x.prompt) for x in labels)
     return ", ".join(n if p == n.replace("_", " ") else f"{n} = {p}" for n, p in pairs)
 
 
 def typed_names(text: str) -> list[str]:
-    """Names in the typed labels, whether or not they can be used together."""
+    """Return names in the typed labels, whether or not they can be used together."""
     parts = text.replace("\n", ",").split(",")
     return [name for part in parts if (name := part.partition("=")[0].strip())]
 
@@ -192,7 +192,7 @@ def remove_image(workspace: Workspace, index: int) -> None:
         if 0 <= index < len(workspace.images):
             workspace.images = workspace.images[:index] + workspace.images[index + 1 :]
             workspace.selected = min(index, len(workspace.images) - 1) if workspace.images else None
-            workspace.looked_at = 0
+            workspace.score_image = 0
             workspace.changed()
             workspace.tidy()
 
@@ -201,7 +201,7 @@ def clear(workspace: Workspace) -> None:
     """Take everything out; runs stay."""
     with workspace.lock:
         workspace.images, workspace.problems, workspace.labels_text = (), (), ""
-        workspace.sample, workspace.selected, workspace.looked_at, workspace.kept = None, None, 0, None
+        workspace.sample, workspace.selected, workspace.score_image, workspace.kept = None, None, 0, None
         workspace.changed()
         workspace.stale = False
         workspace.tidy()
@@ -223,13 +223,13 @@ def thumb(workspace: Workspace, image: ImageFile, side: int = 160) -> str | None
 
 
 def thumb_uri(workspace: Workspace, image: ImageFile, side: int = 56) -> str:
-    """A thumbnail as a data URI, empty where the file is gone."""
+    """Return a thumbnail as a data URI, empty where the file is gone."""
     path = thumb(workspace, image, side)
     return "data:image/jpeg;base64," + base64.b64encode(Path(path).read_bytes()).decode() if path else ""
 
 
 def title(workspace: Workspace, language: str) -> str:
-    """The task's name: the sample's title, or a few of the labels."""
+    """Return the task's name: the sample's title, or a few of the labels."""
     sample = samples().get(workspace.sample or "")
     if sample:
         return sample.title.get(language, sample.id)
@@ -239,7 +239,7 @@ def title(workspace: Workspace, language: str) -> str:
 
 @cache
 def sample_thumb(id: str, folder: str, side: int = 88) -> str:
-    """A picture of a sample's label as a data URI, empty where there is none."""
+    """Return a picture of a sample's label as a data URI, empty where there is none."""
     path = next(iter(sorted((SAMPLES / id / folder).glob("*.jpg"))), None)
     if path is None:
         return ""

@@ -35,7 +35,7 @@ GRACE = 30 * 60
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class DisplayedResult:
     """What the right side of the Tune screen shows: zero-shot, and a run or loaded adapter beside it.
 
     ``arrays``: ``before`` (N, K) logits, ``tested`` (N,) bool, ``image_before`` (N, P), ``text_before``
@@ -66,7 +66,7 @@ class Shown:
         return "after" in self.arrays
 
     def wrong(self) -> tuple[list[int], list[int], list[int]]:
-        """Positions of tested images: fixed, broken and still wrong; without a tuned model all that are wrong
+        """Return positions of tested images: fixed, broken and still wrong; without a tuned model all that are wrong
         are still wrong."""
         fixed: list[int] = []
         broken: list[int] = []
@@ -81,7 +81,7 @@ class Shown:
 
 
 @dataclass(eq=False)
-class Kept:
+class TunedModel:
     """The tuned model in memory: a run's or a loaded adapter's."""
 
     run: str | None
@@ -142,14 +142,14 @@ class Workspace:
     method: str = "linear_probe"
     preset: str = "budget"
     settings: dict[str, Any] = field(default_factory=dict)
-    told: tuple[int, int] = (0, 0)
+    last_form_change: tuple[int, int] = (0, 0)
     """Which drawing of the form of settings told its last change, and which change of it that was."""
     selected: int | None = None
     """Position of the image that is open for a change of its label."""
-    looked_at: int = 0
+    score_image: int = 0
     """Position of the image in Scores."""
-    shown: Shown | None = None
-    kept: Kept | None = None
+    shown: DisplayedResult | None = None
+    kept: TunedModel | None = None
     compared: Any = None
     """What the Compare screen shows, a ``demo.screens.compare.service.Compared``."""
     marked: Any = None
@@ -192,11 +192,11 @@ class Workspace:
             self.marked.stop.set()
 
     def record(self, id: str) -> RunRecord | None:
-        """A run by id."""
+        """Return a run by id."""
         return next((run for run in self.runs if run.id == id), None)
 
     def new_folder(self, kind: str) -> Path:
-        """A new empty folder of this visitor."""
+        """Return a new empty folder of this visitor."""
         path = self.folder / kind / secrets.token_hex(6)
         path.mkdir(parents=True)
         return path
@@ -229,7 +229,7 @@ class Workspace:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Return bytes of all files below a folder."""
     total = 0
     for path in folder.rglob("*"):
         try:
@@ -252,7 +252,7 @@ class Workspaces:
         atexit.register(shutil.rmtree, self.root, ignore_errors=True)
 
     def get(self, id: object) -> Workspace | None:
-        """The workspace of an id, if it is there still."""
+        """Return the workspace of an id, if it is there still."""
         with self._lock:
             found = self._known.get(id) if isinstance(id, str) else None
             if found:
@@ -261,7 +261,7 @@ class Workspaces:
             return found
 
     def open(self, id: object = None, page: str | None = None) -> Workspace:
-        """The workspace of an id, or a new one with a new secret id."""
+        """Return the workspace of an id, or a new one with a new secret id."""
         found = self.get(id)
         if found is None:
             secret = secrets.token_urlsafe(24)

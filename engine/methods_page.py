@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.backbones.base import Backbone
-from engine.backbones.skeleton import outline
+from engine.backbones.skeleton import meta_backbone
 from engine.methods import count_formula
 from engine.tuning import registry
 from engine.tuning.registry import FAMILIES, PAPER_LINKS, RUNS_ON, MethodSpec
@@ -32,8 +32,8 @@ token each. How accurate each method was on two sets of photographs: [accuracy.m
 
 
 def page() -> str:
-    """The text of docs/methods.md."""
-    backbone = outline(REFERENCE)
+    """Return the text of docs/methods.md."""
+    backbone = meta_backbone(REFERENCE)
     specs = list(registry.methods())
     lines = [HEAD, "| method | family | trained | each step runs |", "|---|---|---:|---|"]
     for spec in specs:
@@ -48,21 +48,21 @@ def page() -> str:
 
 
 def anchor(spec: MethodSpec) -> str:
-    """The address of a method's heading, as GitHub makes it."""
+    """Return the address of a method's heading, as GitHub makes it."""
     return re.sub(r"[^\w\- ]", "", heading(spec).lower()).replace(" ", "-")
 
 
 def heading(spec: MethodSpec) -> str:
-    """Name and id."""
+    """Return name and id."""
     return f"{spec.name}: {spec.id}"
 
 
 def section(spec: MethodSpec, backbone: Backbone) -> list[str]:
-    """The lines about one method."""
+    """Return the lines about one method."""
     config = spec.configure(shots=SHOTS)
     count = spec.count(backbone.shape, config, LABELS, LABELS * SHOTS)
     known = count_formula.values(spec, config, backbone.shape, LABELS, LABELS * SHOTS)
-    where = count_formula.said(known)
+    where = count_formula.in_words(known)
     needs = [f"- **Needs** {', '.join(sorted(spec.needs))}"] if spec.needs else []
     return [
         f"### {heading(spec)}",
@@ -81,14 +81,14 @@ def section(spec: MethodSpec, backbone: Backbone) -> list[str]:
 
 
 def linked(paper: str) -> str:
-    """A paper with its ids as links."""
+    """Return a paper with its ids as links."""
     for pattern, address in PAPER_LINKS:
         paper = re.sub(pattern, rf"[\1 \2]({address}\2)", paper)
     return paper
 
 
 def settings(spec: MethodSpec) -> list[str]:
-    """The table of a method's settings, with a column for each preset."""
+    """Return the table of a method's settings, with a column for each preset."""
     fields = dataclasses.fields(spec.config)
     if not fields:
         return []
@@ -101,7 +101,7 @@ def settings(spec: MethodSpec) -> list[str]:
 
 
 def allowed(field: dataclasses.Field) -> str:
-    """What a setting may be."""
+    """Return what a setting may be."""
     low, high, choices = (field.metadata.get(key) for key in ("low", "high", "choices"))
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)
@@ -111,13 +111,13 @@ def allowed(field: dataclasses.Field) -> str:
 
 
 def cell(value: Any) -> str:
-    """A setting's value in a table."""
+    """Return a setting's value in a table."""
     text = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
     return f"`{escaped(text)}`" if text else "–"
 
 
 def escaped(text: str) -> str:
-    """A text that may stand in a table."""
+    """Return a text that may stand in a table."""
     return text.replace("|", "\\|")
 
 

@@ -25,7 +25,7 @@ class Shared(Generic[T]):
         return len(self._models)
 
     def has(self, id: str) -> bool:
-        """Whether :meth:`get` returns this model at once, on some device."""
+        """Return whether :meth:`get` returns this model at once, on some device."""
         with self._lock:
             return any(name == id for name, _ in self._models)
 

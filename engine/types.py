@@ -48,7 +48,7 @@ class LogitScale:
     """Added to every logit; with one, each label has a probability of its own (sigmoid, SigLIP)."""
 
     def similarity(self, logits: np.ndarray) -> np.ndarray:
-        """Logits ``(..., K)`` to cosine similarities, -1 to 1."""
+        """Map logits ``(..., K)`` to cosine similarities, -1 to 1."""
         return (logits - (self.bias or 0.0)) / self.factor
 
     def margin(self, logits: np.ndarray) -> np.ndarray:
@@ -61,7 +61,7 @@ class LogitScale:
         return similar - np.where(similar == best, second, best)
 
     def values(self, logits: np.ndarray, kind: str) -> np.ndarray:
-        """Logits ``(..., K)`` as one of ``SCORES``."""
+        """Return logits ``(..., K)`` as one of ``SCORES``."""
         turn = {"probability": self.probabilities, "similarity": self.similarity, "margin": self.margin}
         return turn[kind](logits)
 
@@ -209,7 +209,7 @@ class RunResult:
     another run must not have seen its test images."""
 
     def to_json(self) -> dict[str, Any]:
-        """The object that ``tune --json`` prints."""
+        """Return the object that ``tune --json`` prints."""
         episode = self.spec.episode
         return {
             "backbone": self.spec.backbone,

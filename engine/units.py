@@ -17,7 +17,7 @@ def bytes_text(size: float) -> str:
 
 
 def parse_bytes(text: str) -> int | None:
-    """Bytes of ``2GB``, ``500 MB``, ``1.5 MiB``, ``20k`` or ``4096``; None for what is no size."""
+    """Return bytes of ``2GB``, ``500 MB``, ``1.5 MiB``, ``20k`` or ``4096``; None for what is no size."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?))?B?\s*", text, re.IGNORECASE)
     if not found:
         return None

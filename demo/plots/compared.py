@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from demo.plots import style
 from demo.plots.style import Translate
-from engine.report.placing import Box, Place, place, spread
+from engine.report.label_layout import Box, LabelPosition, place, spread
 from engine.report.svg import percent_range, round_numbers
 
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 16, 52
@@ -147,7 +147,7 @@ def _name(
         figure.add_annotation(_label(bold, dot, position(dot.cost), pixels(dot), spot, dark))
 
 
-def _label(text: str, dot: Dot, x: float, middle: tuple[float, float], spot: Place, dark: bool | None) -> dict:
+def _label(text: str, dot: Dot, x: float, middle: tuple[float, float], spot: LabelPosition, dark: bool | None) -> dict:
     anchor = {"start": "left", "middle": "center", "end": "right"}[spot.anchor]
     dx, dy = spot.x - middle[0], spot.y - middle[1]
     found = {
@@ -176,7 +176,7 @@ class Growth:
 
 
 def shot_curves(curves: Sequence[Growth], t: Translate, dark: bool | None = None, width: float = 720) -> go.Figure:
-    """Accuracy by training images a label; intervals for the recommended method and for zero-shot."""
+    """Return accuracy by training images a label; intervals for the recommended method and for zero-shot."""
     shots = sorted({count for curve in curves for count in curve.shots})
     if len(shots) < 2:
         return style.empty(dark, t("compare.empty_curve"))
@@ -240,7 +240,7 @@ def reliability(
     t: Translate,
     dark: bool | None = None,
 ) -> go.Figure:
-    """Share right against confidence, zero-shot in grey and a tuned model in blue.
+    """Return the share right against confidence, zero-shot in grey and a tuned model in blue.
 
     Args:
         before, after: (confidence, share right, images) of each bin, shares 0 to 1.

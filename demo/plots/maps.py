@@ -52,7 +52,7 @@ def embedding_map(
     t: Translate,
     dark: bool | None = None,
 ) -> go.Figure:
-    """Images as points coloured by true label, open where the prediction is wrong; label texts as stars.
+    """Return images as points coloured by true label, open where the prediction is wrong; label texts as stars.
 
     Args:
         before_xy, after_xy: (N, 2) positions; ``after_xy`` is None before any run.

@@ -26,7 +26,7 @@ class Mixture:
 
 
 def mixing(curves: Sequence[Mixture], t: Translate, dark: bool | None = None) -> go.Figure:
-    """Accuracy on tuned labels (blue) and on labels that were held back (orange, dashed) over the mix."""
+    """Return accuracy on tuned labels (blue) and on labels that were held back (orange, dashed) over the mix."""
     if not curves:
         return style.empty(dark, t("compare.empty_plot"))
     figure = go.Figure(layout=style.layout(dark, 300))

@@ -88,7 +88,7 @@ def _fitting(text: Iterable[str], columns: int) -> int:
 
 
 def cut(text: str, columns: int) -> str:
-    """The longest start of ``text`` within ``columns``, not ending inside a joined emoji."""
+    """Return the longest start of ``text`` within ``columns``, not ending inside a joined emoji."""
     return text[: _fitting(text, columns)].rstrip(" \u200d\ufe0f")
 
 
@@ -129,7 +129,7 @@ def wrap(text: str, columns: int) -> list[str]:
 
 
 def full(name: str, columns: int = 36) -> str:
-    """The whole ``name`` in lines of ``columns``, escaped, for hover labels."""
+    """Return the whole ``name`` in lines of ``columns``, escaped, for hover labels."""
     return "<br>".join(escape(line, quote=False) for line in wrap(name, columns))
 
 
@@ -165,7 +165,7 @@ def even(count: int, limit: int) -> list[int]:
 
 
 def axis(dark: bool | None, **options: object) -> dict:
-    """An axis without lines of its own, that makes room for long labels and cannot be dragged."""
+    """Return an axis without lines of its own, that makes room for long labels and cannot be dragged."""
     look = theme(dark)
     return {
         "automargin": True, "fixedrange": True, "showline": False, "zeroline": False, "ticks": "",
@@ -175,12 +175,12 @@ def axis(dark: bool | None, **options: object) -> dict:
 
 
 def titled(dark: bool | None, text: str) -> dict:
-    """An axis title; ``text`` is already escaped."""
+    """Return an axis title; ``text`` is already escaped."""
     return {"text": text, "font": {"size": 12, "color": theme(dark).text}, "standoff": 8}
 
 
 def layout(dark: bool | None, height: int, top: int = 36, **options: object) -> go.Layout:
-    """The layout all figures start from. ``height`` and ``top`` (margin) in pixels."""
+    """Return the layout all figures start from. ``height`` and ``top`` (margin) in pixels."""
     look = theme(dark)
     return go.Layout(
         template="none",
@@ -209,7 +209,7 @@ def layout(dark: bool | None, height: int, top: int = 36, **options: object) -> 
 
 
 def note(dark: bool | None, text: str, **options: object) -> dict:
-    """An annotation without arrow at ``x``, ``y`` of the whole plot area; ``text`` is escaped."""
+    """Return an annotation without arrow at ``x``, ``y`` of the whole plot area; ``text`` is escaped."""
     return {
         "text": text, "showarrow": False, "align": "left", "xref": "paper", "yref": "paper",
         "font": {"size": 13, "color": theme(dark).text},
@@ -219,7 +219,7 @@ def note(dark: bool | None, text: str, **options: object) -> dict:
 def panel_titles(
     dark: bool | None, titles: Sequence[str], domains: Sequence[tuple[float, float]], tops: Sequence[float]
 ) -> list[dict]:
-    """A heading above each panel. ``domains`` (left, right) and ``tops`` in shares of the plot area."""
+    """Return a heading above each panel. ``domains`` (left, right) and ``tops`` in shares of the plot area."""
     marks = (ZERO_SHOT, TUNED)
     return [
         note(
@@ -236,7 +236,7 @@ def panel_titles(
 
 
 def empty(dark: bool | None, text: str, height: int = 220) -> go.Figure:
-    """A figure that only says why there is nothing to see yet."""
+    """Return a figure that only says why there is nothing to see yet."""
     figure = go.Figure(layout=layout(dark, height))
     figure.update_xaxes(visible=False).update_yaxes(visible=False)
     figure.add_annotation(

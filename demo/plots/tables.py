@@ -36,7 +36,7 @@ def heat_map(
     dark: bool | None = None,
     kind: str = "probability",
 ) -> go.Figure:
-    """Images (rows, sorted by true label) by labels (columns), one colour scale for both panels.
+    """Return images (rows, sorted by true label) by labels (columns), one colour scale for both panels.
 
     Args:
         image_names: N file names; ``names``: K labels.

@@ -23,7 +23,7 @@ ENGINE_FILES = ("engine.ko.json", "methods.ko.json")
 
 
 def read(path: Path) -> dict[str, str]:
-    """One file of words."""
+    """Return one file of words."""
     return json.loads(path.read_text(encoding="utf8"))
 
 
@@ -51,7 +51,7 @@ class Counted(string.Formatter):
     """``str.format`` where ``{count:image|images}`` is a number and the word for one or for several."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
-        """One field of a sentence."""
+        """Return one field of a sentence."""
         one, divided, several = format_spec.partition("|")
         return f"{value} {one if value == 1 else several}" if divided else super().format_field(value, format_spec)
 
@@ -64,11 +64,11 @@ class Translator:
 
     def __call__(self, key: str, **fields: Any) -> str:
         """The page's sentence of a key."""
-        said = Counted().format(table(self.language)[key], **fields)
-        return particles(said) if self.language == "ko" else said
+        text = Counted().format(table(self.language)[key], **fields)
+        return particles(text) if self.language == "ko" else text
 
     def engine(self, key: str, values: dict[str, Any]) -> str:
-        """A sentence of ``engine.errors.MESSAGES``."""
+        """Return a sentence of ``engine.errors.MESSAGES``."""
         from engine.errors import sentence
 
         korean = engine_table("engine.ko.json") if self.language == "ko" else {}
@@ -77,21 +77,21 @@ class Translator:
         return sentence(key, values)
 
     def error(self, error: Exception) -> str:
-        """A :class:`engine.errors.LabError` in words."""
+        """Return a :class:`engine.errors.LabError` in words."""
         return self.engine(error.key, error.values)  # type: ignore[attr-defined]
 
     def method(self, key: str, english: str) -> str:
-        """A sentence of a method's record, by a key such as ``lora.sentence``."""
+        """Return a sentence of a method's record, by a key such as ``lora.sentence``."""
         return english if self.language == "en" else engine_table("methods.ko.json").get(key, english)
 
     def name(self, method: str) -> str:
-        """A method's name on screen."""
+        """Return a method's name on screen."""
         from engine.tuning import registry
 
         return self.method(f"{method}.name", registry.get(method).name)
 
     def setting(self, method: str, field: str, english: str) -> str:
-        """The meaning of a config field: the method's own words, else those common to all methods."""
+        """Return the meaning of a config field: the method's own words, else those common to all methods."""
         if self.language == "en":
             return english
         korean = engine_table("methods.ko.json")
@@ -192,8 +192,8 @@ _PHRASES = (
 )
 
 
-def choose(header: str | None) -> str:
-    """The language that an ``Accept-Language`` header asks for first, English where it names neither."""
+def negotiate_language(header: str | None) -> str:
+    """Return the language that an ``Accept-Language`` header asks for first, English where it names neither."""
     best, language = 0.0, "en"
     for part in (header or "").split(","):
         name, _, weight = part.partition(";q=")

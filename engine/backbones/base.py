@@ -85,7 +85,7 @@ class Shape:
     """Tokens of a text with start and end, before any cutting: what a prompt of given words counts."""
 
     def linears(self, tower: str, kinds: Sequence[str], first_block: int = 0) -> list[tuple[int, int]]:
-        """(inputs, outputs) of a tower's linear layers from a block on, in the order of
+        """Return (inputs, outputs) of a tower's linear layers from a block on, in the order of
         :meth:`Backbone.linear_names`."""
         if tower == "vision" and self.vision_linears is not None:
             blocks = self.vision_linears[first_block:]
@@ -113,7 +113,7 @@ class Tower(ABC):
 
     @abstractmethod
     def project(self, pooled: Tensor) -> Tensor:
-        """``(B, D)`` to ``(B, P)``, not normalised."""
+        """Map ``(B, D)`` to ``(B, P)``, not normalised."""
 
     def run(self, hidden: Tensor, start: int = 0, stop: int | None = None, insert: Insert | None = None) -> Tensor:
         """Blocks ``start`` to ``stop`` (default: all) on ``(B, T, D)``."""
@@ -156,7 +156,7 @@ class VisionTower(Tower):
 
     @abstractmethod
     def pool(self, hidden: Tensor) -> Tensor:
-        """Tokens after the last block to ``(B, D)``."""
+        """Map tokens after the last block to ``(B, D)``."""
 
     def advance(self, x: Tensor, start: int, stop: int, insert: Insert | None = None) -> Tensor:
         """From stage ``start`` to stage ``stop`` (``PIXELS``, ``PATCHES``, 0..L, ``POOLED``, ``FEATURES``)."""
@@ -177,7 +177,7 @@ class TextTower(Tower):
 
     @abstractmethod
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        """Ids ``(K, T)`` to token embeddings ``(K, T, D)`` without positions."""
+        """Map ids ``(K, T)`` to token embeddings ``(K, T, D)`` without positions."""
 
     @abstractmethod
     def add_positions(self, tokens: Tensor) -> Tensor:
@@ -185,18 +185,18 @@ class TextTower(Tower):
 
     @abstractmethod
     def pool(self, hidden: Tensor, at: Tensor) -> Tensor:
-        """Tokens after the last block to ``(K, D)``; ``at (K,)`` is the position that is pooled."""
+        """Map tokens after the last block to ``(K, D)``; ``at (K,)`` is the position that is pooled."""
 
     def encode_ids(self, ids: Tensor, at: Tensor) -> Tensor:
-        """Ids ``(K, T)`` to normalised features ``(K, P)``."""
+        """Map ids ``(K, T)`` to normalised features ``(K, P)``."""
         return self.encode_tokens(self.embed_tokens(ids), at)
 
     def encode_tokens(self, tokens: Tensor, at: Tensor) -> Tensor:
         """Token embeddings ``(K, T, D)`` to normalised features ``(K, P)``."""
-        return self.finish(self.add_positions(tokens), at)
+        return self.encode_from_block(self.add_positions(tokens), at)
 
-    def finish(self, hidden: Tensor, at: Tensor, start: int = 0) -> Tensor:
-        """Tokens ``(K, T, D)`` that enter block ``start`` to normalised features ``(K, P)``."""
+    def encode_from_block(self, hidden: Tensor, at: Tensor, start: int = 0) -> Tensor:
+        """Map tokens ``(K, T, D)`` that enter block ``start`` to normalised features ``(K, P)``."""
         return F.normalize(self.project(self.pool(self.run(hidden, start), at)), dim=-1)
 
 
@@ -227,31 +227,31 @@ class Backbone(ABC):
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str], reserve: int = 0) -> Tensor:
-        """Ids ``(K, T)`` with start and end, cut to the longest text of the call where the tower
+        """Return ids ``(K, T)`` with start and end, cut to the longest text of the call where the tower
         allows it (a causal one, where what follows the end changes nothing) and otherwise padded to
         the context less ``reserve``, so that as many tokens can be put in. Texts longer than that
         are cut and keep their end token."""
 
     @abstractmethod
     def count_tokens(self, text: str) -> int:
-        """Tokens that a text takes with start and end, before any cutting."""
+        """Return tokens that a text takes with start and end, before any cutting."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """Tokens as people read them, without special ones and the tokenizer's marks for words and spaces."""
+        """Return tokens as people read them, without special ones and the tokenizer's marks for words and spaces."""
 
     @abstractmethod
     def end_of(self, ids: Tensor) -> Tensor:
-        """Position ``(K,)`` of each row that is pooled: the end token of most towers, the last
+        """Return the position ``(K,)`` of each row that is pooled: the end token of most towers, the last
         position where the tower was trained so."""
 
     def words_end(self, ids: Tensor) -> Tensor:
-        """Position ``(K,)`` after each row's last word."""
+        """Return the position ``(K,)`` after each row's last word."""
         return self.end_of(ids)
 
     @abstractmethod
     def linear_names(self, tower: str, kinds: Sequence[str], first_block: int = 0) -> list[str]:
-        """Names in :attr:`model` of a tower's linear layers; ``tower`` is ``vision`` or ``text``,
+        """Return names in :attr:`model` of a tower's linear layers; ``tower`` is ``vision`` or ``text``,
         kinds are among ``LINEAR_KINDS``. Kinds that a block does not have are left out."""
 
     def peft_targets(self, names: Sequence[str]) -> list[str] | str:
@@ -276,7 +276,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def replace_model(self, model: Any) -> Backbone:
-        """The same backbone around another model of the same class."""
+        """Return the same backbone around another model of the same class."""
 
     @property
     @abstractmethod
@@ -293,7 +293,7 @@ class Backbone(ABC):
         return self.vision.advance(pixels, PIXELS, FEATURES)
 
     def encode_text(self, ids: Tensor) -> Tensor:
-        """Ids ``(K, T)`` to normalised features ``(K, P)``."""
+        """Map ids ``(K, T)`` to normalised features ``(K, P)``."""
         return self.text.encode_ids(ids, self.end_of(ids))
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
@@ -309,12 +309,12 @@ class Backbone(ABC):
         return LogitScale(float(self.scale), None if self.bias is None else float(self.bias))
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Logits ``(B, K)`` to probabilities: shares of one, or one yes-or-no a label where the
+        """Map logits ``(B, K)`` to probabilities: shares of one, or one yes-or-no a label where the
         model was trained so (sigmoid loss)."""
         return logits.softmax(dim=-1) if self.bias is None else logits.sigmoid()
 
     def twin(self, share: bool = True) -> Backbone:
-        """A copy whose modules can be replaced without touching this one. With ``share`` all
+        """Return a copy whose modules can be replaced without touching this one. With ``share`` all
         tensors are common to both (no memory); otherwise they are copied and can be trained."""
         memo: dict[int, object] = {}
         if share:
@@ -327,18 +327,18 @@ class Backbone(ABC):
         return next(self.model.parameters()).device
 
     def total_parameters(self) -> int:
-        """Number of parameters of the model."""
+        """Return the number of parameters of the model."""
         return sum(p.numel() for p in self.model.parameters())
 
     @torch.no_grad()
     def text_features(self, prompts: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """Mean over the templates of normalised features, normalised again: ``(K, P)``."""
+        """Return the mean over the templates of normalised features, normalised again: ``(K, P)``."""
         per_template = [self.encode_text(self.tokenize([fill(t, p) for p in prompts])) for t in templates]
         return F.normalize(torch.stack(per_template).mean(0), dim=-1)
 
 
 def without_marks(text: str) -> str:
-    """A decoded text with single spaces where a tokenizer left its marks, and none before a full stop."""
+    """Return a decoded text with single spaces where a tokenizer left its marks, and none before a full stop."""
     for mark in SPACES:
         text = text.replace(mark, " ")
     return " ".join(text.split()).replace(" .", ".")
@@ -369,7 +369,7 @@ def named_biases(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
 
 
 def part_sizes(model: nn.Module) -> dict[str, Any]:
-    """Parameters of norms and biases, as the fields of :class:`Shape`."""
+    """Return parameters of norms and biases, as the fields of :class:`Shape`."""
     return {
         "norm_parameters": sum(p.numel() for _, norm in named_norms(model) for p in norm.parameters(recurse=False)),
         "bias_parameters": sum(getattr(module, bias).numel() for _, module, bias in named_biases(model)),
@@ -377,5 +377,5 @@ def part_sizes(model: nn.Module) -> dict[str, Any]:
 
 
 def fill(template: str, prompt: str) -> str:
-    """A template with the phrase in place of ``{}``."""
+    """Return a template with the phrase in place of ``{}``."""
     return template.replace("{}", prompt)

@@ -26,14 +26,14 @@ _loaded: Shared[Backbone] = Shared(KEPT)
 
 
 def best_device() -> str:
-    """What ``CTL_DEVICE`` says, otherwise ``cuda`` where there is one and ``cpu`` where there is none."""
+    """Return what ``CTL_DEVICE`` says, otherwise ``cuda`` where there is one and ``cpu`` where there is none."""
     if wanted := os.environ.get("CTL_DEVICE"):
         return wanted
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def loaded(id: str) -> bool:
-    """Whether a backbone is in memory, so that :func:`load` returns at once."""
+    """Return whether a backbone is in memory, so that :func:`load` returns at once."""
     return _loaded.has(id)
 
 
@@ -45,7 +45,7 @@ def on_this_machine(entry: Entry) -> bool:
 
 
 def load(id: str = POCKET, device: str | None = None) -> Backbone:
-    """A backbone, loaded once and shared; only those who ask for the same one wait for each other.
+    """Return a backbone, loaded once and shared; only those who ask for the same one wait for each other.
 
     Args:
         id: ``pocket``, a local folder, a hub name (``openai/clip-vit-base-patch32``), ``hf-hub:NAME``
@@ -132,7 +132,7 @@ def _load_transformers(kind: str, source: Any, id: str, device: str) -> Backbone
 
 
 def read_json(path: Path, id: str) -> dict[str, Any]:
-    """A configuration file. Raises BackboneUnavailable."""
+    """Return a configuration file. Raises BackboneUnavailable."""
     try:
         found = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError) as error:
@@ -143,5 +143,5 @@ def read_json(path: Path, id: str) -> dict[str, Any]:
 
 
 def read_kind(path: Path, id: str) -> str:
-    """The ``model_type`` of a config.json; empty where it names none."""
+    """Return the ``model_type`` of a config.json; empty where it names none."""
     return str(read_json(path, id).get("model_type") or "")

@@ -38,8 +38,8 @@ messages(
 )
 
 
-def choose(sizes: dict[str, int]) -> dict[str, int]:
-    """The files of a repository that loading needs: small ones and one set of weights."""
+def choose_files(sizes: dict[str, int]) -> dict[str, int]:
+    """Return the files of a repository that loading needs: small ones and one set of weights."""
     top = {name: size for name, size in sizes.items() if "/" not in name}
     for patterns in WEIGHTS:
         weights = [name for name in top if any(fnmatch.fnmatch(name, p) for p in patterns)]
@@ -50,14 +50,14 @@ def choose(sizes: dict[str, int]) -> dict[str, int]:
 
 
 def plan(id: str) -> dict[str, int]:
-    """The files to fetch from a repository of the hub, with their bytes. Raises BackboneUnavailable."""
+    """Return the files to fetch from a repository of the hub, with their bytes. Raises BackboneUnavailable."""
     from huggingface_hub import HfApi
 
     try:
         info = HfApi().model_info(id, files_metadata=True)
     except Exception as error:
         raise explain(error, id) from error
-    chosen = choose({file.rfilename: file.size or 0 for file in info.siblings or ()})
+    chosen = choose_files({file.rfilename: file.size or 0 for file in info.siblings or ()})
     if not chosen:
         raise BackboneUnavailable("download_no_weights", id=id)
     return chosen
@@ -102,7 +102,7 @@ class Stop(Exception):
 
 
 def watching(report: Callable[[int], None], stop: threading.Event) -> type:
-    """A silent progress bar class that reports bytes and raises :class:`Stop`."""
+    """Return a silent progress bar class that reports bytes and raises :class:`Stop`."""
     from tqdm.auto import tqdm
 
     class Watching(tqdm):

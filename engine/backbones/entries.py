@@ -74,7 +74,7 @@ ENTRIES = (
 
 
 def similar(id: str) -> str:
-    """Up to four known names like this one, as a list in words; ``none`` where there are none."""
+    """Return up to four known names like this one, as a list in words; ``none`` where there are none."""
     import open_clip
 
     names = [*(entry.id for entry in ENTRIES), *open_clip.list_models()]

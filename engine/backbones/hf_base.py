@@ -111,6 +111,6 @@ class HFBackbone(Backbone):
 
 
 def first_of(ids: Tensor, ends: Sequence[int | None]) -> Tensor:
-    """Position ``(K,)`` of the first of some ids in each row of ``(K, T)``; T where there is none."""
+    """Return the position ``(K,)`` of the first of some ids in each row of ``(K, T)``; T where there is none."""
     found = torch.isin(ids, torch.tensor([end for end in ends if end is not None], device=ids.device))
     return torch.where(found.any(-1), found.int().argmax(-1), ids.shape[1])

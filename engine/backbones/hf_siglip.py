@@ -84,7 +84,7 @@ class HFSiglip(HFBackbone):
 
 
 def canonical(text: str) -> str:
-    """A text as SigLIP was trained on it: lower case, no punctuation, single spaces.
+    """Return a text as SigLIP was trained on it: lower case, no punctuation, single spaces.
 
     From big_vision's ``prompt_engineering.canonicalize_text``; done twice it changes nothing more.
     """
@@ -93,7 +93,7 @@ def canonical(text: str) -> str:
 
 
 def cleaning(tokenizer_class: str) -> Callable[[str], str]:
-    """What a text goes through before a checkpoint's tokenizer.
+    """Return what a text goes through before a checkpoint's tokenizer.
 
     ``SiglipTokenizer`` canonicalises by itself, but not where its tokenizer.json is read without
     it; SigLIP 2 was trained on Gemma's tokens of lower-cased text.

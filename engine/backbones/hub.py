@@ -52,7 +52,7 @@ def explained(id: str) -> Iterator[None]:
 
 
 def explain(error: BaseException, id: str) -> BackboneUnavailable:
-    """The sentence for a library's exception; its own first line where there is no better one."""
+    """Return the sentence for a library's exception; its own first line where there is no better one."""
     import httpx
     from huggingface_hub import errors as hub
 
@@ -83,7 +83,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def here(id: str, name: str) -> Path | None:
-    """A file of a hub repository where it is in the cache."""
+    """Return a file of a hub repository where it is in the cache."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(id, name)
@@ -91,7 +91,7 @@ def here(id: str, name: str) -> Path | None:
 
 
 def hub_file(id: str, name: str) -> Path | None:
-    """A file of a hub repository, downloaded if need be; None where the repository has no such file.
+    """Return a file of a hub repository, downloaded if need be; None where the repository has no such file.
     Raises what huggingface_hub raises."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
@@ -103,5 +103,5 @@ def hub_file(id: str, name: str) -> Path | None:
 
 
 def in_cache(repo: str) -> bool:
-    """Whether weights of a hub repository are on this machine."""
+    """Return whether weights of a hub repository are on this machine."""
     return any(here(repo, file) for file in ALL_WEIGHTS)

@@ -91,7 +91,7 @@ def check_tokens(ids: Tensor, known: int, id: str) -> None:
 
 
 def load_tokenizer(source: Any, id: str) -> Any:
-    """The checkpoint's tokenizer, as transformers chooses it. Raises BackboneUnavailable.
+    """Return the checkpoint's tokenizer, as transformers chooses it. Raises BackboneUnavailable.
 
     Where its class needs a file or library that is not here (sentencepiece's), the same tokenizer
     is read from tokenizer.json.
@@ -108,7 +108,7 @@ def load_tokenizer(source: Any, id: str) -> Any:
 
 
 def load_processor(source: Any, id: str) -> Any:
-    """The checkpoint's image processor. Raises BackboneUnavailable."""
+    """Return the checkpoint's image processor. Raises BackboneUnavailable."""
     from transformers import AutoImageProcessor
 
     try:
@@ -122,7 +122,7 @@ SAMPLE = "a photo of a cat, 고양이"
 
 
 def load_transformers(cls: Any, source: str | Path, id: str, device: str) -> tuple[Any, Any, Any]:
-    """(model, tokenizer, image processor) of a transformers checkpoint. Raises BackboneUnavailable."""
+    """Return (model, tokenizer, image processor) of a transformers checkpoint. Raises BackboneUnavailable."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

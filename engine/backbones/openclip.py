@@ -173,7 +173,7 @@ class OpenClip(Backbone):
 
 
 def text_holder(model: Any) -> tuple[Any, str]:
-    """The module that holds the text transformer's parts, and the path of its blocks."""
+    """Return the module that holds the text transformer's parts, and the path of its blocks."""
     if hasattr(model, "text"):
         return model.text, "text.transformer.resblocks"
     return model, "transformer.resblocks"
@@ -190,7 +190,7 @@ def text_tower(model: Any) -> TextTower:
 
 
 def vision_tower(model: Any) -> VisionTower:
-    """The tower of the model's image encoder."""
+    """Return the tower of the model's image encoder."""
     from open_clip.transformer import VisionTransformer
 
     visual = model.visual
@@ -222,7 +222,7 @@ def split_model(model: Any) -> None:
 
 
 def fold(model: Any) -> Any:
-    """The model with reparameterised convolutions; all other tensors are shared with it. Without
+    """Return the model with reparameterised convolutions; all other tensors are shared with it. Without
     such convolutions the model itself."""
     from timm.utils import reparameterize_model
 
@@ -273,7 +273,7 @@ def load_tokenizer(name: str, id: str) -> Any:
 
 
 def default_tag(name: str, id: str) -> str:
-    """The weights that a bare name means. Raises BackboneUnavailable where there are none."""
+    """Return the weights that a bare name means. Raises BackboneUnavailable where there are none."""
     import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model(name)

@@ -295,7 +295,7 @@ def out_features(block: nn.Module, name: str) -> int:
 
 
 def linear_inputs(*heads: nn.Module) -> int:
-    """Inputs of modules that are together one linear map; 0 where they are none or not linear."""
+    """Return inputs of modules that are together one linear map; 0 where they are none or not linear."""
     parts = [part for head in heads for part in head.modules() if not isinstance(part, nn.Sequential)]
     layers = [part for part in parts if isinstance(part, nn.Linear)]
     plain = all(isinstance(part, nn.Linear | nn.Identity | nn.Dropout) for part in parts)
@@ -309,7 +309,7 @@ def without_prompts(hidden: Tensor, prefix: int, tokens: int) -> Tensor:
 
 
 def fast_vit_names(stages: Any) -> list[dict[str, list[str]]]:
-    """Per stage the layers of each kind: attention where a stage has it, and the 1x1 convolutions
+    """Return per stage the layers of each kind: attention where a stage has it, and the 1x1 convolutions
     of the MLPs, which are linear layers over channels."""
     endings = {"q": "qkv.q", "k": "qkv.k", "v": "qkv.v", "out": "token_mixer.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
     return [
@@ -319,7 +319,7 @@ def fast_vit_names(stages: Any) -> list[dict[str, list[str]]]:
 
 
 def linear_sizes(blocks: Any, names: Any) -> tuple[tuple[tuple[str, int, int], ...], ...]:
-    """(kind, inputs, outputs) of each named layer that a block has."""
+    """Return (kind, inputs, outputs) of each named layer that a block has."""
     sizes = []
     for k, block in enumerate(blocks):
         own = names[k] if isinstance(names, list) else {kind: [name] for kind, name in names.items()}

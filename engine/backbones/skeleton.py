@@ -50,8 +50,8 @@ class WordCounter:
         return SimpleNamespace(input_ids=ids[0] if isinstance(texts, str) else ids)
 
 
-def outline(id: str) -> Backbone:
-    """A backbone for :func:`engine.costs.forecast.forecast` by the id that ``catalog.load`` takes.
+def meta_backbone(id: str) -> Backbone:
+    """Return a backbone for :func:`engine.costs.forecast.forecast` by the id that ``catalog.load`` takes.
 
     Weights are neither read nor downloaded where a CLIP's sizes are known or its config is on this machine; other
     backbones are loaded. Raises BackboneUnavailable.
@@ -76,7 +76,7 @@ def outline(id: str) -> Backbone:
 
 
 def on_meta(id: str, config: Any, tokenizer: Any) -> hf_clip.HFClip:
-    """A CLIP of this config whose weights have sizes and no data."""
+    """Return a CLIP of this config whose weights have sizes and no data."""
     from engine.backbones.conv_stem import HybridCLIPModel
 
     config._attn_implementation = "sdpa"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """A linear layer that holds copies of these values."""
+    """Return a linear layer that holds copies of these values."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight.detach().clone())
     if bias is not None:
@@ -60,12 +60,12 @@ class SplitProjection(nn.Module):
         self.q, self.k, self.v = (linear(w, b) for w, b in zip(weights, biases, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, T, D)`` to ``(B, T, 3 D)``."""
+        """Map ``(B, T, D)`` to ``(B, T, 3 D)``."""
         return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
 
 
 def splittable(module: nn.Module) -> bool:
-    """Whether a module is a plain self-attention of ``nn.MultiheadAttention``."""
+    """Return whether a module is a plain self-attention of ``nn.MultiheadAttention``."""
     return (
         isinstance(module, nn.MultiheadAttention)
         and module.in_proj_weight is not None

@@ -29,12 +29,12 @@ messages(
 
 
 def words(text: str) -> list[str]:
-    """The lower-case words of a text, in order; digits and signs are left out."""
+    """Return the lower-case words of a text, in order; digits and signs are left out."""
     return WORD.findall(text.lower())
 
 
 def count(captions: Iterable[Sequence[str]]) -> dict[str, int]:
-    """Images in whose captions each word stands, most frequent first; one list of captions an image."""
+    """Return images in whose captions each word stands, most frequent first; one list of captions an image."""
     counts: dict[str, int] = {}
     for image in captions:
         for word in {word for caption in image for word in words(caption)}:
@@ -48,7 +48,7 @@ def write(counts: dict[str, int], folder: Path) -> None:
 
 
 def forms(word: str) -> list[str]:
-    """The word, its plurals and what it may be the plural of."""
+    """Return the word, its plurals and what it may be the plural of."""
     found = [word]
     for single, plural in ENDINGS:
         if word.endswith(plural):

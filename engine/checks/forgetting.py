@@ -26,7 +26,7 @@ from engine.tuning.features import SHARED, Cache, FeatureStore, text_features
 from engine.tuning.outcome import Outcome
 from engine.tuning.predict import predict
 from engine.tuning.registry import MethodSpec
-from engine.tuning.tuner import Config, Setting, Tuner
+from engine.tuning.tuner import Config, Tuner, TunerContext
 from engine.types import Episode, Fold, Interval, Label, Progress, RunSpec, Verdict
 
 FEWEST_LABELS = 6
@@ -43,7 +43,7 @@ messages(
 
 
 @dataclass(frozen=True)
-class Others:
+class HeldOutLabels:
     """Labels that are not tuned on, and the images that show them."""
 
     labels: tuple[Label, ...]
@@ -76,7 +76,7 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class Damage:
+class Forgetting:
     """A method tuned on some labels, tested on them and on others. Zero-shot is the prompt ensemble."""
 
     method: str
@@ -98,7 +98,7 @@ class Damage:
         return self.other_labels[0].value - self.other_labels[1].value
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """Return the same as plain data."""
 
         def sides(pair: tuple[Interval, Interval]) -> dict[str, Any]:
             return {
@@ -125,7 +125,7 @@ def drift(arrays: dict[str, np.ndarray]) -> Drift:
 
 
 def scores_new_labels(spec: MethodSpec, config: Config, shape: Shape) -> bool:
-    """Whether a method with these settings can score labels that it was not tuned on.
+    """Return whether a method with these settings can score labels that it was not tuned on.
 
     It cannot where the number of its trained parameters depends on the number of labels (a weight a
     label) or of training images (a cache of them), or where it needs the training images to predict.
@@ -135,12 +135,12 @@ def scores_new_labels(spec: MethodSpec, config: Config, shape: Shape) -> bool:
 
 
 def obstacle(spec: MethodSpec, config: Config, shape: Shape) -> BadConfig | None:
-    """Why a method cannot be tested on labels that it was not tuned on; None where it can."""
+    """Return why a method cannot be tested on labels that it was not tuned on; None where it can."""
     return None if scores_new_labels(spec, config, shape) else BadConfig("knows_own_labels", method=spec.name)
 
 
-def hold_back(episode: Episode, seed: int = 0) -> tuple[Episode, Others]:
-    """An episode that tunes on half of the labels (the larger half), and the other labels.
+def hold_back(episode: Episode, seed: int = 0) -> tuple[Episode, HeldOutLabels]:
+    """Return an episode that tunes on half of the labels (the larger half), and the other labels.
 
     Only labels with two images or more take part. Raises BadLabels where they are fewer than ``FEWEST_LABELS``.
     """
@@ -152,8 +152,8 @@ def hold_back(episode: Episode, seed: int = 0) -> tuple[Episode, Others]:
     return divide(episode, sorted(drawn[len(drawn) // 2 :].tolist()), sorted(drawn[: len(drawn) // 2].tolist()))
 
 
-def divide(episode: Episode, tuned: Sequence[int], others: Sequence[int]) -> tuple[Episode, Others]:
-    """An episode of the labels at positions ``tuned`` alone, and the labels at positions ``others``.
+def divide(episode: Episode, tuned: Sequence[int], others: Sequence[int]) -> tuple[Episode, HeldOutLabels]:
+    """Return an episode of the labels at positions ``tuned`` alone, and the labels at positions ``others``.
 
     One fold is left: that with the most test images of these labels. Every image of the others tests, as none of
     them is trained on.
@@ -168,21 +168,21 @@ def divide(episode: Episode, tuned: Sequence[int], others: Sequence[int]) -> tup
     base = replace(episode, labels=tuple(episode.labels[k] for k in tuned), targets=targets, folds=(fold,))
     place = {k: i for i, k in enumerate(others)}
     images = tuple(i for i, t in enumerate(episode.targets) if t in place)
-    return base, Others(
+    return base, HeldOutLabels(
         tuple(episode.labels[k] for k in others), images, tuple(place[episode.targets[i]] for i in images)
     )
 
 
 def measure(
     spec: RunSpec,
-    others: Others,
+    others: HeldOutLabels,
     images: Sequence[ImageFile],
     backbone: Backbone,
     stop: threading.Event | None = None,
     cache: Cache = SHARED,
     shares: Collection[float] = SHARES,
-) -> Iterator[Progress | Damage]:
-    """Tune, then test on the others; the last item is the :class:`Damage`.
+) -> Iterator[Progress | Forgetting]:
+    """Tune, then test on the others; the last item is the :class:`Forgetting`.
 
     Args:
         spec: a run on the labels that are tuned on (``spec.episode``).
@@ -196,65 +196,65 @@ def measure(
     if why := obstacle(run.method, run.config, backbone.shape):
         raise why
     outcome = None
-    for item in run.go():
+    for item in run.run():
         if isinstance(item, Progress):
             yield item
         else:
             outcome = item
     assert outcome is not None
-    exam = Exam(run.method, outcome.setting, run.store, spec.episode, others, cache)
+    evaluation = HeldOutEvaluation(run.method, outcome.setting, run.store, spec.episode, others, cache)
     curve = []
     for number, share in enumerate(sorted(shares) if outcome.tuner.mixes else ()):
         run.check()
         yield Progress("evaluate", number, len(shares))
         mixed = outcome.tuner if share == 1 else outcome.tuner.mixed(share)
-        curve.append(Mixed(share, exam.on_tuned_labels(mixed), float(exam.on_others(mixed).mean())))
-    yield _judged(outcome, exam, tuple(curve))
+        curve.append(Mixed(share, evaluation.on_tuned_labels(mixed), float(evaluation.on_others(mixed).mean())))
+    yield _judged(outcome, evaluation, tuple(curve))
 
 
-def _judged(outcome: Outcome, exam: Exam, curve: tuple[Mixed, ...]) -> Damage:
-    result, before, after = outcome.result, exam.zero_shot(), exam.on_others(outcome.tuner)
+def _judged(outcome: Outcome, evaluation: HeldOutEvaluation, curve: tuple[Mixed, ...]) -> Forgetting:
+    result, before, after = outcome.result, evaluation.zero_shot(), evaluation.on_others(outcome.tuner)
     sides = tuple(Interval(result.accuracy[name], *result.interval95[name]) for name in ("zero_shot_ensemble", "tuned"))
-    return Damage(
+    return Forgetting(
         result.spec.method,
         tuple(label.name for label in outcome.setting.labels),
-        tuple(label.name for label in exam.others.labels),
+        tuple(label.name for label in evaluation.others.labels),
         (sides[0], sides[1]),
         (statistics.accuracy(before.tolist()), statistics.accuracy(after.tolist())),
-        statistics.judge(before.tolist(), after.tolist(), repeated=False, seed=result.spec.seed),
+        statistics.give_verdict(before.tolist(), after.tolist(), repeated=False, seed=result.spec.seed),
         drift(outcome.arrays),
         curve,
     )
 
 
-class Exam:
+class HeldOutEvaluation:
     """Tests of one tuned model, and of mixes of it, on its own labels and on others."""
 
     def __init__(
         self,
         method: MethodSpec,
-        setting: Setting,
+        setting: TunerContext,
         features: FeatureStore,
         episode: Episode,
-        others: Others,
+        others: HeldOutLabels,
         cache: Cache = SHARED,
     ):
         self.method, self.features, self.episode, self.others = method, features, episode, others
         self.setting = for_labels(setting, others.labels, episode.template_set, cache)
 
     def zero_shot(self) -> np.ndarray:
-        """Whether prompt-ensembled zero-shot is right, 0 or 1, for each image of the others."""
+        """Return whether prompt-ensembled zero-shot is right, 0 or 1, for each image of the others."""
         logits = self.setting.backbone.logits(self.features.features(self.others.images), self.setting.ensemble)
         return self._right(logits, self.others.targets)
 
     def on_others(self, tuner: Tuner) -> np.ndarray:
-        """Whether the tuned model is right, 0 or 1, for each image of the others."""
+        """Return whether the tuned model is right, 0 or 1, for each image of the others."""
         config = tuner.config.without_labels()
         rebuilt = store.rebuild(self.method, config, self.setting, tuner.saved(), tuner.chosen)
         return self._right(predict(rebuilt, self.features, self.others.images), self.others.targets)
 
     def on_tuned_labels(self, tuner: Tuner) -> float:
-        """Accuracy on the test images of its own labels."""
+        """Return accuracy on the test images of its own labels."""
         test = self.episode.folds[0].test
         right = self._right(predict(tuner, self.features, test), [self.episode.targets[i] for i in test])
         return float(right.mean()) if len(right) else float("nan")
@@ -264,8 +264,10 @@ class Exam:
         return (logits.argmax(1).cpu().numpy() == np.asarray(targets)).astype(float)
 
 
-def for_labels(setting: Setting, labels: tuple[Label, ...], template_set: str, cache: Cache = SHARED) -> Setting:
-    """The same setting for other labels."""
+def for_labels(
+    setting: TunerContext, labels: tuple[Label, ...], template_set: str, cache: Cache = SHARED
+) -> TunerContext:
+    """Return the same setting for other labels."""
     sentences, prompts = templates(template_set), [label.prompt for label in labels]
     return replace(
         setting,

@@ -43,12 +43,12 @@ class Suspect:
     """Mean over these methods of the suggested class's probability minus the given one's, above 0, at most 1."""
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """Return the same as plain data."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
-class Check:
+class LabelErrorReport:
     """Outcome of :func:`check`."""
 
     agreement: Mapping[str, float]
@@ -62,7 +62,7 @@ class Check:
         return tuple(method for method, share in self.agreement.items() if share >= CAN_JUDGE)
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """Return the same as plain data."""
         return {
             "agreement": dict(self.agreement),
             "judges": list(self.judges),
@@ -70,11 +70,13 @@ class Check:
         }
 
 
-def judge(probabilities: Mapping[str, np.ndarray], targets: Sequence[int], agree: float = AGREE) -> Check:
+def find_label_errors(
+    probabilities: Mapping[str, np.ndarray], targets: Sequence[int], agree: float = AGREE
+) -> LabelErrorReport:
     """:func:`suspects` by the methods that can judge; arguments as there."""
     shares = {method: agreement(np.asarray(rows, float), targets) for method, rows in probabilities.items()}
     able = {method: rows for method, rows in probabilities.items() if shares[method] >= CAN_JUDGE}
-    return Check(shares, suspects(able, targets, agree))
+    return LabelErrorReport(shares, suspects(able, targets, agree))
 
 
 def agreement(probabilities: np.ndarray, targets: Sequence[int]) -> float:
@@ -87,7 +89,7 @@ def agreement(probabilities: np.ndarray, targets: Sequence[int]) -> float:
 def suspects(
     probabilities: Mapping[str, np.ndarray], targets: Sequence[int], agree: float = AGREE
 ) -> tuple[Suspect, ...]:
-    """Images that most methods are confident belong to another class, most suspicious first.
+    """Return images that most methods are confident belong to another class, most suspicious first.
 
     Args:
         probabilities: method -> ``(N, K)`` out-of-fold probabilities: of an image by a model that was not trained on
@@ -116,7 +118,7 @@ def suspects(
 
 
 def confident_class(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The class ``(N,)`` that a method is confident of for each image, -1 for none.
+    """Return the class ``(N,)`` that a method is confident of for each image, -1 for none.
 
     A class's threshold is its mean probability over the images that carry its label; among the classes
     whose threshold an image reaches, the most probable one counts (the confident joint of Northcutt et al., equation
@@ -134,14 +136,14 @@ def confident_class(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarra
 
 
 def checking_episode(episode: Episode) -> Episode:
-    """The episode with folds that test every labelled image whose class has others, trained on all the rest."""
+    """Return the episode with folds that test every labelled image whose class has others, trained on all the rest."""
     return replace(episode, folds=folds_of_all(episode.targets, episode.seed))
 
 
 def quick_methods(backbone: Backbone) -> tuple[str, ...]:
-    """The methods on frozen features: they share one pass over the images, so that checking takes seconds."""
+    """Return the methods on frozen features: they share one pass over the images, so that checking takes seconds."""
     heads = (spec for spec in registry.methods() if spec.runs_on == "features")
-    return tuple(spec.id for spec in heads if registry.why_not(spec, backbone) is None)
+    return tuple(spec.id for spec in heads if registry.obstacle(spec, backbone) is None)
 
 
 def check(
@@ -151,8 +153,10 @@ def check(
     methods: Sequence[str] = (),
     stop: threading.Event | None = None,
     cache: Cache = SHARED,
-) -> Iterator[Progress | Check]:
-    """Cross-validate some methods on all labelled images and name the suspects; the last item is the :class:`Check`.
+) -> Iterator[Progress | LabelErrorReport]:
+    """Cross-validate some methods on all labelled images and name the suspects.
+
+    The last item is the :class:`LabelErrorReport`.
 
     Args:
         methods: ids; by default :func:`quick_methods`.
@@ -164,11 +168,11 @@ def check(
     probabilities = {}
     for method in methods or quick_methods(backbone):
         spec = RunSpec(backbone.id, method, checking, seed=episode.seed)
-        for item in Run(spec, images, backbone, stop, cache).go():
+        for item in Run(spec, images, backbone, stop, cache).run():
             if isinstance(item, Progress):
                 yield item
             else:
                 rows = np.full((len(images), len(episode.labels)), np.nan)
                 rows[tested] = backbone.logit_scale.probabilities(item.arrays["tuned"][tested])
                 probabilities[method] = rows
-    yield judge(probabilities, episode.targets)
+    yield find_label_errors(probabilities, episode.targets)

@@ -17,7 +17,7 @@ messages(
 
 
 def read_task(options: argparse.Namespace, work: Path) -> tuple[Any, Any, Any]:
-    """(images, labels, backbone) of the options; problems go to stderr."""
+    """Return (images, labels, backbone) of the options; problems go to stderr."""
     from engine.backbones import catalog, vocabulary
     from engine.data import episode, uploads
     from engine.errors import sentence
@@ -37,14 +37,14 @@ def read_task(options: argparse.Namespace, work: Path) -> tuple[Any, Any, Any]:
 
 
 def uploads_limits() -> Any:
-    """The visitor's limits on number and bytes do not hold for one's own files; the others do."""
+    """Return the visitor's limits on number and bytes do not hold for one's own files; the others do."""
     from engine.data.images import Limits
 
     return replace(Limits.from_environment(), images=1_000_000, upload_bytes=64 << 30)
 
 
 def build_episode(options: argparse.Namespace, images: Any, labels: Any) -> Any:
-    """The episode of the options; its notes go to stderr."""
+    """Return the episode of the options; its notes go to stderr."""
     from engine.data import episode
     from engine.errors import sentence
 

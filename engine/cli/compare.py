@@ -15,7 +15,7 @@ from engine.units import bytes_text, parse_bytes
 
 if TYPE_CHECKING:
     from engine.backbones.base import Backbone
-    from engine.checks.forgetting import Damage
+    from engine.checks.forgetting import Forgetting
     from engine.compare import Comparison, Constraints, Event, Executor, Ranking, Row
     from engine.data.images import ImageFile
 
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
         options.preset, options.templates, options.precision,
     )  # fmt: skip
     limits, executor = limits_of(options), executor_of(options)
-    damage: list[Damage] = []
+    damage: list[Forgetting] = []
     with tempfile.TemporaryDirectory() as work:
         images, labels, backbone = read_task(options, Path(work))
         if wanted := options.damage or limits.loss is not None:
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
 
 def held_back(
     comparison: Comparison, images: Sequence[ImageFile], backbone: Backbone, limits: Constraints
-) -> tuple[Comparison, list[Damage]]:
+) -> tuple[Comparison, list[Forgetting]]:
     """Test on labels that were not tuned on, with a bar on stderr."""
     from tqdm import tqdm
 
@@ -113,7 +113,7 @@ def held_back(
 
 
 def whole_numbers(name: str, text: str, example: str) -> tuple[int, ...]:
-    """Numbers by comma. Raises BadConfig."""
+    """Return numbers by comma. Raises BadConfig."""
     try:
         numbers = tuple(int(part) for part in text.split(",")) if text.strip() else ()
     except ValueError as error:
@@ -124,7 +124,7 @@ def whole_numbers(name: str, text: str, example: str) -> tuple[int, ...]:
 
 
 def limits_of(options: argparse.Namespace) -> Constraints:
-    """The limits of the options."""
+    """Return the limits of the options."""
     from engine.compare import Constraints
 
     return Constraints(
@@ -135,7 +135,7 @@ def limits_of(options: argparse.Namespace) -> Constraints:
 
 
 def executor_of(options: argparse.Namespace) -> Executor:
-    """Where the runs are done."""
+    """Return where the runs are done."""
     from engine.compare import InProcess
 
     if options.workers is not None and options.workers < 1:
@@ -152,7 +152,7 @@ def executor_of(options: argparse.Namespace) -> Executor:
 
 
 def size_of(name: str, text: str | None) -> int | None:
-    """Bytes of a size as typed, None where there is none. Raises BadConfig."""
+    """Return bytes of a size as typed, None where there is none. Raises BadConfig."""
     if text is None:
         return None
     size = parse_bytes(text)
@@ -190,7 +190,7 @@ def shown(events: Iterator[Event]) -> Comparison:
 
 
 def row_line(row: Row) -> str:
-    """A row for people."""
+    """Return a row for people."""
     where = row.method if row.shots is None else f"{row.method}, {row.shots} shots, seed {row.seed}"
     if not row.result:
         return f"{where}: {row.message}"
@@ -206,7 +206,7 @@ def compare_table(comparison: Comparison) -> str:
 
 
 def runs_table(comparison: Comparison) -> str:
-    """A line a run."""
+    """Return a line a run."""
     from engine.cli.common import table
 
     rows: list[list[Any]] = []
@@ -225,7 +225,7 @@ def runs_table(comparison: Comparison) -> str:
 
 
 def ranking_table(ranking: Ranking) -> str:
-    """A line a method; those of a group cannot be told apart from its best."""
+    """Return a line a method; those of a group cannot be told apart from its best."""
     from engine.cli.common import table
 
     rows = []
@@ -246,8 +246,8 @@ def ranking_table(ranking: Ranking) -> str:
     return table(head, rows)
 
 
-def damage_table(found: Sequence[Damage]) -> str:
-    """A line a method with what it loses elsewhere, and the WiSE-FT curve of those that can be mixed."""
+def damage_table(found: Sequence[Forgetting]) -> str:
+    """Return a line a method with what it loses elsewhere, and the WiSE-FT curve of those that can be mixed."""
     from engine.cli.common import table
     from engine.report.words import english
 

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's grammar."""
+    """Return the command line's grammar."""
     top = argparse.ArgumentParser(prog="python -m engine", description="CLIP Tuning Lab on the command line.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
@@ -110,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def list_methods(options: argparse.Namespace) -> tuple[Any, str]:
-    """Every method's record."""
+    """Return every method's record."""
     import dataclasses
 
     from engine.tuning import registry
@@ -135,7 +135,7 @@ def list_methods(options: argparse.Namespace) -> tuple[Any, str]:
 
 
 def list_backbones(options: argparse.Namespace) -> tuple[Any, str]:
-    """The catalogue, with what is on this machine."""
+    """Return the catalogue, with what is on this machine."""
     from dataclasses import asdict
 
     from engine.backbones import catalog
@@ -181,7 +181,7 @@ def zero_shot(options: argparse.Namespace) -> tuple[Any, str]:
 
 
 def tune(options: argparse.Namespace) -> tuple[Any, str]:
-    """One run."""
+    """Tune one method and compare it with zero-shot."""
     from engine.runs import store
     from engine.runs.run import Run
     from engine.tuning import registry
@@ -195,18 +195,18 @@ def tune(options: argparse.Namespace) -> tuple[Any, str]:
         spec = RunSpec(
             backbone.id, options.method, built, options.preset, settings_of(options), options.seed, options.precision
         )
-        outcome = finish(Run(spec, images, backbone))
+        outcome = run_to_end(Run(spec, images, backbone))
         size = store.save(outcome, options.save or Path(work) / "adapter")
     result = replace(outcome.result, cost=replace(outcome.result.cost, adapter_bytes=size)).to_json()
     result["learned"] = [part.to_json() for part in outcome.tuner.learned() if isinstance(part, LearnedTokens)]
     return result, tune_table(result)
 
 
-def finish(run: Any) -> Any:
+def run_to_end(run: Any) -> Any:
     """Run to the end with a progress line on stderr."""
     from engine.types import Progress
 
-    for item in run.go():
+    for item in run.run():
         if not isinstance(item, Progress):
             return item
         if sys.stderr.isatty():
@@ -216,7 +216,7 @@ def finish(run: Any) -> Any:
 
 
 def tune_table(result: dict[str, Any]) -> str:
-    """A run for people."""
+    """Return a run for people."""
     words = {
         "better": "better than",
         "worse": "worse than",
@@ -242,13 +242,13 @@ def tune_table(result: dict[str, Any]) -> str:
 
 
 def forecast(options: argparse.Namespace) -> tuple[Any, str]:
-    """What a run would need; the backbone's weights need not be here."""
+    """Return what a run would need; the backbone's weights need not be here."""
     from engine.backbones import catalog
-    from engine.backbones.skeleton import outline
+    from engine.backbones.skeleton import meta_backbone
     from engine.costs.forecast import PLACES, fits, largest_that_fits
     from engine.costs.forecast import forecast as expected
     from engine.tuning import registry
-    from engine.tuning.sources import Shelf
+    from engine.tuning.sources import NamedSources
 
     spec, settings = registry.get(options.method), dict(settings_of(options))
     for name, low in (("labels", 2), ("shots", 1), ("images", 1)):
@@ -259,12 +259,12 @@ def forecast(options: argparse.Namespace) -> tuple[Any, str]:
         settings["batch_size"] = str(options.batch)
     config: Any = spec.configure(options.preset, settings, options.shots)
     device = options.device or catalog.best_device()
-    backbone, support = outline(options.backbone), options.labels * options.shots
+    backbone, support = meta_backbone(options.backbone), options.labels * options.shots
 
     def of(config: Any) -> Any:
         images = options.images or 2 * support
         return expected(
-            spec, config, backbone, options.labels, support, images, 1, options.precision, 0, device, Shelf()
+            spec, config, backbone, options.labels, support, images, 1, options.precision, 0, device, NamedSources()
         )  # fmt: skip
 
     needed = of(config)
@@ -285,7 +285,7 @@ def forecast(options: argparse.Namespace) -> tuple[Any, str]:
 
 
 def forecast_table(result: dict[str, Any]) -> str:
-    """A forecast for people."""
+    """Return a forecast for people."""
     rows = [[part, bytes_text(size)] for part, size in result["memory"].items()]
     rows.append(["total", bytes_text(result["total_bytes"])])
     seconds = result["seconds"]

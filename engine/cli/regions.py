@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
 
 
 def list_segmenters(options: argparse.Namespace) -> tuple[Any, str]:
-    """The catalogue, with what is on this machine."""
+    """Return the catalogue, with what is on this machine."""
     from engine.cli.common import table
     from engine.regions import catalog
 
@@ -121,7 +121,7 @@ def list_segmenters(options: argparse.Namespace) -> tuple[Any, str]:
 
 
 def find(scene: Scene, points: list[Any], boxes: list[Any], auto: bool, granularity: str) -> tuple[Region, ...]:
-    """The regions that were asked for; those of *everything* keep their numbers, others come after them."""
+    """Return the regions that were asked for; those of *everything* keep their numbers, others come after them."""
     from engine.regions.types import numbered
 
     found: list[Region] = []
@@ -147,7 +147,7 @@ def write(folder: Path, overlay: Any, regions: tuple[Region, ...], result: dict[
 
 
 def regions_table(result: dict[str, Any], folder: Path) -> str:
-    """The regions for people."""
+    """Return the regions for people."""
     from engine.cli.common import table
 
     pixels = result["image"]["width"] * result["image"]["height"]

@@ -107,7 +107,7 @@ NO_LIMITS = Constraints()
 
 
 def advise(ranking: Ranking, constraints: Constraints = NO_LIMITS) -> Advice:
-    """The cheapest method that cannot be told apart from the best one within some limits.
+    """Return the cheapest method that cannot be told apart from the best one within some limits.
 
     Zero-shot where it is among those. Otherwise, of the best group's methods that are better than zero-shot, those
     whose time is within ``FACTOR`` of the shortest (below ``SECOND`` all times are equal), and of them the most
@@ -122,7 +122,7 @@ def advise(ranking: Ranking, constraints: Constraints = NO_LIMITS) -> Advice:
         return Advice(None, None, within, tuple(notes), excluded)
     best = within.standings[0]
     top = [standing for standing in within.standings if standing.group == 1]
-    chosen = choose(top)
+    chosen = recommend(top)
     notes = [*reasons(chosen, best, top, within), *beyond(chosen, ranking, constraints)]
     tuned = [standing for standing in within.standings if not is_zero_shot(standing)]
     if tuned:
@@ -131,12 +131,12 @@ def advise(ranking: Ranking, constraints: Constraints = NO_LIMITS) -> Advice:
 
 
 def is_zero_shot(standing: Standing) -> bool:
-    """Whether nothing was tuned."""
+    """Return whether nothing was tuned."""
     return standing.family == "baseline"
 
 
-def choose(top: list[Standing]) -> Standing:
-    """The method to take among those of the best group."""
+def recommend(top: list[Standing]) -> Standing:
+    """Return the method to take among those of the best group."""
     baselines = sorted(filter(is_zero_shot, top), key=lambda s: s.method != BASELINE)
     if baselines:
         return baselines[0]
@@ -177,12 +177,12 @@ def beyond(chosen: Standing, ranking: Ranking, constraints: Constraints) -> Iter
 
 
 def most_accurate(ranking: Ranking) -> Standing:
-    """The method with the highest figure."""
+    """Return the method with the highest figure."""
     return max(ranking.standings, key=lambda standing: standing.accuracy.value)
 
 
 def photos_or_method(subject: Standing, ranking: Ranking) -> Note:
-    """Whether twice the photos or the best other method would add more to what a method reaches.
+    """Return whether twice the photos or the best other method would add more to what a method reaches.
 
     Photos count only where the interval of their gain is above zero, a method only where it is better beyond chance.
     """
@@ -202,5 +202,5 @@ def photos_or_method(subject: Standing, ranking: Ranking) -> Note:
 
 
 def points(difference: Difference) -> tuple[tuple[str, float], ...]:
-    """A difference and its interval in points."""
+    """Return a difference and its interval in points."""
     return ("points", 100 * difference.value), ("low", 100 * difference.low), ("high", 100 * difference.high)

@@ -32,7 +32,7 @@ messages(
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class RunContext:
     """What all runs of a comparison share."""
 
     images: tuple[ImageFile, ...]
@@ -42,7 +42,7 @@ class Bench:
 
 
 @dataclass(frozen=True, eq=False)
-class Turn:
+class JobUpdate:
     """News of a job: it starts (neither field), goes on, or has ended."""
 
     job: Job
@@ -54,7 +54,7 @@ class Turn:
 class Executor(Protocol):
     """Does jobs. A job that fails ends with a note; no job's failure ends another."""
 
-    def run(self, bench: Bench, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Turn]:
+    def run(self, bench: RunContext, jobs: Iterable[Job], stop: threading.Event) -> Iterator[JobUpdate]:
         """Do the jobs in about their order; each one's last turn has ``ended``. Returns soon after ``stop`` is set;
         jobs under way then end without a last turn."""
 
@@ -62,27 +62,27 @@ class Executor(Protocol):
 class InProcess:
     """One run after the other, here; with progress."""
 
-    def run(self, bench: Bench, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Turn]:
+    def run(self, bench: RunContext, jobs: Iterable[Job], stop: threading.Event) -> Iterator[JobUpdate]:
         """See :class:`Executor`."""
         for job in jobs:
             if stop.is_set():
                 return
-            yield Turn(job)
+            yield JobUpdate(job)
             try:
                 with closing(attempt(job, bench, stop)) as news:
                     for item in news:
                         progress, ended = (item, None) if isinstance(item, Progress) else (None, item)
-                        yield Turn(job, progress, ended)
+                        yield JobUpdate(job, progress, ended)
             except Stopped:
                 return
 
 
-def attempt(job: Job, bench: Bench, stop: threading.Event) -> Generator[Progress | Measured | Note]:
+def attempt(job: Job, bench: RunContext, stop: threading.Event) -> Generator[Progress | Measured | Note]:
     """Do one run; the last item is what it measured, or a note about what went wrong. Raises Stopped."""
     method = registry.get(job.spec.method)
     ended: Measured | Note | None = None
     try:
-        for item in Run(job.spec, bench.images, bench.backbone, stop, bench.cache).go():
+        for item in Run(job.spec, bench.images, bench.backbone, stop, bench.cache).run():
             if isinstance(item, Progress):
                 yield item
             else:
@@ -104,7 +104,7 @@ def attempt(job: Job, bench: Bench, stop: threading.Event) -> Generator[Progress
 
 
 def unexpected(method: str, error: Exception) -> Note:
-    """The sentence for an error that is none of the lab's own."""
+    """Return the sentence for an error that is none of the lab's own."""
     text = str(error)
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in text:
         return Note("compare_no_memory", (("method", method),))

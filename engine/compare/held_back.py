@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from engine.backbones.base import Backbone
 from engine.checks import forgetting
-from engine.checks.forgetting import Damage, Others
+from engine.checks.forgetting import Forgetting, HeldOutLabels
 from engine.compare.advice import NO_LIMITS, Constraints, advise
 from engine.compare.ranking import Ranking, rank
 from engine.compare.runs import Comparison
@@ -34,8 +34,8 @@ def able(ranking: Ranking, backbone: Backbone) -> list[str]:
 
 def divide(
     labels: Sequence[Label], images: Sequence[ImageFile], shots: int, template_set: str
-) -> tuple[Episode, Others]:
-    """What is tuned on and what is held back. Raises BadLabels where there are too few labels."""
+) -> tuple[Episode, HeldOutLabels]:
+    """Return what is tuned on and what is held back. Raises BadLabels where there are too few labels."""
     names = [image.label for image in images]
     return forgetting.hold_back(build(tuple(labels), names, shots, SEED, template_set), SEED)
 
@@ -47,8 +47,8 @@ def hold_back(
     backbone: Backbone,
     stop: threading.Event | None = None,
     cache: Cache = SHARED,
-) -> Iterator[Progress | Damage]:
-    """Tune methods on half of the labels and test them on the others; yields a :class:`Damage` a method.
+) -> Iterator[Progress | Forgetting]:
+    """Tune methods on half of the labels and test them on the others; yields a :class:`Forgetting` a method.
 
     Args:
         comparison: one that has a ranking; its shots and preset count here too.
@@ -65,8 +65,10 @@ def hold_back(
         yield from forgetting.measure(spec, others, images, backbone, stop, cache)
 
 
-def with_damage(comparison: Comparison, found: Sequence[Damage], constraints: Constraints = NO_LIMITS) -> Comparison:
-    """The comparison with what its methods lose on other labels, and advice that counts it."""
+def with_damage(
+    comparison: Comparison, found: Sequence[Forgetting], constraints: Constraints = NO_LIMITS
+) -> Comparison:
+    """Return the comparison with what its methods lose on other labels, and advice that counts it."""
     assert comparison.ranking is not None
     loss = {damage.method: damage.loss for damage in found}
     rows = tuple(

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from engine.compare.executors import Bench, Turn, unexpected
+from engine.compare.executors import JobUpdate, RunContext, unexpected
 from engine.compare.plan import Job
 from engine.compare.results import Measured
-from engine.compare.workers import POLL, Parcel, perform
+from engine.compare.workers import POLL, SerializedContext, perform
 from engine.errors import BadConfig, messages
 from engine.tuning import registry
 from engine.types import Note
@@ -31,7 +31,7 @@ messages(
 
 
 def load_ray() -> ModuleType:
-    """The library. Raises BadConfig saying how to install it."""
+    """Return the library. Raises BadConfig saying how to install it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
     try:
         import ray
@@ -41,7 +41,7 @@ def load_ray() -> ModuleType:
 
 
 def work(box: list[Any], name: str, job: Job) -> Measured | Note | None:
-    """A job on a worker of the cluster. ``box`` holds the parcel's reference, which is fetched once a worker."""
+    """Return a job on a worker of the cluster. ``box`` holds the parcel's reference, which is fetched once a worker."""
     return perform(job, name, lambda: load_ray().get(box[0]), threading.Event())
 
 
@@ -60,7 +60,7 @@ class OnRay:
         self.address, self.workers = address, workers
         self.ray = load_ray()
 
-    def run(self, bench: Bench, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Turn]:
+    def run(self, bench: RunContext, jobs: Iterable[Job], stop: threading.Event) -> Iterator[JobUpdate]:
         """See :class:`engine.compare.executors.Executor`."""
         with self._cluster():
             yield from self._serve(bench, iter(jobs), stop)
@@ -85,23 +85,23 @@ class OnRay:
         finally:
             self.ray.shutdown()
 
-    def _serve(self, bench: Bench, jobs: Iterator[Job], stop: threading.Event) -> Iterator[Turn]:
+    def _serve(self, bench: RunContext, jobs: Iterator[Job], stop: threading.Event) -> Iterator[JobUpdate]:
         part = "GPU" if bench.backbone.device.type == "cuda" else "CPU"
         window = self.workers or max(1, int(self.ray.cluster_resources().get(part, 1)))
         task = self.ray.remote(num_cpus=1, num_gpus=int(part == "GPU"), max_retries=RETRIES)(work)
-        box, name = [self.ray.put(Parcel.of(bench, with_files=True))], uuid.uuid4().hex
+        box, name = [self.ray.put(SerializedContext.of(bench, with_files=True))], uuid.uuid4().hex
         running: dict[Any, Job] = {}
         try:
             while not stop.is_set():
                 while len(running) < window and (job := next(jobs, None)):
                     running[task.remote(box, name, job)] = job
-                    yield Turn(job)
+                    yield JobUpdate(job)
                 if not running:
                     return
                 for reference in self.ray.wait(list(running), num_returns=1, timeout=POLL)[0]:
                     job = running.pop(reference)
                     if (ended := self._result(reference, job)) is not None:
-                        yield Turn(job, ended=ended)
+                        yield JobUpdate(job, ended=ended)
         finally:
             for reference in running:
                 self.ray.cancel(reference, force=True)

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from engine.backbones.base import Backbone
-from engine.costs.forecast import forecast, plan_of
+from engine.costs.forecast import forecast, workload_of
 from engine.data.episode import build, templates
 from engine.data.images import ImageFile
 from engine.errors import BadConfig, BadLabels, LabError, messages
 from engine.tuning import registry
-from engine.tuning.precision import choose
+from engine.tuning.precision import choose_precision
 from engine.tuning.registry import MethodSpec
 from engine.types import BASELINE, Episode, Label, Note, RunSpec
 
@@ -109,10 +109,10 @@ def make_plan(request: Request, images: Sequence[ImageFile], labels: Sequence[La
     jobs, skipped, task = [], [], task_key(images, backbone)
     for spec in specs:
         preset = request.preset if request.preset in spec.presets else "budget"
-        if obstacle := registry.why_not(spec, backbone, spec.configure(preset)):
+        if obstacle := registry.obstacle(spec, backbone, spec.configure(preset)):
             skipped.append((spec.id, note_of(obstacle)))
             continue
-        precision = choose(request.precision, spec.runs_on, backbone)
+        precision = choose_precision(request.precision, spec.runs_on, backbone)
         for episode in episodes:
             run = RunSpec(backbone.id, spec.id, episode, preset, seed=episode.seed, precision=precision)
             jobs.append(Job(run_key(task, run), run))
@@ -120,7 +120,7 @@ def make_plan(request: Request, images: Sequence[ImageFile], labels: Sequence[La
 
 
 def choose_methods(names: Sequence[str]) -> tuple[list[MethodSpec], frozenset[str]]:
-    """The records that some names stand for, baseline included and in the registry's order, and the ids of those
+    """Return the records that some names stand for, baseline included and in the registry's order, and the ids of those
     that ``quick`` alone asks for. Raises BadConfig."""
     every = list(registry.methods())
     known = {spec.id for spec in every}
@@ -144,7 +144,7 @@ def choose_methods(names: Sequence[str]) -> tuple[list[MethodSpec], frozenset[st
 
 
 def tier(spec: MethodSpec) -> int:
-    """Position in ``TIERS`` of what a method recomputes."""
+    """Return the position in ``TIERS`` of what a method recomputes."""
     part = spec.runs_on.split("@")[0]
     return next(k for k, parts in enumerate(TIERS) if part in parts)
 
@@ -218,7 +218,7 @@ def cheapest_first(
 
 
 def with_forecast(jobs: Sequence[Job], images: int, backbone: Backbone) -> list[Job]:
-    """One method's jobs with what they are expected to need.
+    """Return one method's jobs with what they are expected to need.
 
     One step is followed, that of the most training images; fewer take their share of its steps and images.
     """
@@ -233,7 +233,7 @@ def with_forecast(jobs: Sequence[Job], images: int, backbone: Backbone) -> list[
 
     def seen(job: Job) -> int:  # training images over all steps
         config, support, folds = work(job)
-        steps = plan_of(spec, config, support, images, images, folds).steps
+        steps = workload_of(spec, config, support, images, images, folds).steps
         return steps * (support if spec.tuner().full_batch else min(getattr(config, "batch_size", 1), support))
 
     largest = max(jobs, key=seen)
@@ -248,6 +248,6 @@ def with_forecast(jobs: Sequence[Job], images: int, backbone: Backbone) -> list[
 
 
 def note_of(error: LabError) -> Note:
-    """An error as plain data: its key and the values of its sentence."""
+    """Return an error as plain data: its key and the values of its sentence."""
     plain = {k: v if isinstance(v, (str, int, float, bool)) else str(v) for k, v in error.values.items()}
     return Note(error.key, tuple(plain.items()))

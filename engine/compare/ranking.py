@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.compare.resample import Difference, Resampled, Right, holm
+from engine.compare.resample import BootstrapSamples, CorrectnessTable, Difference, holm
 from engine.compare.results import DONE, SKIPPED, Row
 from engine.metrics.statistics import LEVEL
 from engine.tuning import registry
@@ -108,11 +108,11 @@ class Ranking:
         return replace(self, standings=grouped([s for s in self.standings if s.method in kept], self.pairs))
 
     def standing(self, method: str) -> Standing | None:
-        """A method's place; None where it has none."""
+        """Return a method's place; None where it has none."""
         return next((standing for standing in self.standings if standing.method == method), None)
 
     def curve(self, method: str) -> Curve | None:
-        """A method's shot curve; None where it has no result."""
+        """Return a method's shot curve; None where it has no result."""
         return next((curve for curve in self.curves if curve.method == method), None)
 
     def to_json(self) -> dict[str, Any]:
@@ -144,10 +144,10 @@ def rank(rows: Sequence[Row], shots: int | None = None) -> Ranking:
         raise ValueError("there is nothing to rank: no run has a result")
     at = common_shots(done) if shots is None else shots
     methods = [spec.id for spec in registry.methods() if any(row.method == spec.id for row in done)]
-    right = Right.of(done, methods)
+    right = CorrectnessTable.of(done, methods)
     if at not in right.shots:
         raise ValueError(f"no run with {at} shots has a result")
-    resampled = Resampled(right)
+    resampled = BootstrapSamples(right)
     here = [method for method in methods if len(right.seeds_of(method, at))]
     pairs = dict(all_pairs(resampled, here, at))
     standings = [
@@ -162,14 +162,16 @@ def rank(rows: Sequence[Row], shots: int | None = None) -> Ranking:
 
 
 def common_shots(done: Sequence[Row]) -> int:
-    """The largest number of shots that the most methods have a result with."""
+    """Return the largest number of shots that the most methods have a result with."""
     having: dict[int, set[str]] = {}
     for row in done:
         having.setdefault(row.shots or 0, set()).add(row.method)
     return max(having, key=lambda shots: (len(having[shots]), shots))
 
 
-def all_pairs(resampled: Resampled, methods: Sequence[str], shots: int) -> Iterator[tuple[tuple[str, str], Difference]]:
+def all_pairs(
+    resampled: BootstrapSamples, methods: Sequence[str], shots: int
+) -> Iterator[tuple[tuple[str, str], Difference]]:
     """Every pair of methods in both orders."""
     chosen = [(a, b) for k, a in enumerate(methods) for b in methods[k + 1 :]]
     for (a, b), found in zip(chosen, resampled.differences(chosen, shots), strict=True):
@@ -177,8 +179,8 @@ def all_pairs(resampled: Resampled, methods: Sequence[str], shots: int) -> Itera
         yield (b, a), Difference(-found.value, -found.high, -found.low, found.p)
 
 
-def standing_of(resampled: Resampled, rows: Sequence[Row]) -> Standing:
-    """A method's accuracy and costs over its seeds; not yet compared with others."""
+def standing_of(resampled: BootstrapSamples, rows: Sequence[Row]) -> Standing:
+    """Return a method's accuracy and costs over its seeds; not yet compared with others."""
     results = [row.result or {} for row in rows]
     on_card = all(result["memory_kind"] == "cuda" for result in results)
     memory = [r["peak_memory_bytes"] if on_card else sum(r["forecast_parts"].values()) for r in results]
@@ -192,7 +194,7 @@ def standing_of(resampled: Resampled, rows: Sequence[Row]) -> Standing:
 
 
 def against_zero_shot(standings: Sequence[Standing], pairs: Mapping[tuple[str, str], Difference]) -> list[Standing]:
-    """The standings with their difference to the baseline; without a baseline they stay as they are."""
+    """Return the standings with their difference to the baseline; without a baseline they stay as they are."""
     tuned = [s for s in standings if s.family != "baseline" and (s.method, BASELINE) in pairs]
     found = [pairs[s.method, BASELINE] for s in tuned]
     judged = {}
@@ -203,7 +205,7 @@ def against_zero_shot(standings: Sequence[Standing], pairs: Mapping[tuple[str, s
 
 
 def grouped(standings: Sequence[Standing], pairs: Mapping[tuple[str, str], Difference]) -> tuple[Standing, ...]:
-    """The standings in order, in groups whose methods cannot be told apart from the group's best."""
+    """Return the standings in order, in groups whose methods cannot be told apart from the group's best."""
     left = sorted(standings, key=lambda standing: -standing.accuracy.value)
     placed: list[Standing] = []
     group = 0
@@ -218,14 +220,14 @@ def grouped(standings: Sequence[Standing], pairs: Mapping[tuple[str, str], Diffe
     return tuple(placed)
 
 
-def curve_of(resampled: Resampled, method: str) -> Curve:
-    """A method's accuracy at all its shots, and what doubling them is expected to add."""
+def curve_of(resampled: BootstrapSamples, method: str) -> Curve:
+    """Return a method's accuracy at all its shots, and what doubling them is expected to add."""
     shots = [count for count in resampled.right.shots if len(resampled.right.seeds_of(method, count))]
     accuracy = tuple(resampled.accuracy(method, count) for count in shots)
     return Curve(method, tuple(shots), accuracy, doubling(resampled, method, shots[-FITTED:]))
 
 
-def doubling(resampled: Resampled, method: str, shots: Sequence[int]) -> Difference | None:
+def doubling(resampled: BootstrapSamples, method: str, shots: Sequence[int]) -> Difference | None:
     """Least-squares slope of accuracy over log2(shots), fitted anew in every resampling."""
     if len(shots) < 2:
         return None

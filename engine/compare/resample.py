@@ -39,7 +39,7 @@ class Difference:
 
 
 @dataclass(frozen=True, eq=False)
-class Right:
+class CorrectnessTable:
     """Which test images were right, for every run."""
 
     methods: tuple[str, ...]
@@ -49,8 +49,8 @@ class Right:
     """``(M, H, S, N)`` float32: share of the image's tests that were right, NaN where the run did not test it."""
 
     @classmethod
-    def of(cls, rows: Sequence[Row], methods: Sequence[str]) -> Right:
-        """The table of rows that have results; images that no row tested are left out."""
+    def of(cls, rows: Sequence[Row], methods: Sequence[str]) -> CorrectnessTable:
+        """Return the table of rows that have results; images that no row tested are left out."""
         shots, seeds = sorted({row.shots or 0 for row in rows}), sorted({row.seed or 0 for row in rows})
         tested = np.unique(np.concatenate([row.arrays()["tested"] for row in rows]))
         share = np.full((len(methods), len(shots), len(seeds), len(tested)), np.nan, np.float32)
@@ -61,11 +61,11 @@ class Right:
         return cls(tuple(methods), tuple(shots), tuple(seeds), share)
 
     def cell(self, method: str, shots: int) -> np.ndarray:
-        """A method's ``(S, N)`` at some shots."""
+        """Return a method's ``(S, N)`` at some shots."""
         return self.share[self.methods.index(method), self.shots.index(shots)]
 
     def seeds_of(self, method: str, shots: int) -> np.ndarray:
-        """Positions of the seeds that a method has."""
+        """Return positions of the seeds that a method has."""
         return np.flatnonzero(~np.isnan(self.cell(method, shots)).all(1))
 
     def mean(self, method: str, shots: int) -> float:
@@ -74,14 +74,14 @@ class Right:
         return float(np.nanmean(cell, axis=1).mean())
 
     def tested(self, shots: int) -> int:
-        """Different images that tested at some shots."""
+        """Return different images that tested at some shots."""
         return int((~np.isnan(self.share[:, self.shots.index(shots)])).any((0, 1)).sum())
 
 
-class Resampled:
+class BootstrapSamples:
     """Accuracies of every run in ``rounds`` resamplings of images and seeds."""
 
-    def __init__(self, right: Right, seed: int = 0, rounds: int = ROUNDS):
+    def __init__(self, right: CorrectnessTable, seed: int = 0, rounds: int = ROUNDS):
         self.right, self.rounds = right, rounds
         self._rng = np.random.default_rng(seed)
         images = right.share.shape[-1]
@@ -105,6 +105,9 @@ class Resampled:
     def _over_seeds(self, values: np.ndarray, there: np.ndarray) -> np.ndarray:
         """Mean of ``(B, S)`` values over the drawn seeds among those that are ``there``; ``(B,)``. Where none of them
         was drawn, all count."""
+        # The draw of seeds is the same for all methods, so that differences stay paired; a method that lacks a seed
+        # keeps the weights of those it has. With few seeds some draws hold none of these: without the fallback they
+        # would be 0 / 0, and dropping them would pick draws by method. A run that tested no drawn image counts nothing.
         weights = np.zeros_like(self._seeds)
         weights[:, there] = self._seeds[:, there]
         weights[np.ix_(weights.sum(1) == 0, there)] = 1
@@ -113,7 +116,7 @@ class Resampled:
             return (np.nan_to_num(values) * weights).sum(1) / weights.sum(1)
 
     def means(self, method: str, shots: int) -> np.ndarray:
-        """A method's accuracy in every resampling, ``(B,)``."""
+        """Return a method's accuracy in every resampling, ``(B,)``."""
         m, h = self.right.methods.index(method), self.right.shots.index(shots)
         return self._over_seeds(self._accuracies[:, m, h], self.right.seeds_of(method, shots))
 
@@ -127,7 +130,7 @@ class Resampled:
         return Interval(value, float(min(low, plain.low)), float(max(high, plain.high)))
 
     def difference(self, value: float, resampled: np.ndarray) -> Difference:
-        """A figure with the interval and p-value of its ``(B,)`` resamplings."""
+        """Return a figure with the interval and p-value of its ``(B,)`` resamplings."""
         resampled = resampled[~np.isnan(resampled)]
         low, high = np.percentile(resampled, (2.5, 97.5))
         rounds = len(resampled) + 1

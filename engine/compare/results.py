@@ -70,7 +70,7 @@ class Row:
 
     @classmethod
     def without(cls, job: Job, status: str, error: Note) -> Row:
-        """The row of a run that has no result."""
+        """Return the row of a run that has no result."""
         return cls(job.key, job.spec.method, job.spec.episode.shots, job.spec.seed, status, error=error)
 
     @property
@@ -86,11 +86,11 @@ class Row:
             return {name: found[name] for name in found.files}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays of :class:`Measured`, read when they are first asked for."""
+        """Return the arrays of :class:`Measured`, read when they are first asked for."""
         return self._arrays
 
     def to_json(self) -> dict[str, Any]:
-        """The object of ``tune --json`` with the row's status and error."""
+        """Return the object of ``tune --json`` with the row's status and error."""
         error = None
         if self.error:
             error = {"key": self.error.key, "values": dict(self.error.values), "sentence": self.message}
@@ -115,7 +115,7 @@ class Results:
         self.most_bytes = int(limit if most_bytes is None else most_bytes)
 
     def find(self, job: Job) -> Row | None:
-        """The row of a run that was done before; None where there is none, or it cannot be read."""
+        """Return the row of a run that was done before; None where there is none, or it cannot be read."""
         file = self._file(job.key, "json")
         try:
             found = json.loads(file.read_text(encoding="utf8"))
@@ -206,7 +206,7 @@ class Replacing:
 
 
 def measured(outcome: Outcome, adapter_bytes: int) -> Measured:
-    """What is kept of a finished run; nothing of the tuner."""
+    """Return what is kept of a finished run; nothing of the tuner."""
     result, arrays = outcome.result, outcome.arrays
     tested = np.flatnonzero(arrays["tested"])
     logits = arrays["tuned"][tested]

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.backbones.base import FEATURES, Backbone
 from engine.compare.advice import NO_LIMITS, Advice, Constraints, advise
-from engine.compare.executors import Bench, Executor, InProcess
+from engine.compare.executors import Executor, InProcess, RunContext
 from engine.compare.plan import Job, Plan, Request, cheapest_first, make_plan
 from engine.compare.ranking import Ranking, rank
 from engine.compare.results import DONE, FAILED, SKIPPED, Results, Row
@@ -112,21 +112,21 @@ def compare(
         LabError: before the first event, where the request cannot be met; at the end, where no run could be done.
     """
     plan = make_plan(request, images, labels, backbone)
-    bench = Bench(plan.images, backbone, cache)
+    bench = RunContext(plan.images, backbone, cache)
     running = _Running(plan, bench, results or Results(), executor or InProcess(), stop or threading.Event())
-    yield from running.go(constraints, fresh)
+    yield from running.run(constraints, fresh)
 
 
 class _Running:
     """The state of one comparison."""
 
-    def __init__(self, plan: Plan, bench: Bench, results: Results, executor: Executor, stop: threading.Event):
+    def __init__(self, plan: Plan, bench: RunContext, results: Results, executor: Executor, stop: threading.Event):
         self.plan, self.bench, self.results, self.executor, self.stop = plan, bench, results, executor, stop
         self.rows: list[Row] = []
         self.total = len(plan.jobs) + len(plan.skipped)
         self.ahead: dict[str, float] = {}  # key -> expected seconds of runs that were forecast and are not done
 
-    def go(self, constraints: Constraints, fresh: bool) -> Iterator[Event]:
+    def run(self, constraints: Constraints, fresh: bool) -> Iterator[Event]:
         started = time.perf_counter()
         yield Event("planned", 0, self.total)
         for method, reason in self.plan.skipped:

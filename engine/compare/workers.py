@@ -26,7 +26,7 @@ import psutil
 import torch
 
 from engine.backbones import catalog
-from engine.compare.executors import Bench, Turn, attempt, unexpected
+from engine.compare.executors import JobUpdate, RunContext, attempt, unexpected
 from engine.compare.plan import Job, note_of
 from engine.compare.results import Measured
 from engine.costs.forecast import free_bytes
@@ -53,7 +53,7 @@ messages(
 
 
 @dataclass(frozen=True, eq=False)
-class Parcel:
+class SerializedContext:
     """A bench as plain data, for another process."""
 
     images: tuple[ImageFile, ...]
@@ -66,15 +66,15 @@ class Parcel:
     """``(N, P)`` float32: the features of all images."""
 
     @classmethod
-    def of(cls, bench: Bench, with_files: bool) -> Parcel:
+    def of(cls, bench: RunContext, with_files: bool) -> SerializedContext:
         """Pack a bench."""
         backbone = bench.backbone
         features = FeatureStore(backbone, bench.images, bench.cache).features().cpu().numpy()
         files = tuple(Path(image.path).read_bytes() for image in bench.images) if with_files else ()
         return cls(bench.images, files, backbone.id, backbone.weight_hash, backbone.device.type, features)
 
-    def open(self) -> Bench:
-        """The bench in this process, its features ready. Raises LabError where the backbone is not the same."""
+    def open(self) -> RunContext:
+        """Return the bench in this process, its features ready. Raises LabError where the backbone is not the same."""
         backbone = catalog.load(self.backbone, self.device)
         if backbone.weight_hash != self.weight_hash:
             raise BadConfig(
@@ -88,14 +88,14 @@ class Parcel:
                 Path(image.path).write_bytes(content)
         cache = Cache()
         FeatureStore(backbone, images, cache).fill(torch.from_numpy(self.features.copy()))
-        return Bench(images, backbone, cache)
+        return RunContext(images, backbone, cache)
 
 
-_opened: tuple[str, Bench] | None = None
+_opened: tuple[str, RunContext] | None = None
 """In a worker: the parcel's name and its bench."""
 
 
-def perform(job: Job, name: str, parcel: Callable[[], Parcel], stop: Any) -> Measured | Note | None:
+def perform(job: Job, name: str, parcel: Callable[[], SerializedContext], stop: Any) -> Measured | Note | None:
     """Do a job to its end in a worker; None where it was stopped.
 
     Args:
@@ -116,11 +116,11 @@ def perform(job: Job, name: str, parcel: Callable[[], Parcel], stop: Any) -> Mea
     return ended if isinstance(ended, (Measured, Note)) else None
 
 
-_given: tuple[Parcel, Any] | None = None
+_given: tuple[SerializedContext, Any] | None = None
 """In a worker of the pool: the parcel, and the event that stops."""
 
 
-def _start_worker(parcel: Parcel, stop: Any) -> None:
+def _start_worker(parcel: SerializedContext, stop: Any) -> None:
     """First thing in a worker of the pool."""
     global _given
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it
@@ -152,22 +152,22 @@ class Pool:
     def __init__(self, workers: int | None = None):
         self.workers = workers or os.cpu_count() or 1
 
-    def run(self, bench: Bench, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Turn]:
+    def run(self, bench: RunContext, jobs: Iterable[Job], stop: threading.Event) -> Iterator[JobUpdate]:
         """See :class:`engine.compare.executors.Executor`."""
-        yield from _Crew(self.workers, bench, jobs, stop).go()
+        yield from _PoolRun(self.workers, bench, jobs, stop).run()
 
 
-class _Crew:
+class _PoolRun:
     """The pool's workers during one comparison.
 
     When a worker dies all jobs under way are lost. They are then done one at a time, so that the one that kills its
     worker is found and the others are not blamed.
     """
 
-    def __init__(self, workers: int, bench: Bench, jobs: Iterable[Job], stop: threading.Event):
+    def __init__(self, workers: int, bench: RunContext, jobs: Iterable[Job], stop: threading.Event):
         self.workers, self.jobs, self.stop = workers, iter(jobs), stop
         self.context = multiprocessing.get_context("spawn")
-        self.flag, self.parcel = self.context.Event(), Parcel.of(bench, with_files=False)
+        self.flag, self.parcel = self.context.Event(), SerializedContext.of(bench, with_files=False)
         self.room = free_bytes(bench.backbone.device.type)
         self.process = PROCESS_BYTES if bench.backbone.device.type == "cpu" else 0
         self.running: dict[Future, Job] = {}
@@ -175,7 +175,7 @@ class _Crew:
         self.suspects: deque[Job] = deque()
         self.deaths: Counter[str] = Counter()
 
-    def go(self) -> Iterator[Turn]:
+    def run(self) -> Iterator[JobUpdate]:
         going = True
         while going and not self.stop.is_set():
             pool = ProcessPoolExecutor(self.workers, self.context, _start_worker, (self.parcel, self.flag))
@@ -189,7 +189,7 @@ class _Crew:
                     self.flag.set()
                 pool.shutdown(cancel_futures=True)
 
-    def _serve(self, pool: ProcessPoolExecutor) -> Iterator[Turn]:
+    def _serve(self, pool: ProcessPoolExecutor) -> Iterator[JobUpdate]:
         while not self.stop.is_set():
             for job in self._next_jobs():
                 try:
@@ -197,7 +197,7 @@ class _Crew:
                 except BrokenProcessPool:  # a worker died in between: this job was not under way
                     self.suspects.append(job)
                     raise
-                yield Turn(job)
+                yield JobUpdate(job)
             if not self.running:
                 return
             for future in wait(self.running, POLL, FIRST_COMPLETED).done:
@@ -210,7 +210,7 @@ class _Crew:
                     ended = unexpected(registry.get(self.running[future].spec.method).name, error)
                 job = self.running.pop(future)
                 if ended is not None:
-                    yield Turn(job, ended=ended)
+                    yield JobUpdate(job, ended=ended)
 
     def _next_jobs(self) -> Iterator[Job]:
         """Jobs that may start now; each must be in ``running`` before the next is asked for."""
@@ -230,7 +230,7 @@ class _Crew:
         together = [*self.running.values(), job]
         return len(together) == 1 or sum(j.memory_bytes + self.process for j in together) <= self.room
 
-    def _lost(self) -> Iterator[Turn]:
+    def _lost(self) -> Iterator[JobUpdate]:
         """After a worker's death: try again what was under way, or give it up."""
         lost, self.running = list(self.running.values()), {}
         for job in lost:
@@ -239,4 +239,4 @@ class _Crew:
                 self.suspects.append(job)
             else:
                 name = registry.get(job.spec.method).name
-                yield Turn(job, ended=Note("compare_worker_died", (("method", name),)))
+                yield JobUpdate(job, ended=Note("compare_worker_died", (("method", name),)))

@@ -11,12 +11,12 @@ import torch
 
 from engine.backbones import catalog
 from engine.costs import machine
-from engine.costs.op_counter import Work
-from engine.costs.trace import IMAGES, PRECISIONS, Guest, Step, follow, guest
+from engine.costs.op_counter import OpCost
+from engine.costs.trace import IMAGES, PRECISIONS, ExtraBackbone, StepCost, trace_backbone, trace_step
 from engine.errors import BackboneUnavailable, OutOfMemory, messages
 from engine.tuning.features import CACHE_BYTES
-from engine.tuning.precision import choose
-from engine.tuning.sources import Shelf
+from engine.tuning.precision import choose_precision
+from engine.tuning.sources import NamedSources
 
 if TYPE_CHECKING:
     from engine.backbones.base import Backbone
@@ -76,7 +76,7 @@ class Forecast:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Workload:
     """How much is to be done."""
 
     support: int
@@ -103,12 +103,12 @@ def forecast(
     precision: str = "auto",
     cached_images: int = 0,
     device: str | None = None,
-    shelf: Shelf | None = None,
+    sources: NamedSources | None = None,
 ) -> Forecast:
     """Follow one training step with fake tensors and add up a run; nothing is computed and no weight is copied.
 
     Args:
-        backbone: loaded, or an outline of one.
+        backbone: loaded, or one without weights.
         labels: what the labels are read as, or only how many there are.
         support: training images of one fold.
         images: all images; ``cached_images`` of them have features already.
@@ -119,53 +119,61 @@ def forecast(
         shelf: what the settings may name; by default nothing but backbones.
     """
     device = device or ("cuda" if backbone.device.type == "cuda" else "cpu")
-    precision = choose(precision, spec.runs_on, backbone, device)
+    precision = choose_precision(precision, spec.runs_on, backbone, device)
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be auto or one of {', '.join(PRECISIONS)}, not {precision!r}")
     prompts = [f"class {k}" for k in range(labels)] if isinstance(labels, int) else list(labels)
-    step = follow(spec, config, backbone, prompts, support, precision, device)
-    plan = plan_of(spec, config, support, images, cached_images, folds)
-    others = known_guests(config, backbone, shelf or Shelf(files=False))
-    guests = [guest(other, prompts) for other in others]
-    loaded = sum(visit.weights for visit, other in zip(guests, others, strict=True) if catalog.loaded(other.id))
-    parts = memory(step, plan, backbone, len(prompts), device, guests)
+    step = trace_step(spec, config, backbone, prompts, support, precision, device)
+    plan = workload_of(spec, config, support, images, cached_images, folds)
+    others = known_extra_backbones(config, backbone, sources or NamedSources(files=False))
+    extra_backbones = [trace_backbone(other, prompts) for other in others]
+    loaded = sum(
+        visit.weights for visit, other in zip(extra_backbones, others, strict=True) if catalog.loaded(other.id)
+    )
+    parts = memory(step, plan, backbone, len(prompts), device, extra_backbones)
     here = device if torch.cuda.is_available() else "cpu"
-    spent = seconds(step, plan, machine.speed(here), precision, guests)
+    spent = seconds(step, plan, machine.speed(here), precision, extra_backbones)
     return Forecast(
         spec.count(backbone.shape, config, len(prompts), support), backbone.shape.parameters,
         expected(parts, step, backbone, device, loaded), sum(spent.values()), plan.steps, parts, spent, precision,
     )  # fmt: skip
 
 
-def known_guests(config: Config, backbone: Backbone, shelf: Shelf) -> list[Backbone]:
-    """The other backbones that a run loads, as outlines. One that is neither here nor of known sizes is left out: it
-    would first have to be downloaded."""
-    from engine.backbones.skeleton import outline
+def known_extra_backbones(config: Config, backbone: Backbone, sources: NamedSources) -> list[Backbone]:
+    """Return the other backbones that a run loads, without their weights.
+
+    One that is neither here nor of known sizes is left out: it would first have to be downloaded."""
+    from engine.backbones.skeleton import meta_backbone
 
     found = []
-    for id in config.guests(shelf):
+    for id in config.extra_backbones(sources):
         if id != backbone.id:
             try:
-                found.append(outline(id))
+                found.append(meta_backbone(id))
             except BackboneUnavailable:
                 continue
     return found
 
 
-def plan_of(spec: MethodSpec, config: Config, support: int, images: int, cached: int, folds: int) -> Plan:
-    """Steps and images of a run."""
+def workload_of(spec: MethodSpec, config: Config, support: int, images: int, cached: int, folds: int) -> Workload:
+    """Return steps and images of a run."""
     trainings = folds + 1 if folds > 1 else 1
     epochs, batch = getattr(config, "epochs", 0), getattr(config, "batch_size", 1)
     per_epoch = 1 if spec.tuner().full_batch else max(1, -(-support // batch))
     repeats = max(1, round(folds / 5)) if folds > 1 else 0  # each round of up to five folds tests every image once
-    return Plan(
+    return Workload(
         support, images, min(cached, images), getattr(config, "views", 1), trainings,
         epochs * per_epoch * trainings, images * (1 + repeats),
     )  # fmt: skip
 
 
 def memory(
-    step: Step, plan: Plan, backbone: Backbone, labels: int, device: str, guests: Sequence[Guest] = ()
+    step: StepCost,
+    plan: Workload,
+    backbone: Backbone,
+    labels: int,
+    device: str,
+    extra_backbones: Sequence[ExtraBackbone] = (),
 ) -> dict[str, int]:
     """Bytes by part at the run's largest moment. Backbones stay in memory once they are loaded, so a guest's weights
     count to the end."""
@@ -182,27 +190,27 @@ def memory(
         kept + (2 * inputs if trains else 0),  # views one by one, then put together
         kept + (inputs + step.train.peak if trains else 0),
         kept + step.evaluate.peak,
-        *(kept + work.peak for work, _ in step.rehearsals),
-        *(kept + max(visit.encode.peak, visit.text.peak) for visit in guests),
+        *(kept + work.peak for work, _ in step.pretraining_stages),
+        *(kept + max(visit.encode.peak, visit.text.peak) for visit in extra_backbones),
     )
     features = kept + (inputs if trains else 0)
     state = {"gradients": step.gradients, "optimizer": step.optimizer}
     activations = max(0, max(moments) - features - sum(state.values()))
-    weights = step.weights + sum(visit.weights for visit in guests)
+    weights = step.weights + sum(visit.weights for visit in extra_backbones)
     return {
         "weights": weights, **state, "activations": activations, "features": features, "workspace": workspace(device),
     }  # fmt: skip
 
 
 def workspace(device: str) -> int:
-    """Bytes that the libraries take once: cuBLAS on CUDA, nothing on the CPU."""
+    """Return bytes that the libraries take once: cuBLAS on CUDA, nothing on the CPU."""
     if device != "cuda":
         return 0
     hopper = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 9
     return CUBLAS_HOPPER if hopper else CUBLAS
 
 
-def expected(parts: Mapping[str, int], step: Step, backbone: Backbone, device: str, loaded: int = 0) -> int:
+def expected(parts: Mapping[str, int], step: StepCost, backbone: Backbone, device: str, loaded: int = 0) -> int:
     """Bytes that the run's meter will show; ``loaded`` of them are other backbones' that are in memory already."""
     total = sum(parts.values())
     if device == "cuda":
@@ -212,11 +220,15 @@ def expected(parts: Mapping[str, int], step: Step, backbone: Backbone, device: s
 
 
 def seconds(
-    step: Step, plan: Plan, speed: machine.Speed, precision: str = "fp32", guests: Sequence[Guest] = ()
+    step: StepCost,
+    plan: Workload,
+    speed: machine.Speed,
+    precision: str = "fp32",
+    extra_backbones: Sequence[ExtraBackbone] = (),
 ) -> dict[str, float]:
-    """Seconds by part of a run."""
+    """Return seconds by part of a run."""
 
-    def of(work: Work, times: float) -> float:
+    def of(work: OpCost, times: float) -> float:
         return times * speed.seconds(work)
 
     missing, extra = plan.images - plan.cached_images, (plan.views - 1) * plan.support
@@ -226,9 +238,9 @@ def seconds(
     features += of(step.inputs, distinct / IMAGES)
     evaluate = of(step.evaluate, plan.evaluated / IMAGES) + of(step.inputs, plan.evaluated / IMAGES)
     train = plan.steps * (speed.seconds(step.train, precision) + speed.step)
-    for work, steps in step.rehearsals:  # in fp32
+    for work, steps in step.pretraining_stages:  # in fp32
         train += steps * plan.trainings * (speed.seconds(work) + speed.step)
-    for visit in guests:  # each training asks about its own images, and folds share them
+    for visit in extra_backbones:  # each training asks about its own images, and folds share them
         shown = min(plan.support * plan.trainings, plan.images) * plan.views
         train += shown * speed.image + of(visit.encode, shown / IMAGES) + of(visit.text, 8)
     return {"features": features, "train": train, "evaluate": evaluate}
@@ -243,7 +255,7 @@ messages(
 
 
 def free_bytes(device: str) -> int:
-    """Memory that a run may still take: of the computer, or of the graphics card."""
+    """Return memory that a run may still take: of the computer, or of the graphics card."""
     if device != "cuda":
         return psutil.virtual_memory().available
     unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
@@ -251,7 +263,7 @@ def free_bytes(device: str) -> int:
 
 
 def used_bytes(device: str) -> int:
-    """Memory of this process that the run's meter counts already."""
+    """Return memory of this process that the run's meter counts already."""
     return torch.cuda.memory_allocated() if device == "cuda" else psutil.Process().memory_info().rss
 
 
@@ -278,7 +290,7 @@ def check_room(
 
 
 def fits(needed: Forecast) -> dict[str, bool]:
-    """Where the run fits: name of the place -> whether its memory is enough."""
+    """Return where the run fits: name of the place -> whether its memory is enough."""
     return {place: needed.total_bytes <= room for place, room in PLACES.items()}
 
 

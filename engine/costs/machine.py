@@ -22,7 +22,7 @@ from torch import nn
 from engine.paths import cache_folder
 
 if TYPE_CHECKING:
-    from engine.costs.op_counter import Work
+    from engine.costs.op_counter import OpCost
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Speed:
     image: float
     """Seconds to decode, resize and normalise a photo."""
 
-    def seconds(self, work: Work, precision: str = "fp32") -> float:
-        """Seconds of some work, with products in ``fp32`` or, under autocast, in ``bf16`` or ``fp16``."""
+    def seconds(self, work: OpCost, precision: str = "fp32") -> float:
+        """Return seconds of some work, with products in ``fp32`` or, under autocast, in ``bf16`` or ``fp16``."""
         flops = self.flops * (1 if precision == "fp32" else self.half)
         return work.flops / flops + work.written / self.written + work.operations * self.operation
 
@@ -71,7 +71,7 @@ def speed(device: str) -> Speed:
 
 
 def machine(device: str) -> str:
-    """Names what decides the speed: processor, torch version, threads."""
+    """Name what decides the speed: processor, torch version, threads."""
     if device == "cuda":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     try:
@@ -102,7 +102,7 @@ def measure(device: str) -> Speed:
 
 
 def quickest(work: Callable[[], Any], device: str, seconds: float = 0.2) -> float:
-    """Seconds of the quickest of the rounds that fit into ``seconds``, at least two."""
+    """Return seconds of the quickest of the rounds that fit into ``seconds``, at least two."""
     best, rounds, started = float("inf"), 0, time.perf_counter()
     while rounds < 2 or time.perf_counter() - started < seconds:
         round_started = time.perf_counter()
@@ -113,18 +113,18 @@ def quickest(work: Callable[[], Any], device: str, seconds: float = 0.2) -> floa
     return best
 
 
-def counted(work: Callable[[], Any]) -> Work:
-    """What some work does, the second time it is done."""
-    from engine.costs.op_counter import Meter
+def counted(work: Callable[[], Any]) -> OpCost:
+    """Return what some work does, the second time it is done."""
+    from engine.costs.op_counter import OpCounter
 
     work()
-    with Meter() as meter:
+    with OpCounter() as meter:
         work()
     return meter.work()
 
 
 def block_step(device: str, width: int) -> Callable[[], Any]:
-    """A transformer block on 1,024 tokens, forward and backward: products of the shapes that training has."""
+    """Return a transformer block on 1,024 tokens, forward and backward: products of the shapes that training has."""
     heads = width // 64
     block = nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
     block.to(device)
@@ -133,7 +133,7 @@ def block_step(device: str, width: int) -> Callable[[], Any]:
 
 
 def small_step(device: str) -> Callable[[], Any]:
-    """A training step so small that only the number of its operations counts."""
+    """Return a training step so small that only the number of its operations counts."""
     layers = [nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8)) for _ in range(4)]
     model = nn.Sequential(*layers).to(device)
     optimizer, x = torch.optim.AdamW(model.parameters()), torch.randn(4, 8, device=device)
@@ -146,8 +146,8 @@ def small_step(device: str) -> Callable[[], Any]:
     return step
 
 
-def smallest_training(device: str) -> tuple[Callable[[], Any], Work]:
-    """One turn of the training loop on a tuner of a single weight, and the work of the step in it."""
+def smallest_training(device: str) -> tuple[Callable[[], Any], OpCost]:
+    """Return one turn of the training loop on a tuner of a single weight, and the work of the step in it."""
     from engine.tuning import loop
     from engine.tuning.losses import classification
     from engine.tuning.tuner import TrainConfig
@@ -162,7 +162,7 @@ def smallest_training(device: str) -> tuple[Callable[[], Any], Work]:
         def trained(self) -> dict[str, nn.Parameter]:
             return {"weight": self.weight}
 
-        def choose(self, views: torch.Tensor, chosen: torch.Tensor) -> None:
+        def set_batch(self, views: torch.Tensor, chosen: torch.Tensor) -> None:
             pass
 
         def objective(self, x: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -182,7 +182,7 @@ def smallest_training(device: str) -> tuple[Callable[[], Any], Work]:
 
 
 def photo_reader() -> Callable[[], Any]:
-    """Reads one JPEG of 500 x 375 pixels as the backbones' preprocessing does."""
+    """Return a function that reads one JPEG of 500 x 375 pixels as the backbones' preprocessing does."""
     rng, data = np.random.default_rng(0), io.BytesIO()
     small = Image.fromarray(rng.integers(0, 256, (47, 63, 3), dtype=np.uint8))
     small.resize((500, 375), Image.Resampling.BICUBIC).save(data, "JPEG", quality=90)

@@ -16,7 +16,7 @@ BLOCK = 512
 
 
 @dataclass(frozen=True)
-class Work:
+class OpCost:
     """A piece of work: what it needs beside what was there, and what it does."""
 
     peak: int = 0
@@ -32,11 +32,11 @@ class Work:
 
 
 def rounded(size: int) -> int:
-    """Bytes that a storage of this size takes."""
+    """Return bytes that a storage of this size takes."""
     return -(-size // BLOCK) * BLOCK
 
 
-class Meter(TorchDispatchMode):
+class OpCounter(TorchDispatchMode):
     """Counts storages and operations while it is open; works on fake and on real tensors.
 
     Args:
@@ -55,10 +55,12 @@ class Meter(TorchDispatchMode):
         self._backward = False
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # The first operation inside an autograd node ends the forward pass: what lives now is what it keeps for later.
         if not self._backward and torch._C._current_autograd_node() is not None:
             self._backward, self.kept = True, self.alive
         out = function(*args, **(kwargs or {}))
         outputs = [t for t in (out if isinstance(out, tuple | list) else (out,)) if isinstance(t, Tensor)]
+        # Storages and not tensors: views share one, and memory is taken and given back by storage.
         fresh = [self._add(t.untyped_storage()) for t in outputs]
         if not any(fresh) and not function._schema.is_mutable:
             return out  # a view or a question
@@ -79,6 +81,7 @@ class Meter(TorchDispatchMode):
         self._seen.add(key)
         self.alive += size
         self.peak = max(self.peak, self.alive)
+        # Freed when Python drops it, as the allocator does; not at exit, when nobody counts any more.
         weakref.finalize(storage, self._drop, key, size).atexit = False
         return True
 
@@ -86,6 +89,6 @@ class Meter(TorchDispatchMode):
         self._seen.discard(key)
         self.alive -= size
 
-    def work(self) -> Work:
-        """What was counted."""
-        return Work(self.peak, self.kept, self.flops, self.written, self.operations)
+    def work(self) -> OpCost:
+        """Return what was counted."""
+        return OpCost(self.peak, self.kept, self.flops, self.written, self.operations)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, LINEAR_KINDS, PIXELS, POOLED, Backbone, Tower
 from engine.costs import trace
+from engine.tuning import registry
 
 if TYPE_CHECKING:
     from engine.tuning.registry import MethodSpec
@@ -35,7 +36,7 @@ HEAD = ""
 
 
 @dataclass(frozen=True, order=True)
-class Spot:
+class Location:
     """One place in the model."""
 
     tower: str
@@ -48,19 +49,19 @@ class Spot:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Trained parameters that act at the same spots."""
+class ParameterPlacement:
+    """Trained parameters that act at the same locations."""
 
-    spots: tuple[Spot, ...]
+    locations: tuple[Location, ...]
     """More than one where something is shared, such as a network that makes the prefixes of all layers."""
     count: int
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class TowerDiagram:
     """A method on a backbone: what is trained where, and what each training step runs."""
 
-    places: tuple[Place, ...]
+    places: tuple[ParameterPlacement, ...]
     runs: frozenset[tuple[str, int]]
     """(tower, step) that every training step computes; what is not in it is computed once and kept."""
 
@@ -73,30 +74,30 @@ class Anatomy:
         """Part -> trained parameters that act at this step of a tower and nowhere else."""
         found: dict[str, int] = {}
         for place in self.places:
-            if len(place.spots) == 1 and (place.spots[0].tower, place.spots[0].step) == (tower, step):
-                found[place.spots[0].part] = found.get(place.spots[0].part, 0) + place.count
+            if len(place.locations) == 1 and (place.locations[0].tower, place.locations[0].step) == (tower, step):
+                found[place.locations[0].part] = found.get(place.locations[0].part, 0) + place.count
         return found
 
     @property
-    def shared(self) -> tuple[Place, ...]:
-        """What acts at more than one spot."""
-        return tuple(place for place in self.places if len(place.spots) > 1)
+    def shared(self) -> tuple[ParameterPlacement, ...]:
+        """What acts at more than one location."""
+        return tuple(place for place in self.places if len(place.locations) > 1)
 
 
-def anatomy(spec: MethodSpec, config: Config, backbone: Backbone, labels: int = 10, support: int = 40) -> Anatomy:
-    """Where a method trains on a backbone, kept by weights, method, settings and numbers; nothing is computed.
+def tower_diagram(
+    spec: MethodSpec, config: Config, backbone: Backbone, labels: int = 10, support: int = 40
+) -> TowerDiagram:
+    """Return where a method trains on a backbone, kept by weights, method, settings and numbers; nothing is computed.
 
     Args:
-        backbone: loaded, or an outline of one.
+        backbone: loaded, or one without weights.
         labels: K, number of labels.
         support: N, number of training images.
 
     Raises:
         BadConfig: the method cannot run on this backbone.
     """
-    from engine.tuning.registry import why_not
-
-    if obstacle := why_not(spec, backbone, config):
+    if obstacle := registry.obstacle(spec, backbone, config):
         raise obstacle
     key = (backbone.id, backbone.weight_hash, "anatomy", spec.id, config, labels, support)
     return trace.remembered(key, lambda: _look(spec, config, backbone, labels, support))
@@ -104,32 +105,32 @@ def anatomy(spec: MethodSpec, config: Config, backbone: Backbone, labels: int = 
 
 def places(
     spec: MethodSpec, backbone: Backbone, config: Config, labels: int = 10, support: int = 40
-) -> tuple[Place, ...]:
-    """The places of :func:`anatomy`."""
-    return anatomy(spec, config, backbone, labels, support).places
+) -> tuple[ParameterPlacement, ...]:
+    """Return the places of :func:`tower_diagram`."""
+    return tower_diagram(spec, config, backbone, labels, support).places
 
 
-def _look(spec: MethodSpec, config: Config, backbone: Backbone, labels: int, support: int) -> Anatomy:
+def _look(spec: MethodSpec, config: Config, backbone: Backbone, labels: int, support: int) -> TowerDiagram:
     fakes = trace.Fakes()
     with trace.ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
-        shell = fakes.shell(backbone)
-        tuner = trace.attach(spec, config, fakes, shell, [f"class {k}" for k in range(labels)], support).eval()
+        stand_in = fakes.fake_copy(backbone)
+        tuner = trace.attach(spec, config, fakes, stand_in, [f"class {k}" for k in range(labels)], support).eval()
         if not tuner.trains:
-            return Anatomy((), frozenset())
-        pixels = fakes.empty(2, 3, shell.shape.image_size, shell.shape.image_size)
+            return TowerDiagram((), frozenset())
+        pixels = fakes.empty(2, 3, stand_in.shape.image_size, stand_in.shape.image_size)
         with torch.no_grad():
-            x = shell.vision.advance(pixels, PIXELS, tuner.stage)
+            x = stand_in.vision.advance(pixels, PIXELS, tuner.stage)
         return Watch(tuner).look(x)
 
 
 class Watch:
-    """Notes at which spots each trained parameter enters while a batch goes through."""
+    """Notes at which locations each trained parameter enters while a batch goes through."""
 
     def __init__(self, tuner: Tuner):
         self.tuner, self.trained = tuner, tuner.trained()
         self.names = {id(p): name for name, p in self.trained.items()}
-        self.found: dict[str, dict[int | None, set[Spot]]] = {name: {} for name in self.trained}
+        self.found: dict[str, dict[int | None, set[Location]]] = {name: {} for name in self.trained}
         self.runs: set[tuple[str, int]] = set()
         self.owner = tuner.backbone
         """The backbone whose modules the method may have changed."""
@@ -140,14 +141,14 @@ class Watch:
         for p, part in parts_of(self.owner):
             self.parts[id(p)] = part if self.parts.get(id(p), part) == part else ""
 
-    def look(self, x: Tensor) -> Anatomy:
+    def look(self, x: Tensor) -> TowerDiagram:
         """Send inputs at the tuner's stage through it."""
         tuner: Any = self.tuner
         for backbone in (tuner.backbone, self.owner):
             self._watch_vision(backbone.vision)
             self._watch_text(backbone.text)
         inner = tuner.image_features
-        step = Spot("vision", FEATURES, "") if tuner.stage == POOLED else Spot(HEAD, 0, IMAGE)
+        step = Location("vision", FEATURES, "") if tuner.stage == POOLED else Location(HEAD, 0, IMAGE)
 
         def image_features(x: Tensor) -> Tensor:
             out = inner(x)
@@ -155,10 +156,10 @@ class Watch:
             return out.detach()
 
         tuner.image_features = image_features
-        self._note(leaves(tuner(x)), Spot(HEAD, 0, LOGITS))
+        self._note(leaves(tuner(x)), Location(HEAD, 0, LOGITS))
         if tuner.stage == POOLED:
             self.runs.add(("vision", FEATURES))
-        return Anatomy(self._group(), frozenset(self.runs))
+        return TowerDiagram(self._group(), frozenset(self.runs))
 
     def _watch_vision(self, tower: Any) -> None:
         tower.run_stem = self._step(tower.run_stem, "vision", PIXELS)
@@ -172,19 +173,19 @@ class Watch:
             tower.encode_ids = self._step(tower.encode_ids, "text", PIXELS)
             return
         tower.embed_tokens = self._step(tower.embed_tokens, "text", PIXELS)
-        tower.add_positions = self._step(tower.add_positions, "text", PIXELS, Spot("text", 0, TOKENS))
+        tower.add_positions = self._step(tower.add_positions, "text", PIXELS, Location("text", 0, TOKENS))
         tower.run_block = self._block(tower, "text")
         tower.pool = self._step(tower.pool, "text", POOLED)
         tower.project = self._step(tower.project, "text", FEATURES)
 
-    def _step(self, inner: Callable, tower: str, step: int, entering: Spot | None = None) -> Callable:
+    def _step(self, inner: Callable, tower: str, step: int, entering: Location | None = None) -> Callable:
         """A step of a tower that notes what enters in it, and between the last step and it."""
 
         def run(x: Tensor, *more: Any) -> Tensor:
             self.runs.add((tower, step))
-            self._note(leaves(x), entering or Spot(tower, step, TOKENS))
+            self._note(leaves(x), entering or Location(tower, step, TOKENS))
             out = inner(x.detach(), *more)
-            self._note(leaves(out), Spot(tower, step, ""))
+            self._note(leaves(out), Location(tower, step, ""))
             return out.detach()
 
         return run
@@ -194,10 +195,10 @@ class Watch:
 
         def run_block(k: int, hidden: Tensor) -> Tensor:
             self.runs.add((name, k))
-            self._note(leaves(hidden), Spot(name, k, TOKENS))
+            self._note(leaves(hidden), Location(name, k, TOKENS))
             with self._children(tower.blocks[k], name, k):
                 out = inner(k, hidden.detach())
-            self._note(leaves(out), Spot(name, k, ""))
+            self._note(leaves(out), Location(name, k, ""))
             return out.detach()
 
         return run_block
@@ -212,7 +213,7 @@ class Watch:
 
                 def after(_: Any, inputs: Any, named: Any, out: Any, part: str = kinds[child]) -> None:
                     came = leaves(*(out if isinstance(out, tuple) else (out,))) - leaves(*inputs, *named.values())
-                    self._note({piece for piece in came if piece[0] not in own}, Spot(tower, k, part))
+                    self._note({piece for piece in came if piece[0] not in own}, Location(tower, k, part))
 
                 handles.append(module.register_forward_hook(after, with_kwargs=True))
         try:
@@ -221,27 +222,27 @@ class Watch:
             for handle in handles:
                 handle.remove()
 
-    def _note(self, pieces: set[Piece], spot: Spot) -> None:
-        """Remember a spot; the modules know the part of their own parameters better than the step does."""
+    def _note(self, pieces: set[Piece], location: Location) -> None:
+        """Remember a location; the modules know the part of their own parameters better than the step does."""
         for key, row in pieces:
             if key not in self.names:
                 continue
-            spots = self.found[self.names[key]].setdefault(row, set())
-            part = spot.part or self.parts.get(key, "")
-            if part or not any((s.tower, s.step) == (spot.tower, spot.step) for s in spots):
-                spots.add(Spot(spot.tower, spot.step, part))
+            locations = self.found[self.names[key]].setdefault(row, set())
+            part = location.part or self.parts.get(key, "")
+            if part or not any((s.tower, s.step) == (location.tower, location.step) for s in locations):
+                locations.add(Location(location.tower, location.step, part))
 
-    def _group(self) -> tuple[Place, ...]:
-        """Parameters, or their rows where each row goes its own way, by their spots."""
-        counts: dict[tuple[Spot, ...], int] = {}
+    def _group(self) -> tuple[ParameterPlacement, ...]:
+        """Parameters, or their rows where each row goes its own way, by their locations."""
+        counts: dict[tuple[Location, ...], int] = {}
         for name, by_row in self.found.items():
             parameter = self.trained[name]
             if None in by_row or [len(by_row)] != list(parameter.shape[:1]):
                 by_row = {None: set().union(*by_row.values())}
-            for spots in by_row.values():
-                key = tuple(sorted(spots))
+            for locations in by_row.values():
+                key = tuple(sorted(locations))
                 counts[key] = counts.get(key, 0) + parameter.numel() // len(by_row)
-        return tuple(Place(spots, counts[spots]) for spots in sorted(counts))
+        return tuple(ParameterPlacement(locations, counts[locations]) for locations in sorted(counts))
 
 
 def parts_of(backbone: Backbone) -> Iterator[tuple[nn.Parameter, str]]:
@@ -260,7 +261,7 @@ def parts_of(backbone: Backbone) -> Iterator[tuple[nn.Parameter, str]]:
 
 
 def leaves(*values: Any) -> set[Piece]:
-    """Where the gradient graph of some tensors ends; values that are no tensors are passed over."""
+    """Return where the gradient graph of some tensors ends; values that are no tensors are passed over."""
     found: set[Piece] = set()
     waiting: list[Any] = []
     for tensor in (value for value in values if isinstance(value, Tensor)):

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, PIXELS, Backbone
-from engine.costs.op_counter import Meter, Work, rounded
+from engine.costs.op_counter import OpCost, OpCounter, rounded
 from engine.tuning.registry import MethodSpec
-from engine.tuning.tuner import Config, Setting, TrainConfig, Tuner
+from engine.tuning.tuner import Config, TrainConfig, Tuner, TunerContext
 from engine.types import Label
 
 IMAGES = 32
@@ -44,7 +44,7 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Step:
+class StepCost:
     """What is known of a method on a backbone; bytes, and work by part of a run."""
 
     weights: int
@@ -57,28 +57,28 @@ class Step:
     """One image's value at the stage where training starts."""
     at_features: bool
     """Whether training starts at the features that are computed anyway."""
-    train: Work
+    train: OpCost
     """One gradient step."""
-    text: Work
+    text: OpCost
     """One template for all labels."""
-    encode: Work
+    encode: OpCost
     """``IMAGES`` images from pixels to features."""
-    inputs: Work
+    inputs: OpCost
     """``IMAGES`` images from pixels to the stage where training starts."""
-    evaluate: Work
+    evaluate: OpCost
     """``IMAGES`` images from that stage to logits."""
-    rehearsals: tuple[tuple[Work, int], ...] = ()
+    pretraining_stages: tuple[tuple[OpCost, int], ...] = ()
     """A gradient step of each training that comes before, and the number of its steps."""
 
 
 @dataclass(frozen=True)
-class Guest:
+class ExtraBackbone:
     """A backbone that a run loads beside its own, to see the training images."""
 
     weights: int
-    encode: Work
+    encode: OpCost
     """``IMAGES`` images from pixels to features."""
-    text: Work
+    text: OpCost
     """One template for all labels."""
 
 
@@ -91,14 +91,14 @@ class Fakes:
         self.kind, self.mode = FakeTensor, FakeTensorMode(allow_non_fake_inputs=True)
 
     def empty(self, *shape: int, like: Tensor | None = None) -> Tensor:
-        """A fake tensor of a shape, or of another tensor's shape, strides and type."""
+        """Return a fake tensor of a shape, or of another tensor's shape, strides and type."""
         with self.mode:
             if like is None:
                 return torch.empty(shape)
             return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="cpu")
 
-    def shell(self, backbone: Backbone) -> Backbone:
-        """The backbone with fake weights. Single numbers (the scale, a bias) are real: methods may read them."""
+    def fake_copy(self, backbone: Backbone) -> Backbone:
+        """Return the backbone with fake weights. Single numbers (the scale, a bias) are real: methods may read them."""
         memo: dict[int, object] = {}
         folded: Any = getattr(backbone, "folded", backbone.model)  # what runs where convolutions are folded
         tensors = {id(t): t for model in (backbone.model, folded) for t in [*model.parameters(), *model.buffers()]}
@@ -109,10 +109,10 @@ class Fakes:
                 twin = torch.ones_like(tensor, device="cpu") if tensor.is_meta else tensor.detach().cpu().clone()
             is_parameter = isinstance(tensor, nn.Parameter)
             memo[id(tensor)] = nn.Parameter(twin, requires_grad=False) if is_parameter else twin
-        shell = backbone.replace_model(copy.deepcopy(folded, memo))
+        stand_in = backbone.replace_model(copy.deepcopy(folded, memo))
         if folded is not backbone.model:
-            shell.model = copy.deepcopy(backbone.model, memo)
-        return shell
+            stand_in.model = copy.deepcopy(backbone.model, memo)
+        return stand_in
 
     def replace_parameters(self, module: nn.Module) -> None:
         """Swap every real parameter below a module for a fake one; a shared one stays shared."""
@@ -131,7 +131,7 @@ _lookup, ONE_AT_A_TIME = threading.Lock(), threading.Lock()
 
 
 def remembered(key: tuple, make: Callable[[], Any]) -> Any:
-    """What was found for a key before, or what ``make`` finds now; the least recently used is forgotten."""
+    """Return what was found for a key before, or what ``make`` finds now; the least recently used is forgotten."""
     with _lookup:
         if key in _found:
             _found.move_to_end(key)
@@ -144,7 +144,7 @@ def remembered(key: tuple, make: Callable[[], Any]) -> Any:
     return value
 
 
-def follow(
+def trace_step(
     spec: MethodSpec,
     config: Config,
     backbone: Backbone,
@@ -153,7 +153,7 @@ def follow(
     precision: str = "fp32",
     device: str = "cpu",
     steps: int = 1,
-) -> Step:
+) -> StepCost:
     """Follow a method's step; kept by weights, method, settings, labels, support and precision.
 
     Args:
@@ -167,87 +167,101 @@ def follow(
     settings = {f.name: f.default for f in fields(config) if f.name in SAME_STEP}
     config, weights = replace(config.without_labels(), **settings), (backbone.id, backbone.weight_hash, precision)
     key = (weights, spec.id, config, tuple(prompts), support, device, steps)
-    return remembered(key, lambda: _follow(spec, config, backbone, prompts, support, weights, device, steps))
+    return remembered(key, lambda: _trace_step(spec, config, backbone, prompts, support, weights, device, steps))
 
 
-def _follow(
+def _trace_step(
     spec: MethodSpec, config: Any, backbone: Backbone, prompts: Sequence[str], support: int, weights: tuple,
     device: str, steps: int,
-) -> Step:  # fmt: skip
+) -> StepCost:  # fmt: skip
     fakes, dtype = Fakes(), PRECISIONS[weights[-1]]
     with ONE_AT_A_TIME:
-        shell = fakes.shell(backbone)
-        tuner = attach(spec, config, fakes, shell, prompts, support)
-        base = [*shell.model.parameters(), *shell.model.buffers()]
+        stand_in = fakes.fake_copy(backbone)
+        tuner = attach(spec, config, fakes, stand_in, prompts, support)
+        base = [*stand_in.model.parameters(), *stand_in.model.buffers()]
         known = [*base, *tuner.parameters(), *tuner.buffers()]
-        text = remembered((weights[:2], "text", tuple(prompts)), lambda: read_labels(shell, base, prompts))
-        encode, _ = remembered((weights[:2], FEATURES), lambda: see_images(fakes, shell, base, FEATURES))
-        inputs, row = remembered((weights[:2], tuner.stage), lambda: see_images(fakes, shell, base, tuner.stage))
-        evaluate, _ = watched(known, tuner.eval(), fakes.empty(IMAGES, *row))
-        train, gradients, state = Work(), 0, 0
+        text = remembered((weights[:2], "text", tuple(prompts)), lambda: trace_labels(stand_in, base, prompts))
+        encode, _ = remembered((weights[:2], FEATURES), lambda: trace_encode(fakes, stand_in, base, FEATURES))
+        inputs, row = remembered((weights[:2], tuner.stage), lambda: trace_encode(fakes, stand_in, base, tuner.stage))
+        evaluate, _ = measure_call(known, tuner.eval(), fakes.empty(IMAGES, *row))
+        train, gradients, state = OpCost(), 0, 0
         if tuner.trains:
             x = fakes.empty(batch_of(tuner, config, support), *row)
             with torch.autocast("cpu", dtype) if dtype else nullcontext():
                 train, gradients, state = gradient_step(tuner, x, config, known, device, steps)
-        rehearsals = tuple(rehearse(*row, fakes, shell, known, device) for row in tuner.rehearsals())
+        pretraining_stages = tuple(
+            trace_pretraining(*row, fakes, stand_in, known, device) for row in tuner.pretraining_stages()
+        )
     at_features = tuner.stage == FEATURES
-    return Step(
+    return StepCost(
         size_of(known), size_of(base), gradients, state, 4 * prod(row), at_features,
-        train, text, encode, Work() if at_features else inputs, evaluate, rehearsals,
+        train, text, encode, OpCost() if at_features else inputs, evaluate, pretraining_stages,
     )  # fmt: skip
 
 
-def guest(backbone: Backbone, prompts: Sequence[str]) -> Guest:
+def trace_backbone(backbone: Backbone, prompts: Sequence[str]) -> ExtraBackbone:
     """Follow what another backbone does for a run; kept by weights and labels."""
     key = (backbone.id, backbone.weight_hash)
 
-    def meet() -> Guest:
+    def trace() -> ExtraBackbone:
         with ONE_AT_A_TIME:
             fakes = Fakes()
-            shell = fakes.shell(backbone)
-            base = [*shell.model.parameters(), *shell.model.buffers()]
-            encode, _ = see_images(fakes, shell, base, FEATURES)
-            return Guest(size_of(base), encode, read_labels(shell, base, prompts))
+            stand_in = fakes.fake_copy(backbone)
+            base = [*stand_in.model.parameters(), *stand_in.model.buffers()]
+            encode, _ = trace_encode(fakes, stand_in, base, FEATURES)
+            return ExtraBackbone(size_of(base), encode, trace_labels(stand_in, base, prompts))
 
-    return remembered((key, "guest", tuple(prompts)), meet)
+    return remembered((key, "guest", tuple(prompts)), trace)
 
 
 def batch_of(tuner: Tuner, config: TrainConfig, images: int) -> int:
-    """Images of one step."""
+    """Return images of one step."""
     return images if tuner.full_batch else min(config.batch_size, images)
 
 
-def rehearse(
-    tuner: Tuner, config: TrainConfig, images: int, fakes: Fakes, shell: Backbone, known: Sequence[Tensor], device: str
-) -> tuple[Work, int]:
-    """A step of a training that comes before, in fp32 as those are, and the number of its steps."""
+def trace_pretraining(
+    tuner: Tuner,
+    config: TrainConfig,
+    images: int,
+    fakes: Fakes,
+    stand_in: Backbone,
+    known: Sequence[Tensor],
+    device: str,
+) -> tuple[OpCost, int]:
+    """Return a step of a training that comes before, in fp32 as those are, and the number of its steps."""
     fakes.replace_parameters(tuner)
-    _, row = see_images(fakes, shell, known, tuner.stage)
+    _, row = trace_encode(fakes, stand_in, known, tuner.stage)
     batch = batch_of(tuner, config, images)
     x, there = fakes.empty(batch, *row), [*known, *tuner.parameters(), *tuner.buffers()]
     return gradient_step(tuner, x, config, there, device)[0], config.epochs * -(-images // batch)
 
 
-def read_labels(shell: Backbone, known: Sequence[Tensor], prompts: Sequence[str]) -> Work:
-    """The text tower on one sentence a label."""
-    return watched(known, shell.encode_text, shell.tokenize([f"a photo of a {prompt}." for prompt in prompts]))[0]
+def trace_labels(stand_in: Backbone, known: Sequence[Tensor], prompts: Sequence[str]) -> OpCost:
+    """Return the text tower on one sentence a label."""
+    return measure_call(
+        known, stand_in.encode_text, stand_in.tokenize([f"a photo of a {prompt}." for prompt in prompts])
+    )[0]
 
 
-def see_images(fakes: Fakes, shell: Backbone, known: Sequence[Tensor], stage: int) -> tuple[Work, tuple[int, ...]]:
+def trace_encode(
+    fakes: Fakes, stand_in: Backbone, known: Sequence[Tensor], stage: int
+) -> tuple[OpCost, tuple[int, ...]]:
     """``IMAGES`` images from pixels to a stage, and the shape of one value there."""
-    pixels = fakes.empty(IMAGES, 3, shell.shape.image_size, shell.shape.image_size)
-    work, values = watched(known, shell.vision.advance, pixels, PIXELS, stage)
+    pixels = fakes.empty(IMAGES, 3, stand_in.shape.image_size, stand_in.shape.image_size)
+    work, values = measure_call(known, stand_in.vision.advance, pixels, PIXELS, stage)
     return work, tuple(values.shape[1:])
 
 
-def attach(spec: MethodSpec, config: Any, fakes: Fakes, shell: Backbone, prompts: Sequence[str], support: int) -> Tuner:
-    """The method's tuner on a backbone of fakes, as training would build it."""
+def attach(
+    spec: MethodSpec, config: Any, fakes: Fakes, stand_in: Backbone, prompts: Sequence[str], support: int
+) -> Tuner:
+    """Return the method's tuner on a backbone of fakes, as training would build it."""
     classes = len(prompts)
-    direction = shell.shape.embedding**-0.5
-    text = torch.full((classes, shell.shape.embedding), direction)
-    setting = Setting(
-        shell, tuple(Label(f"{k}", prompt) for k, prompt in enumerate(prompts)), ("a photo of a {}.",), text, text,
-        torch.full((support, shell.shape.embedding), direction), torch.arange(support) % classes,
+    direction = stand_in.shape.embedding**-0.5
+    text = torch.full((classes, stand_in.shape.embedding), direction)
+    setting = TunerContext(
+        stand_in, tuple(Label(f"{k}", prompt) for k, prompt in enumerate(prompts)), ("a photo of a {}.",), text, text,
+        torch.full((support, stand_in.shape.embedding), direction), torch.arange(support) % classes,
     )  # fmt: skip
     with warnings.catch_warnings():  # copying a fake buffer reads its address
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
@@ -257,22 +271,22 @@ def attach(spec: MethodSpec, config: Any, fakes: Fakes, shell: Backbone, prompts
 
 
 def size_of(tensors: Sequence[Tensor]) -> int:
-    """Bytes of the storages of some tensors, each once."""
+    """Return bytes of the storages of some tensors, each once."""
     storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
     return sum(map(rounded, storages.values()))
 
 
 @torch.no_grad()
-def watched(known: Sequence[Tensor], function: Any, *arguments: Any) -> tuple[Work, Any]:
-    """The work of a call without gradients, and what it returns."""
-    with Meter([*known, *(a for a in arguments if isinstance(a, Tensor))]) as meter:
+def measure_call(known: Sequence[Tensor], function: Any, *arguments: Any) -> tuple[OpCost, Any]:
+    """Return the work of a call without gradients, and what it returns."""
+    with OpCounter([*known, *(a for a in arguments if isinstance(a, Tensor))]) as meter:
         result = function(*arguments)
     return meter.work(), result
 
 
 def gradient_step(
     tuner: Tuner, x: Tensor, config: TrainConfig, known: Sequence[Tensor], device: str, steps: int = 1
-) -> tuple[Work, int, int]:
+) -> tuple[OpCost, int, int]:
     """Follow training's own step on inputs ``(B, ...)``: work, bytes of gradients, bytes of optimizer state."""
     from engine.tuning import loop
 
@@ -282,9 +296,9 @@ def gradient_step(
         group["foreach"] = device == "cuda"  # what each device does by itself
     scheduler = loop.make_scheduler(optimizer, config, 1, 2)
     targets = torch.zeros(len(x), dtype=torch.long)
-    tuner.choose(torch.zeros_like(targets), torch.arange(len(x)))
+    tuner.set_batch(torch.zeros_like(targets), torch.arange(len(x)))
     tuner.train()
-    meter = Meter([*known, x, targets])
+    meter = OpCounter([*known, x, targets])
     passes: list[tuple[int, int]] = []
     """Peak and bytes alive when the optimizer begins."""
     optimizer.register_step_pre_hook(lambda *_: passes.append((meter.peak, meter.alive)))

@@ -59,7 +59,7 @@ TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
 
 
 def templates(name: str) -> tuple[str, ...]:
-    """The sentences of a set. Raises BadConfig with the known names."""
+    """Return the sentences of a set. Raises BadConfig with the known names."""
     if name not in TEMPLATE_SETS:
         raise BadConfig("unknown_template_set", name=name, known=", ".join(TEMPLATE_SETS))
     return TEMPLATE_SETS[name]
@@ -80,7 +80,7 @@ def parse_labels(text: str) -> tuple[Label, ...]:
 
 
 def check_labels(labels: Sequence[Label], limit: int = MAX_LABELS) -> tuple[Label, ...]:
-    """The labels, if they can be used together; raises BadLabels otherwise."""
+    """Return the labels, if they can be used together; raises BadLabels otherwise."""
     if not labels:
         raise BadLabels("no_labels")
     if len(labels) > limit:

@@ -128,7 +128,7 @@ class Problem:
 
     @classmethod
     def of(cls, error: LabError) -> Problem:
-        """The problem that says what ``error`` says."""
+        """Return the problem that says what ``error`` says."""
         return cls(str(error.values.get("name", "")), error.key, str(error), tuple(error.values.items()))
 
 

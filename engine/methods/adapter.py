@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from engine.backbones.base import VISION_TOKENS
 from engine.methods.lora import TowerTuner, first_block
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TowerConfig, setting
+from engine.tuning.tuner import TowerConfig, TunerContext, option
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,12 @@ class AdapterConfig(TowerConfig):
     """Settings of bottleneck adapters."""
 
     method = "adapter"
-    d: int = setting(64, 1, 1024, help="size of the bottleneck")
-    bottleneck_scale: float = setting(0.1, 1e-4, 10, help="factor on the bottleneck's output")
-    last_blocks: int = setting(0, 0, 100, help="only the last n blocks of the image tower; 0 = all")
-    epochs: int = setting(20, 1, 2000, help="passes over the training images")
-    lr: float = setting(3e-3, 1e-8, 10, help="peak learning rate at width 768; grows with the inverse width")
-    views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
+    d: int = option(64, 1, 1024, help="size of the bottleneck")
+    bottleneck_scale: float = option(0.1, 1e-4, 10, help="factor on the bottleneck's output")
+    last_blocks: int = option(0, 0, 100, help="only the last n blocks of the image tower; 0 = all")
+    epochs: int = option(20, 1, 2000, help="passes over the training images")
+    lr: float = option(3e-3, 1e-8, 10, help="peak learning rate at width 768; grows with the inverse width")
+    views: int = option(2, 1, 64, help="versions of each training image: itself and random crops and flips")
 
 
 class Bottleneck(nn.Module):
@@ -37,7 +37,7 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.up.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, T, D)`` to ``(B, T, D)``."""
+        """Map ``(B, T, D)`` to ``(B, T, D)``."""
         return self.up(self.down(x).relu())
 
 
@@ -49,7 +49,7 @@ class Beside(nn.Module):
         self.mlp, self.bottleneck, self.scale = mlp, bottleneck, scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, T, D)`` to ``(B, T, D)``."""
+        """Map ``(B, T, D)`` to ``(B, T, D)``."""
         return self.mlp(x) + self.scale * self.bottleneck(x)
 
 
@@ -58,7 +58,7 @@ class Adapter(TowerTuner):
 
     tunes_text = False
 
-    def __init__(self, config: AdapterConfig, setting: Setting):
+    def __init__(self, config: AdapterConfig, setting: TunerContext):
         super().__init__(config, setting)
         self.tuned, vision = self.backbone.twin(), self.backbone.vision
         self.stage = first_block(len(vision.blocks), config.last_blocks)

@@ -14,7 +14,7 @@ from torch import nn
 from engine.backbones.base import named_biases
 from engine.methods.lora import TowerTuner
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TowerConfig, setting
+from engine.tuning.tuner import TowerConfig, TunerContext, option
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,15 @@ class BiasTuningConfig(TowerConfig):
     """Settings of bias tuning."""
 
     method = "bias_tuning"
-    epochs: int = setting(20, 1, 2000, help="passes over the training images")
-    lr: float = setting(1e-2, 1e-8, 10, help="peak learning rate")
-    views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
+    epochs: int = option(20, 1, 2000, help="passes over the training images")
+    lr: float = option(1e-2, 1e-8, 10, help="peak learning rate")
+    views: int = option(2, 1, 64, help="versions of each training image: itself and random crops and flips")
 
 
 class SelectedTuner(TowerTuner):
     """A twin with some parameters of its own; all others are shared with the backbone."""
 
-    def __init__(self, config: Any, setting: Setting):
+    def __init__(self, config: Any, setting: TunerContext):
         super().__init__(config, setting)
         self.stage = self.backbone.vision.first_trainable
         self.lr_factor = 1.0  # Adam's best rate for vectors does not depend on the width

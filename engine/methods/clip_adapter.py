@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TrainConfig, Tuner, setting
+from engine.tuning.tuner import TrainConfig, Tuner, TunerContext, option
 
 
 @dataclass(frozen=True)
@@ -16,16 +16,16 @@ class ClipAdapterConfig(TrainConfig):
     """CLIP-Adapter's own numbers."""
 
     method = "clip_adapter"
-    reduction: int = setting(4, 1, 64, help="the bottleneck is the embedding size divided by this")
-    ratio: float = setting(0.2, 0, 1, help="share of the adapted feature in the mix")
-    epochs: int = setting(100, 1, 2000, help="passes over the training images")
-    lr: float = setting(2e-3, 1e-8, 10, help="peak learning rate")
+    reduction: int = option(4, 1, 64, help="the bottleneck is the embedding size divided by this")
+    ratio: float = option(0.2, 0, 1, help="share of the adapted feature in the mix")
+    epochs: int = option(100, 1, 2000, help="passes over the training images")
+    lr: float = option(2e-3, 1e-8, 10, help="peak learning rate")
 
 
 class ClipAdapter(Tuner):
     """``ratio MLP(f) + (1 - ratio) f``, normalised."""
 
-    def __init__(self, config: ClipAdapterConfig, setting: Setting):
+    def __init__(self, config: ClipAdapterConfig, setting: TunerContext):
         super().__init__(config, setting)
         size = self.backbone.shape.embedding
         generator, hidden = setting.generator(), max(1, size // config.reduction)

@@ -13,7 +13,7 @@ from engine.backbones.base import TEXT_TOKENS, Backbone
 from engine.errors import BadConfig
 from engine.methods.prompt_tuning import Around, TextPrompt, start_vectors, too_many
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TrainConfig, setting
+from engine.tuning.tuner import TrainConfig, TunerContext, option
 
 TEXTS_AT_ONCE = 128
 """Texts that go through the tower together: those of as many images as fit, one at least. Bounds the memory."""
@@ -24,19 +24,19 @@ class ConditionalPromptConfig(TrainConfig):
     """CoCoOp's settings."""
 
     method = "conditional_prompt"
-    tokens: int = setting(4, 1, 64, help="M, number of trained vectors")
-    init: str = setting("words", choices=("words", "noise"), help="start from words or from noise (std 0.02)")
-    words: str = setting("a photo of a", help="the words to start from; cut or filled with noise to M tokens")
-    reduction: int = setting(16, 1, 512, help="the bottleneck is the embedding size divided by this")
-    meta_start: str = setting(
+    tokens: int = option(4, 1, 64, help="M, number of trained vectors")
+    init: str = option("words", choices=("words", "noise"), help="start from words or from noise (std 0.02)")
+    words: str = option("a photo of a", help="the words to start from; cut or filled with noise to M tokens")
+    reduction: int = option(16, 1, 512, help="the bottleneck is the embedding size divided by this")
+    meta_start: str = option(
         "zero",
         choices=("zero", "noise"),
         help="the meta-net's last layer at the start: no shift, or random as published",
     )
-    epochs: int = setting(20, 1, 2000, help="passes over the training images")
-    lr: float = setting(2e-3, 1e-8, 10, help="peak learning rate")
-    batch_size: int = setting(8, 1, 4096, help="images per step; each has its own texts for all labels")
-    warmup_epochs: int = setting(1, 0, 100, help="epochs at the start with a small learning rate")
+    epochs: int = option(20, 1, 2000, help="passes over the training images")
+    lr: float = option(2e-3, 1e-8, 10, help="peak learning rate")
+    batch_size: int = option(8, 1, 4096, help="images per step; each has its own texts for all labels")
+    warmup_epochs: int = option(1, 0, 100, help="epochs at the start with a small learning rate")
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
         return too_many(self.method, "tokens", self.tokens, backbone)
@@ -52,7 +52,7 @@ class ConditionalPrompt(TextPrompt):
 
     mean_shift: Tensor
 
-    def __init__(self, config: ConditionalPromptConfig, setting: Setting):
+    def __init__(self, config: ConditionalPromptConfig, setting: TunerContext):
         super().__init__(config, setting, reserve=config.tokens)
         size, width = self.backbone.shape.embedding, self.backbone.text.width
         hidden = max(1, size // config.reduction)
@@ -97,7 +97,7 @@ class ConditionalPrompt(TextPrompt):
 
 
 def count(shape: Any, config: ConditionalPromptConfig, K: int, N: int) -> int:
-    """The vectors and the two layers of the meta-net."""
+    """Return the vectors and the two layers of the meta-net."""
     hidden = max(1, shape.embedding // config.reduction)
     return config.tokens * shape.text_width + hidden * (shape.embedding + 1) + shape.text_width * (hidden + 1)
 

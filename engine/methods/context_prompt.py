@@ -12,7 +12,7 @@ from engine.errors import BadConfig, messages
 from engine.methods.prompt_tuning import LABEL_TOKENS, Around, TextPrompt, word_ids
 from engine.tuning.losses import classification
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TrainConfig, setting
+from engine.tuning.tuner import TrainConfig, TunerContext, option
 
 messages(
     long_context="The context takes {count} tokens of the {limit} that {backbone} reads; {room} must be left for the "
@@ -25,18 +25,18 @@ class ContextPromptConfig(TrainConfig):
     """CPT's settings."""
 
     method = "context_prompt"
-    context: str = setting(
+    context: str = option(
         "a picture with one thing in it\nits colour and shape can be seen well\na photo of a",
         help="sentences that stand before every label, one a line or divided by |; the last is nearest",
         lines=3,
     )
-    epsilon: float = setting(
+    epsilon: float = option(
         1.0, 1e-6, 100, help="farthest that a token may move at text width 2048; shrinks with the root of the width"
     )
-    decay: float = setting(0.95, 0, 1, help="the loss of the j-th of T sentences counts decay to the power T - j")
-    epochs: int = setting(40, 1, 2000, help="passes over the training images")
-    lr: float = setting(5e-3, 1e-8, 10, help="peak learning rate")
-    warmup_epochs: int = setting(1, 0, 100, help="epochs at the start in which the learning rate rises")
+    decay: float = option(0.95, 0, 1, help="the loss of the j-th of T sentences counts decay to the power T - j")
+    epochs: int = option(40, 1, 2000, help="passes over the training images")
+    lr: float = option(5e-3, 1e-8, 10, help="peak learning rate")
+    warmup_epochs: int = option(1, 0, 100, help="epochs at the start in which the learning rate rises")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,7 +72,7 @@ class ContextPrompt(TextPrompt):
 
     start: Tensor
 
-    def __init__(self, config: ContextPromptConfig, setting: Setting):
+    def __init__(self, config: ContextPromptConfig, setting: TunerContext):
         rows = [word_ids(setting.backbone, sentence) for sentence in config.sentences]
         ids = torch.cat(rows)  # (M,)
         if obstacle := config.obstacle(setting.backbone):
@@ -116,17 +116,17 @@ def radius(epsilon: float, width: int) -> float:
 
 
 def tokens_of(config: ContextPromptConfig, shape: Shape) -> int:
-    """Tokens of the context's sentences."""
+    """Return tokens of the context's sentences."""
     return sum(shape.count_tokens(sentence) - shape.count_tokens("") for sentence in config.sentences)
 
 
 def count(shape: Shape, config: ContextPromptConfig, K: int, N: int) -> int:
-    """Tokens of the context times Dt."""
+    """Return tokens of the context times Dt."""
     return tokens_of(config, shape) * shape.text_width
 
 
 def paper(shots: int) -> ContextPromptConfig:
-    """The published ball; ``budget``'s is ten times as wide, because a context of a few sentences has far fewer
+    """Return the published ball; ``budget``'s is ten times as wide, because a context of a few sentences has far fewer
     tokens to move than one of many examples."""
     return ContextPromptConfig(epsilon=0.1, decay=0.95, lr=1e-3, epochs=25)
 

@@ -31,13 +31,13 @@ def values(spec: MethodSpec, config: Config, shape: Shape, K: int, N: int) -> di
     return found
 
 
-def said(known: dict[str, str]) -> str:
+def in_words(known: dict[str, str]) -> str:
     """``K = 10, b ≤ 32``."""
     return ", ".join(f"{name} {value}" if value[0] in "≤" else f"{name} = {value}" for name, value in known.items())
 
 
 def letters(spec: MethodSpec, config: Any, shape: Shape, K: int, N: int) -> dict[str, str]:
-    """Every letter that a formula may use, and every setting by its name."""
+    """Return every letter that a formula may use, and every setting by its name."""
     towers = getattr(config, "chosen_towers", ("text",) if spec.runs_on == "text" else ("vision",))
     settings = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     numbers = {
@@ -57,7 +57,7 @@ def letters(spec: MethodSpec, config: Any, shape: Shape, K: int, N: int) -> dict
 
 
 def layers(config: Any, shape: Shape) -> list[tuple[int, int]]:
-    """(inputs, outputs) of every targeted layer."""
+    """Return (inputs, outputs) of every targeted layer."""
     return [
         size
         for tower in config.chosen_towers

@@ -20,8 +20,8 @@ from engine.methods.lora import count as lora_count
 from engine.tuning import adapter_files, registry
 from engine.tuning.losses import distillation
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.sources import Shelf
-from engine.tuning.tuner import Setting, TrainConfig, Tuner, setting
+from engine.tuning.sources import NamedSources
+from engine.tuning.tuner import TrainConfig, Tuner, TunerContext, option
 from engine.types import DIGITS
 
 if TYPE_CHECKING:
@@ -45,28 +45,28 @@ class DistillConfig(LayerChoice, TrainConfig):
     """Settings of distillation."""
 
     method = "distill"
-    teacher: str = setting(
+    teacher: str = option(
         "linear_probe",
         help="who teaches: a head that is trained here first (linear_probe, tip_adapter_f, clip_adapter), another "
         "backbone by name or folder, or a saved adapter's folder or zip",
         offers="teachers",
     )
-    student: str = setting("lora", choices=("lora", "full"), help="what trains: low-rank matrices, or every weight")
-    temperature: float = setting(
+    student: str = option("lora", choices=("lora", "full"), help="what trains: low-rank matrices, or every weight")
+    temperature: float = option(
         3.0, 0.1, 100, help="T, divides the logits; a higher one shows more of the unlikely labels"
     )
-    alpha: float = setting(0.5, 0, 1, help="weight of the teacher in the loss; the labels have the rest")
-    r: int = setting(8, 1, 256, help="rank (student = lora)")
-    targets: str = setting("q,v", help="linear layers, by comma: q, k, v, out, fc1, fc2 (student = lora)")
-    towers: str = setting("both", choices=("both", "vision", "text"), help="which towers (student = lora)")
-    last_blocks: int = setting(0, 0, 100, help="only the last n blocks of a tower; 0 = all (student = lora)")
-    epochs: int = setting(20, 1, 2000, help="passes over the training images")
-    lr: float = setting(
+    alpha: float = option(0.5, 0, 1, help="weight of the teacher in the loss; the labels have the rest")
+    r: int = option(8, 1, 256, help="rank (student = lora)")
+    targets: str = option("q,v", help="linear layers, by comma: q, k, v, out, fc1, fc2 (student = lora)")
+    towers: str = option("both", choices=("both", "vision", "text"), help="which towers (student = lora)")
+    last_blocks: int = option(0, 0, 100, help="only the last n blocks of a tower; 0 = all (student = lora)")
+    epochs: int = option(20, 1, 2000, help="passes over the training images")
+    lr: float = option(
         1e-3, 1e-8, 10, help="peak learning rate at width 768, grows with the inverse width; student = full takes 1 %"
     )
-    weight_decay: float = setting(1e-2, 0, 10, help="decoupled weight decay")
-    warmup_epochs: int = setting(1, 0, 100, help="epochs at the start in which the learning rate rises")
-    views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
+    weight_decay: float = option(1e-2, 0, 10, help="decoupled weight decay")
+    warmup_epochs: int = option(1, 0, 100, help="epochs at the start in which the learning rate rises")
+    views: int = option(2, 1, 64, help="versions of each training image: itself and random crops and flips")
 
     def check(self) -> None:
         """Raise BadConfig where the teacher is a method that is no head: it would have to be tuned and saved first."""
@@ -78,20 +78,20 @@ class DistillConfig(LayerChoice, TrainConfig):
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
         return super().obstacle(backbone) if self.student == "lora" else None
 
-    def guests(self, shelf: Shelf) -> tuple[str, ...]:
-        """The teacher's backbone, where the teacher is no head; none where an adapter cannot be read."""
+    def extra_backbones(self, sources: NamedSources) -> tuple[str, ...]:
+        """Return the teacher's backbone, where the teacher is no head; none where an adapter cannot be read."""
         name = self.teacher.strip()
         if name in heads():
             return ()
         with tempfile.TemporaryDirectory() as work:
             try:
-                folder = shelf.adapter(name, Path(work))
+                folder = sources.adapter(name, Path(work))
                 return (adapter_files.read_recipe(folder)["backbone"] if folder else name,)
             except BadAdapter:  # the run says so
                 return ()
 
     def student_config(self) -> LoraConfig | FullConfig:
-        """The student's own settings; LoRA's update counts twice, as it does by default."""
+        """Return the student's own settings; LoRA's update counts twice, as it does by default."""
         shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(TrainConfig) if f.name != "lr"}
         if self.student == "full":
             return FullConfig(**shared)
@@ -102,7 +102,7 @@ class DistillConfig(LayerChoice, TrainConfig):
 
 
 def heads() -> list[str]:
-    """Methods that can teach at once: they need no more than the features of the support images."""
+    """Return methods that can teach at once: they need no more than the features of the support images."""
     return [spec.id for spec in registry.methods() if spec.runs_on in ("features", "-")]
 
 
@@ -118,7 +118,7 @@ class Distill(Tuner):
     taught: Tensor
     """The teacher's logits ``(V, N, K)`` of every view; before :meth:`prepare` those of one that knows nothing."""
 
-    def __init__(self, config: DistillConfig, setting: Setting):
+    def __init__(self, config: DistillConfig, setting: TunerContext):
         super().__init__(config, setting)
         self.setting = setting
         kind: type[Lora | Full] = Full if config.student == "full" else Lora
@@ -127,7 +127,7 @@ class Distill(Tuner):
         self.lr_factor = self.student.lr_factor * (FULL_RATE if config.student == "full" else 1)
         nothing = torch.zeros(1, len(setting.targets), len(setting.labels), device=self.backbone.device)
         self.register_buffer("taught", nothing, persistent=False)
-        self.choose(torch.zeros_like(setting.targets), torch.arange(len(setting.targets)))
+        self.set_batch(torch.zeros_like(setting.targets), torch.arange(len(setting.targets)))
 
     def image_features(self, x: Tensor) -> Tensor:
         return self.student.image_features(x)
@@ -141,7 +141,7 @@ class Distill(Tuner):
     def save_library_format(self, folder: Path) -> None:
         self.student.save_library_format(folder)
 
-    def choose(self, views: Tensor, chosen: Tensor) -> None:
+    def set_batch(self, views: Tensor, chosen: Tensor) -> None:
         self.soft = self.taught[views, chosen]  # (B, K)
 
     def objective(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,7 +161,7 @@ class Distill(Tuner):
                 yield view + 1, views.count
         self.taught = torch.stack(logits)
 
-    def rehearsals(self) -> Iterator[tuple[Tuner, TrainConfig, int]]:
+    def pretraining_stages(self) -> Iterator[tuple[Tuner, TrainConfig, int]]:
         name, images = self.config.teacher.strip(), len(self.setting.targets)
         if name in heads() and registry.get(name).tuner().trains:
             teacher, config = self.untrained(name)
@@ -174,7 +174,7 @@ class Distill(Tuner):
         name, columns = self.config.teacher.strip(), list(range(len(self.setting.labels)))
         if name in heads():
             return (yield from self.train_head(name, store, support)), store, columns
-        folder = self.setting.shelf.adapter(name, work)
+        folder = self.setting.sources.adapter(name, work)
         if folder:
             return self.adapter(name, folder, store, support)
         images = self.seen_by(name, store)
@@ -194,15 +194,15 @@ class Distill(Tuner):
         return teacher.eval().finished()
 
     def untrained(self, name: str) -> tuple[Tuner, Any]:
-        """A head before its training, and its settings. Raises BadConfig where the backbone cannot have it."""
+        """Return a head before its training, and its settings. Raises BadConfig where the backbone cannot have it."""
         spec = registry.get(name)
         config = spec.configure()
-        if obstacle := registry.why_not(spec, self.backbone, config):
+        if obstacle := registry.obstacle(spec, self.backbone, config):
             raise obstacle
         return spec.tuner()(config, self.setting), config
 
     def adapter(self, name: str, folder: Path, store: FeatureStore, support: Sequence[int]) -> Lesson:
-        """A saved adapter on its own backbone; a label is found by its name, or else by what it is read as.
+        """Return a saved adapter on its own backbone; a label is found by its name, or else by what it is read as.
 
         Raises BadAdapter where it lacks a label or was trained on images that do not train here.
         """
@@ -223,7 +223,7 @@ class Distill(Tuner):
         return adapters.load(folder, images.backbone).tuner, images, columns
 
     def seen_by(self, backbone: str, store: FeatureStore) -> FeatureStore:
-        """The run's images as another backbone sees them. Raises BackboneUnavailable."""
+        """Return the run's images as another backbone sees them. Raises BackboneUnavailable."""
         from engine.backbones import catalog
         from engine.tuning.features import FeatureStore
 
@@ -233,8 +233,8 @@ class Distill(Tuner):
         return FeatureStore(loaded, store.images, store.cache, store.check, store.batch)
 
 
-def zero_shot(images: FeatureStore, setting: Setting, support: Sequence[int]) -> Tuner:
-    """A backbone as it is, prompt-ensembled."""
+def zero_shot(images: FeatureStore, setting: TunerContext, support: Sequence[int]) -> Tuner:
+    """Return a backbone as it is, prompt-ensembled."""
     from engine.tuning.features import text_features
 
     spec, backbone = registry.get("zero_shot_ensemble"), images.backbone
@@ -249,13 +249,13 @@ def zero_shot(images: FeatureStore, setting: Setting, support: Sequence[int]) ->
 
 @torch.no_grad()
 def answers(teacher: Tuner, values: Tensor, batch: int) -> Tensor:
-    """A teacher's logits ``(N, K)`` of values at its stage ``(N, ...)``."""
+    """Return a teacher's logits ``(N, K)`` of values at its stage ``(N, ...)``."""
     text = teacher.text_features()
     return torch.cat([teacher.head(teacher.image_features(x), text) for x in values.split(batch)]).float()
 
 
 def count(shape: Shape, config: DistillConfig, K: int, N: int) -> int:
-    """The student's: LoRA's matrices, or everything."""
+    """Return the student's: LoRA's matrices, or everything."""
     student = config.student_config()
     return lora_count(shape, student, K, N) if isinstance(student, LoraConfig) else shape.parameters
 

@@ -10,7 +10,7 @@ from torch import nn
 from engine.backbones.base import PIXELS
 from engine.methods.lora import TowerTuner
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TowerConfig, setting
+from engine.tuning.tuner import TowerConfig, TunerContext, option
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,12 @@ class FullConfig(TowerConfig):
     """Settings of full fine-tuning."""
 
     method = "full"
-    epochs: int = setting(20, 1, 2000, help="passes over the training images")
-    lr: float = setting(1e-5, 1e-9, 1, help="peak learning rate at width 768; grows with the inverse width")
-    weight_decay: float = setting(0.1, 0, 10, help="decoupled weight decay")
-    warmup_epochs: int = setting(1, 0, 100, help="epochs at the start in which the learning rate rises")
-    views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
-    mix: float = setting(1.0, 0, 1, help="WiSE-FT: share of the tuned weights in the mix with the original ones")
+    epochs: int = option(20, 1, 2000, help="passes over the training images")
+    lr: float = option(1e-5, 1e-9, 1, help="peak learning rate at width 768; grows with the inverse width")
+    weight_decay: float = option(0.1, 0, 10, help="decoupled weight decay")
+    warmup_epochs: int = option(1, 0, 100, help="epochs at the start in which the learning rate rises")
+    views: int = option(2, 1, 64, help="versions of each training image: itself and random crops and flips")
+    mix: float = option(1.0, 0, 1, help="WiSE-FT: share of the tuned weights in the mix with the original ones")
 
 
 class Full(TowerTuner):
@@ -32,7 +32,7 @@ class Full(TowerTuner):
     stage = PIXELS
     mixes = True
 
-    def __init__(self, config: FullConfig, setting: Setting):
+    def __init__(self, config: FullConfig, setting: TunerContext):
         super().__init__(config, setting)
         self.tuned = self.backbone.twin(share=False)
         self.model: nn.Module = self.tuned.model.requires_grad_(True)

@@ -16,7 +16,7 @@ from engine.backbones.base import FEATURES, PIXELS, VISION_TOKENS, Backbone, Sha
 from engine.errors import BadConfig, messages
 from engine.tuning.learned import LearnedImage
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TowerConfig, Tuner, setting
+from engine.tuning.tuner import TowerConfig, Tuner, TunerContext, option
 from engine.types import Note
 
 if TYPE_CHECKING:
@@ -40,27 +40,27 @@ class ImagePromptConfig(TowerConfig):
     """Settings of an image prompt."""
 
     method = "image_prompt"
-    form: str = setting(
+    form: str = option(
         "patches", choices=("patches", "border"), help="patches beside the image's own, or a border on the image"
     )
-    tokens: int = setting(4, 1, 100, help="M, number of trained patches")
-    border: int = setting(0, 0, 1000, help="width of the border in pixels; 0 = 30 at a side of 224, other sides alike")
-    init: str = setting(
+    tokens: int = option(4, 1, 100, help="M, number of trained patches")
+    border: int = option(0, 0, 1000, help="width of the border in pixels; 0 = 30 at a side of 224, other sides alike")
+    init: str = option(
         "image",
         choices=("image", "noise"),
         help="patches start from a training image, a border from nothing; or both from noise",
     )
-    epochs: int = setting(30, 1, 2000, help="passes over the training images")
-    lr: float = setting(0.1, 1e-8, 100, help="peak learning rate, in pixel values of standard deviation 1")
-    warmup_epochs: int = setting(3, 0, 100, help="epochs at the start in which the learning rate rises")
-    views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
+    epochs: int = option(30, 1, 2000, help="passes over the training images")
+    lr: float = option(0.1, 1e-8, 100, help="peak learning rate, in pixel values of standard deviation 1")
+    warmup_epochs: int = option(3, 0, 100, help="epochs at the start in which the learning rate rises")
+    views: int = option(2, 1, 64, help="versions of each training image: itself and random crops and flips")
 
     def width(self, shape: Shape) -> int:
-        """Width of the border in pixels."""
+        """Return the width of the border in pixels."""
         return self.border or max(1, round(WIDTH * shape.image_size))
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
-        """Why these settings cannot run on a backbone; None where they can."""
+        """Return why these settings cannot run on a backbone; None where they can."""
         if self.form == "patches":
             if VISION_TOKENS in backbone.offers:
                 return None
@@ -90,7 +90,7 @@ class ImagePrompt(Tuner):
 
     start: Tensor
 
-    def __init__(self, config: ImagePromptConfig, setting: Setting):
+    def __init__(self, config: ImagePromptConfig, setting: TunerContext):
         super().__init__(config, setting)
         if obstacle := config.obstacle(self.backbone):
             raise obstacle
@@ -128,7 +128,7 @@ class ImagePrompt(Tuner):
         return self.backbone.vision.advance(x, 0, FEATURES, self.insert)
 
     def insert(self, k: int, hidden: Tensor) -> Tensor:
-        """Tokens that enter block ``k``: the patches join at the first."""
+        """Return tokens that enter block ``k``: the patches join at the first."""
         if k > 0:
             return hidden
         prompts = self.backbone.vision.embed_patches(self.pixels).expand(len(hidden), -1, -1)  # (B, M, D)
@@ -136,7 +136,7 @@ class ImagePrompt(Tuner):
         return torch.cat([hidden[:, :prefix], prompts, hidden[:, prefix:]], dim=1)
 
     def canvas(self, pixels: Tensor) -> Tensor:
-        """The border's pixels ``(3, n)`` where they belong, zero elsewhere: ``(3, S, S)``."""
+        """Return the border's pixels ``(3, n)`` where they belong, zero elsewhere: ``(3, S, S)``."""
         empty = torch.zeros(3, self.side**2, dtype=pixels.dtype, device=pixels.device)
         return empty.index_copy(1, self.places, pixels).unflatten(1, (self.side, self.side))
 
@@ -161,20 +161,20 @@ class ImagePrompt(Tuner):
 
 
 def border_places(side: int, width: int) -> Tensor:
-    """Positions ``(n,)`` of a border's pixels in a flattened square image."""
+    """Return positions ``(n,)`` of a border's pixels in a flattened square image."""
     inside = torch.zeros(side, side, dtype=torch.bool)
     inside[width : side - width, width : side - width] = True
     return (~inside).flatten().nonzero()[:, 0]
 
 
 def grid(count: int) -> tuple[int, int]:
-    """(rows, columns) of the squarest block with room for ``count`` patches."""
+    """Return (rows, columns) of the squarest block with room for ``count`` patches."""
     rows = math.isqrt(count)
     return rows, -(-count // rows)
 
 
 def cut(picture: Tensor, patch: int) -> Tensor:
-    """``(3, rows p, columns p)`` to patches ``(rows columns, 3, p, p)``, line by line."""
+    """Return ``(3, rows p, columns p)`` to patches ``(rows columns, 3, p, p)``, line by line."""
     return picture.unfold(1, patch, patch).unfold(2, patch, patch).permute(1, 2, 0, 3, 4).flatten(0, 1)
 
 
@@ -193,7 +193,7 @@ def count(shape: Shape, config: ImagePromptConfig, K: int, N: int) -> int:
 
 
 def paper(shots: int) -> ImagePromptConfig:
-    """The border's published schedule: SGD at a rate of 40 on noise, cosine over 1,000 epochs."""
+    """Return the border's published schedule: SGD at a rate of 40 on noise, cosine over 1,000 epochs."""
     return ImagePromptConfig(
         form="border", init="noise", optimizer="sgd", lr=40, epochs=1000, batch_size=256, warmup_epochs=5, views=1
     )

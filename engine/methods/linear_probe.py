@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TrainConfig, Tuner, setting
+from engine.tuning.tuner import TrainConfig, Tuner, TunerContext, option
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class LinearProbeConfig(TrainConfig):
     """Full batch: an epoch is one step."""
 
     method = "linear_probe"
-    epochs: int = setting(300, 1, 10_000, help="steps, each on all training images")
-    lr: float = setting(1.0, 1e-6, 100, help="peak learning rate; stable up to about 7 on normalised features")
-    optimizer: str = setting("sgd", choices=("adamw", "sgd"), help="optimizer (SGD with momentum 0.9)")
-    init: str = setting("text", choices=("text", "noise"), help="start from the zero-shot weights or from noise")
+    epochs: int = option(300, 1, 10_000, help="steps, each on all training images")
+    lr: float = option(1.0, 1e-6, 100, help="peak learning rate; stable up to about 7 on normalised features")
+    optimizer: str = option("sgd", choices=("adamw", "sgd"), help="optimizer (SGD with momentum 0.9)")
+    init: str = option("text", choices=("text", "noise"), help="start from the zero-shot weights or from noise")
 
 
 class LinearProbe(Tuner):
@@ -28,7 +28,7 @@ class LinearProbe(Tuner):
 
     full_batch = True
 
-    def __init__(self, config: LinearProbeConfig, setting: Setting):
+    def __init__(self, config: LinearProbeConfig, setting: TunerContext):
         super().__init__(config, setting)
         start = self.backbone.scale.detach() * setting.ensemble
         if config.init == "noise":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from engine.backbones.base import FEATURES, LINEAR, LINEAR_KINDS, TEXT_TOKENS, Backbone, fill
 from engine.errors import BadConfig, messages
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TowerConfig, Tuner, setting
+from engine.tuning.tuner import TowerConfig, Tuner, TunerContext, option
 
 messages(
     no_such_layers="{method}: {tower} of {backbone} has no linear layers {targets} in the chosen blocks "
@@ -56,7 +56,7 @@ class LayerChoice:
         return [name for tower in self.chosen_towers for name in self.tower_names(backbone, tower)]
 
     def tower_names(self, backbone: Backbone, tower: str) -> list[str]:
-        """The modules of one tower."""
+        """Return the modules of one tower."""
         layers = len(getattr(backbone, tower).blocks)
         return backbone.linear_names(tower, self.kinds, first_block(layers, self.last_blocks))
 
@@ -77,16 +77,16 @@ class LoraConfig(LayerChoice, TowerConfig):
     """LoRA's settings."""
 
     method = "lora"
-    r: int = setting(8, 1, 256, help="rank")
-    alpha: float = setting(16.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")
-    dropout: float = setting(0.0, 0, 0.9, help="dropout on the input of the low-rank path")
-    targets: str = setting("q,v", help="linear layers, by comma: q, k, v, out, fc1, fc2")
-    towers: str = setting("both", choices=("both", "vision", "text"), help="which towers")
-    last_blocks: int = setting(0, 0, 100, help="only the last n blocks of a tower; 0 = all")
-    epochs: int = setting(20, 1, 20_000, help="passes over the training images")
-    lr: float = setting(1e-3, 1e-8, 10, help="peak learning rate at width 768; grows with the inverse width")
-    weight_decay: float = setting(1e-2, 0, 10, help="decoupled weight decay")
-    views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
+    r: int = option(8, 1, 256, help="rank")
+    alpha: float = option(16.0, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")
+    dropout: float = option(0.0, 0, 0.9, help="dropout on the input of the low-rank path")
+    targets: str = option("q,v", help="linear layers, by comma: q, k, v, out, fc1, fc2")
+    towers: str = option("both", choices=("both", "vision", "text"), help="which towers")
+    last_blocks: int = option(0, 0, 100, help="only the last n blocks of a tower; 0 = all")
+    epochs: int = option(20, 1, 20_000, help="passes over the training images")
+    lr: float = option(1e-3, 1e-8, 10, help="peak learning rate at width 768; grows with the inverse width")
+    weight_decay: float = option(1e-2, 0, 10, help="decoupled weight decay")
+    views: int = option(2, 1, 64, help="versions of each training image: itself and random crops and flips")
 
 
 def first_block(layers: int, last_blocks: int) -> int:
@@ -112,7 +112,7 @@ class TowerTuner(Tuner):
     entering: Tensor
     """The prompts' tokens ``(K, T, D)`` that enter block ``text_start``, where that is not the first."""
 
-    def __init__(self, config: Any, setting: Setting):
+    def __init__(self, config: Any, setting: TunerContext):
         super().__init__(config, setting)
         prompts = [fill(setting.templates[0], label.prompt) for label in setting.labels]
         self.lr_factor = REFERENCE_WIDTH / self.backbone.shape.vision_width
@@ -126,7 +126,7 @@ class TowerTuner(Tuner):
             return self.frozen_text
         if not self.text_start:
             return self.tuned.encode_text(self.ids)
-        return self.tuned.text.finish(self.entering, self.backbone.end_of(self.ids), self.text_start)
+        return self.tuned.text.encode_from_block(self.entering, self.backbone.end_of(self.ids), self.text_start)
 
     @torch.no_grad()
     def keep_text_prefix(self, start: int) -> None:
@@ -170,7 +170,7 @@ class PeftTuner(TowerTuner):
 class LinearTuner(PeftTuner):
     """An adapter of PEFT in linear layers of either tower: all blocks, or only the last ones."""
 
-    def __init__(self, config: Any, setting: Setting):
+    def __init__(self, config: Any, setting: TunerContext):
         super().__init__(config, setting)
         self.tunes_text, shape = config.towers != "vision", self.backbone.shape
         self.stage = first_block(shape.vision_layers, config.last_blocks) if config.towers != "text" else FEATURES
@@ -179,7 +179,7 @@ class LinearTuner(PeftTuner):
         self.attach(self.adapter(self.backbone.peft_targets(config.names(self.backbone))))
 
     def adapter(self, targets: list[str] | str) -> Any:
-        """The PEFT config for these modules."""
+        """Return the PEFT config for these modules."""
         raise NotImplementedError
 
 

@@ -19,7 +19,7 @@ from engine.errors import BadConfig, BadTask
 from engine.methods.prompt_tuning import Around, TextPrompt, start_vectors, too_many
 from engine.tuning.registry import MethodSpec, register
 from engine.tuning.sources import SourceTask
-from engine.tuning.tuner import Setting, TrainConfig, Tuner, setting
+from engine.tuning.tuner import TrainConfig, Tuner, TunerContext, option
 from engine.types import Label
 
 if TYPE_CHECKING:
@@ -32,23 +32,23 @@ class MultitaskPromptConfig(TrainConfig):
     """MPT's settings."""
 
     method = "multitask_prompt"
-    tokens: int = setting(4, 1, 64, help="M, number of trained vectors")
-    init: str = setting("words", choices=("words", "noise"), help="start from words or from noise (std 0.02)")
-    words: str = setting("a photo of a", help="the words to start from; cut or filled with noise to M tokens")
-    rank: int = setting(1, 1, 64, help="rank of each task's factor")
-    source_tasks: int = setting(3, 1, 64, help="source tasks: random groups of two labels or more")
-    groups: str = setting("", help="the groups instead, as label names: a, b | c, d; labels left out form one more")
-    sources: str = setting(
+    tokens: int = option(4, 1, 64, help="M, number of trained vectors")
+    init: str = option("words", choices=("words", "noise"), help="start from words or from noise (std 0.02)")
+    words: str = option("a photo of a", help="the words to start from; cut or filled with noise to M tokens")
+    rank: int = option(1, 1, 64, help="rank of each task's factor")
+    source_tasks: int = option(3, 1, 64, help="source tasks: random groups of two labels or more")
+    groups: str = option("", help="the groups instead, as label names: a, b | c, d; labels left out form one more")
+    sources: str = option(
         "", help="other tasks in place of groups, by comma: earlier ones, folders or zips with a sub-folder a class",
         offers="tasks",
     )  # fmt: skip
-    source_shots: int = setting(16, 1, 10_000, help="most images a label of such another task")
-    source_epochs: int = setting(20, 1, 2000, help="passes over the training images for the source prompts, and again "
+    source_shots: int = option(16, 1, 10_000, help="most images a label of such another task")
+    source_epochs: int = option(20, 1, 2000, help="passes over the training images for the source prompts, and again "
                                                    "to distil them")  # fmt: skip
-    distil: float = setting(0.9, 0, 100, help="weight of the source prompts' logits and text features in the loss")
-    epochs: int = setting(40, 1, 2000, help="passes over the training images")
-    lr: float = setting(5e-3, 1e-8, 10, help="peak learning rate")
-    warmup_epochs: int = setting(1, 0, 100, help="epochs at the start with a small learning rate")
+    distil: float = option(0.9, 0, 100, help="weight of the source prompts' logits and text features in the loss")
+    epochs: int = option(40, 1, 2000, help="passes over the training images")
+    lr: float = option(5e-3, 1e-8, 10, help="peak learning rate")
+    warmup_epochs: int = option(1, 0, 100, help="epochs at the start with a small learning rate")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,7 +79,7 @@ class MultitaskPrompt(TextPrompt):
     from, as PEFT's ``AVERAGE_SOURCE_TASKS`` does.
     """
 
-    def __init__(self, config: MultitaskPromptConfig, setting: Setting):
+    def __init__(self, config: MultitaskPromptConfig, setting: TunerContext):
         super().__init__(config, setting, reserve=config.tokens)
         self.setting, self.tasks = setting, task_of_labels(config, setting)
         self.prompt = shared_prompt(config, setting, tasks=1)
@@ -104,13 +104,13 @@ class MultitaskPrompt(TextPrompt):
         """The source stage's settings."""
         return dataclasses.replace(self.config, epochs=self.config.source_epochs)
 
-    def source_stage(self, setting: Setting, tasks: Tensor) -> Iterator[SourcePrompts]:
+    def source_stage(self, setting: TunerContext, tasks: Tensor) -> Iterator[SourcePrompts]:
         """The teachers, then, made when these are trained, the prompt that is distilled from them."""
         teachers = SourcePrompts(self.config, setting, tasks.to(self.frozen_text.device))
         yield teachers
         yield SharedPrompt(self.config, setting, teachers.tasks, teachers.eval())
 
-    def rehearsals(self) -> Iterator[tuple[Tuner, TrainConfig, int]]:
+    def pretraining_stages(self) -> Iterator[tuple[Tuner, TrainConfig, int]]:
         setting, tasks, labels = self.setting, self.tasks, len(self.setting.labels)
         if many := len(self.config.source_names):
             tasks = torch.arange(many).repeat_interleave(labels)
@@ -136,20 +136,20 @@ class SourcePrompts(TextPrompt):
         tasks: the source task of each label, ``(K,)``; the labels of a task compete with each other only.
     """
 
-    def __init__(self, config: MultitaskPromptConfig, setting: Setting, tasks: Tensor):
+    def __init__(self, config: MultitaskPromptConfig, setting: TunerContext, tasks: Tensor):
         super().__init__(config, setting, reserve=config.tokens)
         self.tasks = tasks
         self.own = nn.Parameter(start_vectors(config, setting).repeat(int(tasks.max()) + 1, 1, 1))  # (tasks, M, D)
 
     def prompts(self) -> Tensor:
-        """Each task's prompt, ``(tasks, M, D)``."""
+        """Return each task's prompt, ``(tasks, M, D)``."""
         return self.own
 
     def around(self) -> Around:
         return Around(self.prompts()[self.tasks])
 
     def within(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Logits ``(B, K)`` with the labels of other tasks than the image's own out of the question."""
+        """Return logits ``(B, K)`` with the labels of other tasks than the image's own out of the question."""
         return logits.masked_fill(self.tasks != self.tasks[targets][:, None], -1e4)
 
     def objective(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,7 +164,7 @@ class SharedPrompt(SourcePrompts):
     squared distance of the text features, which stand for MPT's hidden states).
     """
 
-    def __init__(self, config: MultitaskPromptConfig, setting: Setting, tasks: Tensor, teachers: SourcePrompts):
+    def __init__(self, config: MultitaskPromptConfig, setting: TunerContext, tasks: Tensor, teachers: SourcePrompts):
         super().__init__(config, setting, tasks)
         del self.own
         self.prompt = shared_prompt(config, setting, int(tasks.max()) + 1)
@@ -183,7 +183,7 @@ class SharedPrompt(SourcePrompts):
         return F.cross_entropy(logits, targets) + self.config.distil * (soft + hidden), logits
 
 
-def shared_prompt(config: MultitaskPromptConfig, setting: Setting, tasks: int) -> Any:
+def shared_prompt(config: MultitaskPromptConfig, setting: TunerContext, tasks: int) -> Any:
     """PEFT's ``MultitaskPromptEmbedding``, started so that every task's factor is all ones.
 
     PEFT starts factors at noise of std 0.02, whose products would wipe the words of P* out.
@@ -215,9 +215,9 @@ def task_prompts(prompt: Any) -> Tensor:
 
 
 def other_tasks(
-    config: MultitaskPromptConfig, setting: Setting, store: FeatureStore, support: Sequence[int]
-) -> tuple[Setting, Tensor]:
-    """The labels and images of all other tasks, one task after the other, and the task of each label ``(K,)``.
+    config: MultitaskPromptConfig, setting: TunerContext, store: FeatureStore, support: Sequence[int]
+) -> tuple[TunerContext, Tensor]:
+    """Return the labels and images of all other tasks, one task after the other, and the task of each label ``(K,)``.
 
     Images of the run that do not train are left out wherever they turn up again. Raises BadTask.
     """
@@ -229,7 +229,7 @@ def other_tasks(
     features, targets, tasks = [], [], []
     with tempfile.TemporaryDirectory() as work:
         for k, name in enumerate(config.source_names):
-            task = setting.shelf.task(name, Path(work) / str(k))
+            task = setting.sources.task(name, Path(work) / str(k))
             chosen = usable(task, hidden, config.source_shots, setting.seed)
             if len(chosen) < 2:
                 raise BadTask("source_small", name=name)
@@ -248,7 +248,7 @@ def other_tasks(
 
 
 def usable(task: SourceTask, hidden: set[str], shots: int, seed: int) -> dict[str, list[ImageFile]]:
-    """Up to ``shots`` images of each label that has any, drawn by the seed, none of them hidden."""
+    """Return up to ``shots`` images of each label that has any, drawn by the seed, none of them hidden."""
     chosen = {}
     for k, label in enumerate(task.labels):
         rows = [image for image in task.images if image.label == label.name and image.digest not in hidden]
@@ -258,8 +258,8 @@ def usable(task: SourceTask, hidden: set[str], shots: int, seed: int) -> dict[st
     return chosen
 
 
-def task_of_labels(config: MultitaskPromptConfig, setting: Setting) -> Tensor:
-    """The source task of each label, ``(K,)``. Raises BadConfig for unknown or repeated names in ``groups``."""
+def task_of_labels(config: MultitaskPromptConfig, setting: TunerContext) -> Tensor:
+    """Return the source task of each label, ``(K,)``. Raises BadConfig for unknown or repeated names in ``groups``."""
     names = [label.name for label in setting.labels]
     if not config.groups.replace("|", "").strip():
         order = torch.randperm(len(names), generator=setting.generator())

@@ -14,7 +14,7 @@ from torch import nn
 from engine.backbones.base import named_norms
 from engine.methods.bias_tuning import SelectedTuner
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import TowerConfig, setting
+from engine.tuning.tuner import TowerConfig, option
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class NormTuningConfig(TowerConfig):
     """Settings of norm tuning."""
 
     method = "norm_tuning"
-    epochs: int = setting(20, 1, 2000, help="passes over the training images")
-    lr: float = setting(1e-2, 1e-8, 10, help="peak learning rate")
-    views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
+    epochs: int = option(20, 1, 2000, help="passes over the training images")
+    lr: float = option(1e-2, 1e-8, 10, help="peak learning rate")
+    views: int = option(2, 1, 64, help="versions of each training image: itself and random crops and flips")
 
 
 class NormTuning(SelectedTuner):

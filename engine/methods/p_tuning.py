@@ -12,7 +12,7 @@ from engine.backbones.base import TEXT_TOKENS, Backbone
 from engine.errors import BadConfig
 from engine.methods.prompt_tuning import Around, TextPrompt, too_many, word_ids
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TowerConfig, setting
+from engine.tuning.tuner import TowerConfig, TunerContext, option
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,15 @@ class PTuningConfig(TowerConfig):
     """P-tuning's settings."""
 
     method = "p_tuning"
-    front: int = setting(6, 0, 64, help="trained vectors before the label")
-    back: int = setting(2, 0, 64, help="trained vectors after the label")
-    anchor: str = setting("", help="words that stay as they are, between the front vectors and the label")
-    encoder: str = setting("mlp", choices=("mlp", "lstm"), help="the network that the vectors come out of")
-    hidden: int = setting(128, 1, 4096, help="width of that network")
-    layers: int = setting(2, 1, 8, help="layers of the LSTM; the MLP always has three")
-    epochs: int = setting(40, 1, 2000, help="passes over the training images")
-    lr: float = setting(5e-3, 1e-8, 10, help="peak learning rate")
-    warmup_epochs: int = setting(1, 0, 100, help="epochs at the start in which the learning rate rises")
+    front: int = option(6, 0, 64, help="trained vectors before the label")
+    back: int = option(2, 0, 64, help="trained vectors after the label")
+    anchor: str = option("", help="words that stay as they are, between the front vectors and the label")
+    encoder: str = option("mlp", choices=("mlp", "lstm"), help="the network that the vectors come out of")
+    hidden: int = option(128, 1, 4096, help="width of that network")
+    layers: int = option(2, 1, 8, help="layers of the LSTM; the MLP always has three")
+    epochs: int = option(40, 1, 2000, help="passes over the training images")
+    lr: float = option(5e-3, 1e-8, 10, help="peak learning rate")
+    warmup_epochs: int = option(1, 0, 100, help="epochs at the start in which the learning rate rises")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,7 +54,7 @@ class PTuning(TextPrompt):
     The encoder only helps the training: :meth:`finished` keeps its M output vectors and drops it.
     """
 
-    def __init__(self, config: PTuningConfig, setting: Setting):
+    def __init__(self, config: PTuningConfig, setting: TunerContext):
         fixed = word_ids(setting.backbone, config.anchor)
         super().__init__(config, setting, reserve=config.tokens + len(fixed))
         self.fixed = fixed
@@ -62,7 +62,7 @@ class PTuning(TextPrompt):
         self.encoder: Any = prompt_encoder(config, self.backbone.text.width).to(setting.support)
 
     def prompt(self) -> Tensor:
-        """The trained vectors ``(M, D)``."""
+        """Return the trained vectors ``(M, D)``."""
         if self.vectors is not None:
             return self.vectors
         return self.encoder(torch.arange(self.config.tokens, device=self.ids.device)[None])[0]
@@ -97,7 +97,7 @@ def prompt_encoder(config: PTuningConfig, width: int) -> Any:
 
 
 def count(shape: Any, config: PTuningConfig, K: int, N: int) -> int:
-    """The table and the encoder; of these the M·Dt numbers that come out are kept."""
+    """Return the table and the encoder; of these the M·Dt numbers that come out are kept."""
     D, H = shape.text_width, config.hidden
     table = config.tokens * D
     if config.encoder == "mlp":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.tuning.tuner import setting
+from engine.tuning.tuner import option
 
 Layers = tuple[tuple[str, str, int, int], ...]
 """(name, kind, inputs, outputs) of each layer."""
@@ -46,42 +46,42 @@ class Row:
 
 
 def divisor(limit: int, sizes: list[int]) -> int:
-    """The largest common divisor of some sizes that is not above a limit."""
+    """Return the largest common divisor of some sizes that is not above a limit."""
     common = math.gcd(*sizes)
     return max(d for d in range(1, min(limit, common) + 1) if common % d == 0)
 
 
 def inputs(layers: Layers) -> list[int]:
-    """Inputs of each layer."""
+    """Return inputs of each layer."""
     return [i for _, _, i, _ in layers]
 
 
 def widths(layers: Layers) -> list[int]:
-    """Inputs and outputs of all layers."""
+    """Return inputs and outputs of all layers."""
     return [size for _, _, i, o in layers for size in (i, o)]
 
 
 def low_rank(default: int, meaning: str = "rank") -> dict[str, Any]:
-    """The setting ``r``."""
-    return {"r": setting(default, 1, 256, help=meaning)}
+    """Return the setting ``r``."""
+    return {"r": option(default, 1, 256, help=meaning)}
 
 
 def alpha(default: float) -> dict[str, Any]:
-    """The setting ``alpha``."""
-    return {"alpha": setting(default, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")}
+    """Return the setting ``alpha``."""
+    return {"alpha": option(default, 0.01, 1024, help="scaling: the update is multiplied by alpha / r")}
 
 
 def block(default: int) -> dict[str, Any]:
-    """The setting ``block_size``."""
+    """Return the setting ``block_size``."""
     words = "largest block size; the largest common divisor of the layers' sizes up to it is used"
-    return {"block_size": setting(default, 2, 1024, help=words)}
+    return {"block_size": option(default, 2, 1024, help=words)}
 
 
 def up_to(limit: int, layers: Layers) -> int:
-    """A rank that every layer can have."""
+    """Return a rank that every layer can have."""
     return min(limit, *widths(layers))
 
 
 def even(rank: int) -> int:
-    """The rank, or one less."""
+    """Return the rank, or one less."""
     return max(2, rank - rank % 2)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from engine.methods.peft_row import Row, alpha, block, divisor, even, inputs, low_rank, up_to, widths
 from engine.methods.peft_weight_aware import WEIGHT_AWARE
-from engine.tuning.tuner import setting
+from engine.tuning.tuner import option
 
 TABLE = (
     Row(
@@ -25,10 +25,10 @@ TABLE = (
         "W′ = W + (α/r)·P·Λ·Q,  unimportant entries of the diagonal Λ are set to zero",
         "Zhang et al. 2023, AdaLoRA: Adaptive Budget Allocation, arXiv 2303.10512", "AdaLoraConfig",
         {
-            "r": setting(12, 1, 256, help="rank of each layer at the start"),
-            "target_r": setting(8, 1, 256, help="mean rank at the end"),
+            "r": option(12, 1, 256, help="rank of each layer at the start"),
+            "target_r": option(8, 1, 256, help="mean rank at the end"),
             **alpha(32.0),
-            "orthogonality": setting(0.5, 0, 10, help="weight of the factors' distance to orthogonal ones in the loss"),
+            "orthogonality": option(0.5, 0, 10, help="weight of the factors' distance to orthogonal ones in the loss"),
         },
         lambda c, layers: {
             "init_r": c.r, "target_r": min(c.r, c.target_r), "lora_alpha": c.alpha,
@@ -96,8 +96,8 @@ TABLE = (
         "Gao et al. 2024, Parameter-Efficient Fine-Tuning with Discrete Fourier Transform, arXiv 2405.03003",
         "FourierFTConfig",
         {
-            "frequencies": setting(1000, 1, 100_000, help="trained frequencies a layer"),
-            "scaling": setting(150.0, 0.01, 10_000, help="factor on the update"),
+            "frequencies": option(1000, 1, 100_000, help="trained frequencies a layer"),
+            "scaling": option(150.0, 0.01, 10_000, help="factor on the update"),
         },
         lambda c, layers: {
             "n_frequency": min(c.frequencies, *(i * o for _, _, i, o in layers)), "scaling": c.scaling,
@@ -135,7 +135,7 @@ TABLE = (
         "The file must be tiny and steps quick, and scaling and mixing fixed pairs of outputs is enough.",
         "(y₁, y₂)′ = a·rotation(θ)·(y₁, y₂) for every pair of outputs",
         "Liao & Monz 2024, 3-in-1: 2D Rotary Adaptation, arXiv 2409.00119", "RoadConfig",
-        {"group_size": setting(64, 2, 1024, help="largest group of outputs; a common divisor up to it is used")},
+        {"group_size": option(64, 2, 1024, help="largest group of outputs; a common divisor up to it is used")},
         lambda c, layers: {"group_size": divisor(c.group_size, [o for *_, o in layers])}, "Σ out", 3e-2,
         "Can only mix outputs in fixed pairs.",
     ),
@@ -155,8 +155,8 @@ TABLE = (
         "VBLoRAConfig",
         {
             **low_rank(4),
-            "vectors": setting(64, 2, 2048, help="vectors in the bank"),
-            "vector_length": setting(64, 1, 1024, help="largest length of a vector; a common divisor of the layers' "
+            "vectors": option(64, 2, 2048, help="vectors in the bank"),
+            "vector_length": option(64, 1, 1024, help="largest length of a vector; a common divisor of the layers' "
                                      "sizes up to it is used"),
         },
         lambda c, layers: {
@@ -172,7 +172,7 @@ TABLE = (
         "Learning rate or number of steps are uncertain: the bound keeps a run from drifting far.",
         "W′ = W + (λ‖W‖/r)·B·Ξ·A,  Ξ gives every rank-one part length one",
         "Bini et al. 2025, Decoupling Angles and Strength in Low-rank Adaptation, arXiv 2503.18225", "DeloraConfig",
-        {**low_rank(8), "bound": setting(15.0, 0.01, 1000, help="bound on the update at the start")},
+        {**low_rank(8), "bound": option(15.0, 0.01, 1000, help="bound on the update at the start")},
         lambda c, layers: {"r": c.r, "delora_lambda": c.bound}, "Σ r(in + out) + 1", 1e-3,
         "Its gradients are scaled by the bound, so bound and learning rate go together.", by_width=True,
     ),
@@ -183,7 +183,7 @@ TABLE = (
         "Jung et al. 2025, GraLoRA: Granular Low-Rank Adaptation, arXiv 2505.20355", "GraloraConfig",
         {
             **low_rank(8), **alpha(16.0),
-            "blocks": setting(2, 1, 16, help="k, blocks along each side; the largest common divisor of the layers' "
+            "blocks": option(2, 1, 16, help="k, blocks along each side; the largest common divisor of the layers' "
                               "sizes and the rank up to it is used"),
         },
         lambda c, layers: {
@@ -198,8 +198,8 @@ TABLE = (
         "Bilican et al. 2025, Exploring Sparsity for Parameter Efficient Fine Tuning Using Wavelets, arXiv 2505.12532",
         "WaveFTConfig",
         {
-            "frequencies": setting(1000, 1, 100_000, help="trained wavelets a layer"),
-            "scaling": setting(25.0, 0.01, 10_000, help="factor on the update"),
+            "frequencies": option(1000, 1, 100_000, help="trained wavelets a layer"),
+            "scaling": option(25.0, 0.01, 10_000, help="factor on the update"),
         },
         lambda c, layers: {
             "n_frequency": min(c.frequencies, *(i * o for _, _, i, o in layers)), "scaling": c.scaling,
@@ -219,7 +219,7 @@ TABLE = (
         "Many adapters have to be kept and the smallest possible file counts more than accuracy.",
         "W′ = W + B·A,  every entry of B and A one of the vector's, chosen at random and scaled",
         "Li et al. 2025, Uni-LoRA: One Vector Is All You Need, arXiv 2506.00799", "UniLoraConfig",
-        {**low_rank(4), "length": setting(4096, 1, 1_000_000, help="length of the vector")},
+        {**low_rank(4), "length": option(4096, 1, 1_000_000, help="length of the vector")},
         lambda c, layers: {"r": c.r, "theta_d_length": c.length}, "length", 1e-2,
         "All layers share each number, and its start differs a little from zero-shot.", starts_at=None,
     ),

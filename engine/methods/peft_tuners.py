@@ -32,7 +32,7 @@ from engine.methods.lora import LayerChoice, LinearTuner, first_block
 from engine.methods.peft_row import Layers, Row
 from engine.methods.peft_table import ROWS, TABLE
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TowerConfig, setting
+from engine.tuning.tuner import TowerConfig, TunerContext, option
 
 messages(
     not_linear="{method}: layers {targets} of {backbone} are convolutions in some blocks, which it cannot "
@@ -44,10 +44,10 @@ messages(
 class PeftLayersConfig(LayerChoice, TowerConfig):
     """What the settings of all tuners of the table share."""
 
-    targets: str = setting("q,v", help="linear layers, by comma: q, k, v, out, fc1, fc2")
-    towers: str = setting("both", choices=("both", "vision", "text"), help="which towers")
-    last_blocks: int = setting(0, 0, 100, help="only the last n blocks of a tower; 0 = all")
-    views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
+    targets: str = option("q,v", help="linear layers, by comma: q, k, v, out, fc1, fc2")
+    towers: str = option("both", choices=("both", "vision", "text"), help="which towers")
+    last_blocks: int = option(0, 0, 100, help="only the last n blocks of a tower; 0 = all")
+    views: int = option(2, 1, 64, help="versions of each training image: itself and random crops and flips")
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
         found = super().obstacle(backbone)
@@ -60,11 +60,11 @@ class PeftLayersConfig(LayerChoice, TowerConfig):
 
 
 def make_config(row: Row) -> type[PeftLayersConfig]:
-    """The settings of a tuner: those that all share, with its own."""
+    """Return the settings of a tuner: those that all share, with its own."""
     rate = "peak learning rate" + (" at width 768; grows with the inverse width" if row.by_width else "")
     fields = {
-        "lr": setting(row.lr, 1e-8, 10, help=rate),
-        "targets": setting(row.targets, help="linear layers, by comma: q, k, v, out, fc1, fc2"),
+        "lr": option(row.lr, 1e-8, 10, help=rate),
+        "targets": option(row.targets, help="linear layers, by comma: q, k, v, out, fc1, fc2"),
         **row.fields,
     }
     return dataclasses.make_dataclass(
@@ -75,7 +75,7 @@ def make_config(row: Row) -> type[PeftLayersConfig]:
 
 
 def layers_of(shape: Shape, config: Any) -> Layers:
-    """The layers that a config targets."""
+    """Return the layers that a config targets."""
     found = []
     for tower in config.chosen_towers:
         first = first_block(getattr(shape, f"{tower}_layers"), config.last_blocks)
@@ -129,7 +129,7 @@ def skeleton_count(shape: Shape, config: Any) -> int:
 class PeftTableTuner(LinearTuner):
     """A tuner of the table on a twin of the backbone."""
 
-    def __init__(self, config: Any, setting: Setting):
+    def __init__(self, config: Any, setting: TunerContext):
         batch = min(config.batch_size, len(setting.targets))
         self.steps = config.epochs * -(-len(setting.targets) // batch)
         super().__init__(config, setting)
@@ -195,7 +195,7 @@ class WaveFt(PeftTableTuner):
 
 
 def wavelet_update(layer: Any, adapter: str) -> Tensor:
-    """The update ``(out, in)`` of a layer: its coefficients in place, transformed back by PEFT's Haar wavelets.
+    """Return the update ``(out, in)`` of a layer: its coefficients in place, transformed back by PEFT's Haar wavelets.
 
     PEFT looks for places beyond the edge first; of Haar wavelets there are none.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.methods.peft_row import Row, low_rank, up_to
-from engine.tuning.tuner import setting
+from engine.tuning.tuner import option
 
 KEEPS = "what PEFT trains and the {} that it took from the weights; also in PEFT's own format"
 
@@ -33,8 +33,8 @@ WEIGHT_AWARE = (
         "arXiv 2410.01870", "PeanutConfig",
         {
             **low_rank(8, "width of the network"),
-            "depth": setting(0, 0, 8, help="pairs of hidden layers between the first and the last"),
-            "scale": setting(1.0, 0.001, 100, help="factor on the update"),
+            "depth": option(0, 0, 8, help="pairs of hidden layers between the first and the last"),
+            "scale": option(1.0, 0.001, 100, help="factor on the update"),
         },
         lambda c, layers: {"r": c.r, "depth": c.depth, "scaling": c.scale}, "Σ 2r·out + 2depth·r²", 3e-3,
         "Every step builds each whole update, so it is slower than LoRA.", by_width=True,
@@ -65,7 +65,7 @@ WEIGHT_AWARE = (
         "Morris et al. 2026, Learning to Reason in 13 Parameters, arXiv 2602.04118", "TinyLoraConfig",
         {
             **low_rank(8, "directions of each weight; the paper's 2 hardly learn here"),
-            "u": setting(64, 1, 4096, help="trained numbers a layer"),
+            "u": option(64, 1, 4096, help="trained numbers a layer"),
         },
         lambda c, layers: {"r": c.r, "u": c.u}, "u a layer", 1e-2,
         "Few directions a layer can change little; it was made for large language models.",
@@ -76,7 +76,7 @@ WEIGHT_AWARE = (
         "Other labels must not be forgotten, and there are enough images to train many numbers.",
         "W′ = U₁·S₁·V₁ + U·diag(s)·V,  the first term frozen, gradients of U and V orthogonal to it",
         "Nayak et al. 2025, Sculpting Subspaces: Constrained Full Fine-Tuning for Continual Learning, arXiv 2504.07097",
-        "OSFConfig", {"kept": setting(0.9, 0.01, 0.99, help="share of each weight's directions that stay, 0 to 1")},
+        "OSFConfig", {"kept": option(0.9, 0.01, 0.99, help="share of each weight's directions that stay, 0 to 1")},
         lambda c, layers: {"effective_rank": c.kept}, "Σ k(in + out + 1), k the directions that are trained", 3e-3,
         "The weak directions change little; with a small share kept it nears full fine-tuning in size and memory.",
         by_width=True,
@@ -86,7 +86,7 @@ WEIGHT_AWARE = (
         "You want full fine-tuning's freedom at a hundredth of its parameters.",
         "W′ = W + D,  D zero but at the entries of largest |W|",
         "Super-Tuning: From Activation-Aware Pruning to Sparse Fine-Tuning, 2026, arXiv 2607.09287",
-        "SupertuningConfig", {"share": setting(0.01, 0.001, 1, help="share of each weight's entries, 0 to 1")},
+        "SupertuningConfig", {"share": option(0.01, 0.001, 1, help="share of each weight's entries, 0 to 1")},
         lambda c, layers: {"sparsity": 1 - c.share}, "Σ share·in·out", 3e-3,
         "The largest entries need not be those that the labels need.", by_width=True,
         keeps=frozenset({"supertuning_indices"}), saved=KEEPS.format("places"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from engine.backbones.base import FEATURES, Backbone, Shape, fill
 from engine.errors import BadConfig, messages
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TowerConfig, Tuner, setting
+from engine.tuning.tuner import TowerConfig, Tuner, TunerContext, option
 
 messages(
     no_prefix_attention="{method} cannot run on {backbone}: the attention of its {tower} tower has no separate query, "
@@ -25,13 +25,13 @@ class PrefixTuningConfig(TowerConfig):
     """Settings of prefix tuning."""
 
     method = "prefix_tuning"
-    tokens: int = setting(4, 1, 64, help="M, trained keys and values in each layer")
-    towers: str = setting("text", choices=("text", "vision", "both"), help="which towers")
-    encoder: bool = setting(True, help="keys and values come out of a small network while they are trained")
-    hidden: int = setting(128, 1, 4096, help="width of that network")
-    epochs: int = setting(40, 1, 2000, help="passes over the training images")
-    lr: float = setting(5e-3, 1e-8, 10, help="peak learning rate")
-    warmup_epochs: int = setting(1, 0, 100, help="epochs at the start in which the learning rate rises")
+    tokens: int = option(4, 1, 64, help="M, trained keys and values in each layer")
+    towers: str = option("text", choices=("text", "vision", "both"), help="which towers")
+    encoder: bool = option(True, help="keys and values come out of a small network while they are trained")
+    hidden: int = option(128, 1, 4096, help="width of that network")
+    epochs: int = option(40, 1, 2000, help="passes over the training images")
+    lr: float = option(5e-3, 1e-8, 10, help="peak learning rate")
+    warmup_epochs: int = option(1, 0, 100, help="epochs at the start in which the learning rate rises")
 
     @property
     def chosen_towers(self) -> tuple[str, ...]:
@@ -39,7 +39,7 @@ class PrefixTuningConfig(TowerConfig):
         return ("text", "vision") if self.towers == "both" else (self.towers,)
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
-        """Why these settings cannot run on a backbone; None where they can."""
+        """Return why these settings cannot run on a backbone; None where they can."""
         for tower in self.chosen_towers:
             blocks = getattr(backbone, tower).blocks
             if not blocks or not all(hasattr(getattr(b, "self_attn", None), "q_proj") for b in blocks):
@@ -88,7 +88,7 @@ class PrefixTuning(Tuner):
     block's attention is wrapped, on a twin of the backbone.
     """
 
-    def __init__(self, config: PrefixTuningConfig, setting: Setting):
+    def __init__(self, config: PrefixTuningConfig, setting: TunerContext):
         super().__init__(config, setting)
         obstacle = config.obstacle(self.backbone)
         if obstacle:

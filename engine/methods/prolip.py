@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from engine.backbones.base import POOLED, PROJECTION
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TrainConfig, Tuner, setting
+from engine.tuning.tuner import TrainConfig, Tuner, TunerContext, option
 
 BY_SHOTS = -1.0
 """Value of ``penalty`` that stands for 1 / shots."""
@@ -20,9 +20,9 @@ class ProlipConfig(TrainConfig):
     """ProLIP's settings. Full batch: an epoch is one step."""
 
     method = "prolip"
-    epochs: int = setting(300, 1, 5000, help="steps, each on all training images")
-    lr: float = setting(1e-3, 1e-8, 10, help="peak learning rate")
-    penalty: float = setting(
+    epochs: int = option(300, 1, 5000, help="steps, each on all training images")
+    lr: float = option(1e-3, 1e-8, 10, help="peak learning rate")
+    penalty: float = option(
         BY_SHOTS, -1, 1000, help="lambda, weight of the squared distance to the start; -1 = 1 / shots"
     )
 
@@ -38,7 +38,7 @@ class Prolip(Tuner):
     start: Tensor
     origin: Tensor
 
-    def __init__(self, config: ProlipConfig, setting: Setting):
+    def __init__(self, config: ProlipConfig, setting: TunerContext):
         super().__init__(config, setting)
         vision, device = self.backbone.vision, self.backbone.device
         with torch.no_grad():  # the projection is linear: its columns are where the unit vectors go

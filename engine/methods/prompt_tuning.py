@@ -13,7 +13,7 @@ from engine.backbones.base import TEXT_TOKENS, Backbone
 from engine.errors import BadConfig, messages
 from engine.tuning.learned import LearnedToken, LearnedTokens, Piece, nearest_words
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TowerConfig, Tuner, setting
+from engine.tuning.tuner import TowerConfig, Tuner, TunerContext, option
 from engine.types import Note
 
 LABEL_TOKENS = 8
@@ -32,23 +32,23 @@ class PromptTuningConfig(TowerConfig):
     """CoOp's settings."""
 
     method = "prompt_tuning"
-    tokens: int = setting(4, 1, 64, help="M, number of trained vectors")
-    init: str = setting("words", choices=("words", "noise"), help="start from words or from noise (std 0.02)")
-    words: str = setting("a photo of a", help="the words to start from; cut or filled with noise to M tokens")
-    per_class: bool = setting(False, help="a set of vectors for each label instead of a shared one")
-    class_token: str = setting(
+    tokens: int = option(4, 1, 64, help="M, number of trained vectors")
+    init: str = option("words", choices=("words", "noise"), help="start from words or from noise (std 0.02)")
+    words: str = option("a photo of a", help="the words to start from; cut or filled with noise to M tokens")
+    per_class: bool = option(False, help="a set of vectors for each label instead of a shared one")
+    class_token: str = option(
         "end", choices=("end", "middle", "front"), help="where the label stands among the vectors"
     )
-    epochs: int = setting(100, 1, 2000, help="passes over the training images")
-    lr: float = setting(5e-3, 1e-8, 10, help="peak learning rate")
-    warmup_epochs: int = setting(1, 0, 100, help="epochs at the start with a small learning rate")
+    epochs: int = option(100, 1, 2000, help="passes over the training images")
+    lr: float = option(5e-3, 1e-8, 10, help="peak learning rate")
+    warmup_epochs: int = option(1, 0, 100, help="epochs at the start with a small learning rate")
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
         return too_many(self.method, "tokens", self.tokens, backbone)
 
 
 def too_many(method: str, name: str, vectors: int, backbone: Backbone) -> BadConfig | None:
-    """Why so many vectors leave no room for a label; None where they do."""
+    """Return why so many vectors leave no room for a label; None where they do."""
     most = backbone.shape.context - LABEL_TOKENS
     if vectors <= most:
         return None
@@ -56,7 +56,7 @@ def too_many(method: str, name: str, vectors: int, backbone: Backbone) -> BadCon
 
 
 def word_ids(backbone: Backbone, text: str) -> Tensor:
-    """Ids ``(n,)`` of a text's words, without start and end."""
+    """Return ids ``(n,)`` of a text's words, without start and end."""
     ids = backbone.tokenize([text])
     return ids[0, backbone.start_tokens : int(backbone.words_end(ids)[0])]
 
@@ -88,7 +88,7 @@ class TextPrompt(Tuner):
     fixed: Tensor
     """Ids of words at the end of the context that are not trained, ``(A,)``."""
 
-    def __init__(self, config: Any, setting: Setting, reserve: int):
+    def __init__(self, config: Any, setting: TunerContext, reserve: int):
         super().__init__(config, setting)
         backbone = self.backbone
         self.labels = tuple(label.name for label in setting.labels)
@@ -102,7 +102,7 @@ class TextPrompt(Tuner):
         self.fixed = self.ids.new_empty(0)
 
     def around(self) -> Around:
-        """The vectors around every label, as they are trained so far."""
+        """Return the vectors around every label, as they are trained so far."""
         raise NotImplementedError
 
     def text_features(self) -> Tensor:
@@ -128,7 +128,7 @@ class TextPrompt(Tuner):
     # ---- what was learned, for people
 
     def start_ids(self) -> Tensor:
-        """Ids of the words that the first vectors started from; empty where that was noise."""
+        """Return ids of the words that the first vectors started from; empty where that was noise."""
         if getattr(self.config, "init", "noise") == "noise":
             return self.ids.new_empty(0)
         return word_ids(self.backbone, self.config.words)[: self.config.tokens]
@@ -140,7 +140,7 @@ class TextPrompt(Tuner):
         return tuple(self.describe(k, around, own) for k in range(min(len(self.labels), MOST_LABELS) if own else 1))
 
     def describe(self, k: int, around: Around, own: bool) -> LearnedTokens:
-        """The vectors of label ``k`` and where they stand; ``own``: no other label has them."""
+        """Return the vectors of label ``k`` and where they stand; ``own``: no other label has them."""
         context = around.context[k] if own else around.context
         vectors = context[: len(context) - len(self.fixed)]
         vectors = vectors if around.after is None else torch.cat([vectors, around.after])  # (M, D)
@@ -176,7 +176,7 @@ class TextPrompt(Tuner):
 class PromptTuning(TextPrompt):
     """``[start] v_1 ... v_M [label] . [end]``."""
 
-    def __init__(self, config: PromptTuningConfig, setting: Setting):
+    def __init__(self, config: PromptTuningConfig, setting: TunerContext):
         super().__init__(config, setting, reserve=config.tokens)
         start = start_vectors(config, setting)  # (M, D)
         self.context = nn.Parameter(start.repeat(len(setting.labels), 1, 1) if config.per_class else start)
@@ -185,7 +185,7 @@ class PromptTuning(TextPrompt):
         return Around(self.context, self.config.class_token)
 
 
-def start_vectors(config: Any, setting: Setting) -> Tensor:
+def start_vectors(config: Any, setting: TunerContext) -> Tensor:
     """Initial context ``(M, D)``: embeddings of the config's ``words``, then noise; with ``init`` noise, only that."""
     backbone = setting.backbone
     noise = torch.randn(config.tokens, backbone.text.width, generator=setting.generator()) * 0.02

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Config, Setting, TrainConfig, Tuner, setting
+from engine.tuning.tuner import Config, TrainConfig, Tuner, TunerContext, option
 
 ALPHAS = (0.0, 0.1, 0.3, 0.6, 1.0, 1.7, 3.0, 5.0, 8.0, 13.0, 21.0, 34.0)
 BETAS = (1.0, 2.0, 3.5, 5.5, 8.0, 12.0, 20.0)
@@ -22,8 +22,8 @@ class TipConfig(Config):
     """Weights of the cache."""
 
     method = "tip_adapter"
-    alpha: float = setting(0.0, 0, 100, help=f"weight of the cache; {SEARCH}")
-    beta: float = setting(0.0, 0, 100, help=f"sharpness of the cache; {SEARCH}")
+    alpha: float = option(0.0, 0, 100, help=f"weight of the cache; {SEARCH}")
+    beta: float = option(0.0, 0, 100, help=f"sharpness of the cache; {SEARCH}")
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class TipFConfig(TrainConfig):
     """Tip-Adapter-F's training."""
 
     method = "tip_adapter_f"
-    alpha: float = setting(0.0, 0, 100, help=f"weight of the cache; {SEARCH}")
-    beta: float = setting(0.0, 0, 100, help=f"sharpness of the cache; {SEARCH}")
-    eps: float = setting(1e-4, 0, 1, help="AdamW's term against division by zero")
-    epochs: int = setting(20, 1, 2000, help="passes over the training images; 100 far from natural photos")
+    alpha: float = option(0.0, 0, 100, help=f"weight of the cache; {SEARCH}")
+    beta: float = option(0.0, 0, 100, help=f"sharpness of the cache; {SEARCH}")
+    eps: float = option(1e-4, 0, 1, help="AdamW's term against division by zero")
+    epochs: int = option(20, 1, 2000, help="passes over the training images; 100 far from natural photos")
 
 
 def affinity(image: Tensor, keys: Tensor, beta: float) -> Tensor:
@@ -50,7 +50,7 @@ class TipAdapter(Tuner):
     values: Tensor
     keys: Tensor
 
-    def __init__(self, config: Any, setting: Setting):
+    def __init__(self, config: Any, setting: TunerContext):
         super().__init__(config, setting)
         self.register_buffer(
             "values", nn.functional.one_hot(setting.targets, len(setting.labels)).float(), persistent=False

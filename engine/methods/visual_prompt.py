@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, VISION_TOKENS
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Setting, TowerConfig, Tuner, setting
+from engine.tuning.tuner import TowerConfig, Tuner, TunerContext, option
 
 PAPER = "Jia et al. 2022, Visual Prompt Tuning, arXiv 2203.12119"
 
@@ -20,11 +20,11 @@ class VisualPromptConfig(TowerConfig):
     """VPT-shallow's settings."""
 
     method = "visual_prompt"
-    tokens: int = setting(5, 1, 100, help="M, number of trained tokens")
-    epochs: int = setting(30, 1, 2000, help="passes over the training images")
-    lr: float = setting(3e-2, 1e-8, 10, help="peak learning rate")
-    warmup_epochs: int = setting(3, 0, 100, help="epochs at the start in which the learning rate rises")
-    views: int = setting(2, 1, 64, help="versions of each training image: itself and random crops and flips")
+    tokens: int = option(5, 1, 100, help="M, number of trained tokens")
+    epochs: int = option(30, 1, 2000, help="passes over the training images")
+    lr: float = option(3e-2, 1e-8, 10, help="peak learning rate")
+    warmup_epochs: int = option(3, 0, 100, help="epochs at the start in which the learning rate rises")
+    views: int = option(2, 1, 64, help="versions of each training image: itself and random crops and flips")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class VisualPromptDeepConfig(VisualPromptConfig):
     """VPT-deep's settings."""
 
     method = "visual_prompt_deep"
-    lr: float = setting(1e-2, 1e-8, 10, help="peak learning rate")
+    lr: float = option(1e-2, 1e-8, 10, help="peak learning rate")
 
 
 class VisualPrompt(Tuner):
@@ -41,7 +41,7 @@ class VisualPrompt(Tuner):
     stage = 0
     deep = False
 
-    def __init__(self, config: VisualPromptConfig, setting: Setting):
+    def __init__(self, config: VisualPromptConfig, setting: TunerContext):
         super().__init__(config, setting)
         shape = self.backbone.shape
         layers = shape.vision_layers if self.deep else 1
@@ -50,7 +50,7 @@ class VisualPrompt(Tuner):
         self.prompts = nn.Parameter((start * bound).to(setting.support))  # (L or 1, M, D)
 
     def insert(self, k: int, hidden: Tensor) -> Tensor:
-        """Tokens that enter block ``k``: prompts are put in at the first, replaced at later ones."""
+        """Return tokens that enter block ``k``: prompts are put in at the first, replaced at later ones."""
         if k >= len(self.prompts):
             return hidden
         prompts = self.prompts[k].expand(len(hidden), -1, -1)  # (B, M, D)

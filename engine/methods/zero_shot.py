@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Config, Setting, Tuner
+from engine.tuning.tuner import Config, Tuner, TunerContext
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Ensemble(Tuner):
 class ZeroShot(Ensemble):
     """One template."""
 
-    def __init__(self, config: Any, setting: Setting):
+    def __init__(self, config: Any, setting: TunerContext):
         super().__init__(config, setting)
         self.frozen_text = setting.single.clone()
 

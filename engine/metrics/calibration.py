@@ -40,7 +40,7 @@ class Calibration:
     """The reliability curve, by rising confidence; no bin is empty."""
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """Return the same as plain data."""
         return asdict(self)
 
 

@@ -25,7 +25,7 @@ def wilson(right: float, tested: int, level: float = LEVEL) -> Interval:
 
 
 def accuracy(correct: Sequence[float]) -> Interval:
-    """Accuracy of images, each right with a share from 0 to 1 (over repeats), with its interval."""
+    """Return accuracy of images, each right with a share from 0 to 1 (over repeats), with its interval."""
     return wilson(float(np.sum(correct)), len(correct))
 
 
@@ -46,7 +46,7 @@ def paired_bootstrap(before: np.ndarray, after: np.ndarray, seed: int = 0, round
     return float(min(1.0, 2 * min(below, above)))
 
 
-def judge(
+def give_verdict(
     before: Sequence[float], after: Sequence[float], repeated: bool, tuned: bool = True, seed: int = 0
 ) -> Verdict:
     """Compare two models on the same test images.
@@ -64,14 +64,14 @@ def judge(
 
 
 def confusion(targets: Sequence[int], predicted: Sequence[int], classes: int) -> np.ndarray:
-    """``(K, K)`` counts, rows true, columns predicted."""
+    """Return ``(K, K)`` counts, rows true, columns predicted."""
     table = np.zeros((classes, classes), int)
     np.add.at(table, (np.asarray(targets, int), np.asarray(predicted, int)), 1)
     return table
 
 
 def project(points: np.ndarray, seed: int = 0) -> np.ndarray:
-    """``(N, P)`` to ``(N, 2)`` by principal components; fewer than three points stay as they are."""
+    """Map ``(N, P)`` to ``(N, 2)`` by principal components; fewer than three points stay as they are."""
     from sklearn.decomposition import PCA
 
     parts = min(2, *points.shape)

@@ -89,13 +89,13 @@ class Entry:
     """File of segment-anything's own."""
 
     def cached(self) -> bool:
-        """Whether its weights are on this machine."""
+        """Return whether its weights are on this machine."""
         if self.checkpoint:
             return self.checkpoint.cached()
         return in_cache(self.repo) if self.repo else (POCKET_SAM / "model.safetensors").exists()
 
     def obstacle(self) -> SegmenterUnavailable | None:
-        """Why it cannot be used at once; None where it can."""
+        """Return why it cannot be used at once; None where it can."""
         if self.cached():
             return None
         if self.id == POCKET:
@@ -122,12 +122,12 @@ _loaded: Shared[Segmenter] = Shared(KEPT)
 
 
 def get(id: str) -> Entry | None:
-    """A catalogue entry by id; None for files and folders."""
+    """Return a catalogue entry by id; None for files and folders."""
     return next((entry for entry in ENTRIES if entry.id == id), None)
 
 
 def loaded(id: str) -> bool:
-    """Whether a segmenter is in memory, so that :func:`load` returns at once."""
+    """Return whether a segmenter is in memory, so that :func:`load` returns at once."""
     return _loaded.has(id)
 
 
@@ -147,7 +147,7 @@ def fetch(id: str, report: download.Report | None = None, stop: threading.Event 
 
 
 def load(id: str = POCKET, device: str | None = None) -> Segmenter:
-    """A segmenter, loaded once and shared; only those who ask for the same one wait for each other.
+    """Return a segmenter, loaded once and shared; only those who ask for the same one wait for each other.
 
     Args:
         id: of the catalogue, a ``.pth`` or ``.safetensors`` file of SAM, or a folder that a SamModel was saved to.

@@ -43,7 +43,7 @@ class Checkpoint:
         return cache_folder() / "segmenters" / self.url.rpartition("/")[2]
 
     def cached(self) -> bool:
-        """Whether it is here, whole as far as its size tells."""
+        """Return whether it is here, whole as far as its size tells."""
         return self.path.is_file() and self.path.stat().st_size == self.bytes
 
 
@@ -96,7 +96,7 @@ def fetch(checkpoint: Checkpoint, id: str, report: Report | None = None, stop: t
 
 
 def read(path: Path, id: str) -> Sam:
-    """The SAM whose weights are in a ``.pth`` or ``.safetensors`` file, fp32, in evaluation mode.
+    """Return the SAM whose weights are in a ``.pth`` or ``.safetensors`` file, fp32, in evaluation mode.
 
     ``id`` is what messages call it. Raises SegmenterUnavailable, and what the libraries raise on a damaged file.
     """

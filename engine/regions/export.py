@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def region_json(region: Region, mark: str) -> dict[str, Any]:
-    """A region in COCO's fields, and how it was found."""
+    """Return a region in COCO's fields, and how it was found."""
     return {
         "id": region.number, "mark": mark, "bbox": list(region.bbox), "area": region.area,
         "segmentation": region.rle(), "predicted_iou": region.predicted_iou, "stability_score": region.stability,
@@ -24,13 +24,13 @@ def region_json(region: Region, mark: str) -> dict[str, Any]:
 
 
 def guess_json(guess: Guess, scorer: Scorer | None) -> dict[str, Any]:
-    """What a model says, with the labels' names."""
+    """Return what a model says, with the labels' names."""
     names = [label.name for label in scorer.labels] if scorer else []
     return {**asdict(guess), "probabilities": dict(zip(names, guess.probabilities, strict=True))}
 
 
 def shortcut_json(tested: Any, scorer: Scorer | None) -> dict[str, Any] | None:
-    """The shortcut test, with its sentences in English."""
+    """Return the shortcut test, with its sentences in English."""
     if tested is None:
         return None
     sides: dict[str, Any] = {
@@ -47,10 +47,10 @@ def shortcut_json(tested: Any, scorer: Scorer | None) -> dict[str, Any] | None:
 
 
 def sides_of(row: Any) -> list[tuple[str, Any]]:
-    """(side, its part) for the models that there are."""
+    """Return (side, its part) for the models that there are."""
     return [(side, getattr(row, side)) for side in ("zero_shot", "tuned") if getattr(row, side, None)]
 
 
 def mask_name(number: int) -> str:
-    """File of a region's mask."""
+    """Return the file of a region's mask."""
     return f"mask-{number:03d}.png"

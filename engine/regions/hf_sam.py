@@ -69,7 +69,7 @@ class HfPredictor(SamPredictor):
 
 
 def load(source: str | Path, id: str, device: str) -> Callable[[], SamPredictor]:
-    """What makes predictors over the SAM model in a folder or hub repository. Raises SegmenterUnavailable."""
+    """Return what makes predictors over the SAM model in a folder or hub repository. Raises SegmenterUnavailable."""
     from transformers import SamModel, SamProcessor
     from transformers.utils import logging
 

@@ -85,7 +85,7 @@ class Overlay:
 def draw(
     image: Image.Image, regions: Sequence[Region], style: Style | None = None, highlight: int | None = None
 ) -> Overlay:
-    """The image with its regions marked.
+    """Return the image with its regions marked.
 
     Args:
         image: RGB; the image of the regions, or the same made smaller or larger.
@@ -119,7 +119,7 @@ def draw(
 
 
 def text_of(number: int, marks: str = "numbers") -> str:
-    """What a mark reads: the number, or A to Z, AA, AB and so on."""
+    """Return what a mark reads: the number, or A to Z, AA, AB and so on."""
     if marks == "numbers":
         return str(number)
     letters = ""
@@ -130,7 +130,7 @@ def text_of(number: int, marks: str = "numbers") -> str:
 
 
 def colour_of(number: int) -> tuple[int, int, int]:
-    """The colour of a region's number, RGB 0-255."""
+    """Return the colour of a region's number, RGB 0-255."""
     return PALETTE[(number - 1) % len(PALETTE)]
 
 
@@ -174,7 +174,7 @@ def font_size(size: tuple[int, int]) -> int:
 
 
 def label_size(text: str, size: tuple[int, int]) -> tuple[int, int]:
-    """Width and height of a label in pixels, its padding included."""
+    """Return the width and height of a label in pixels, its padding included."""
     pixels = font_size(size)
     left, _, right, _ = ImageFont.load_default(pixels).getbbox(text)
     padding = max(2, pixels // 4)

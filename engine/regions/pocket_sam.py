@@ -50,7 +50,7 @@ class PocketSamConfig:
 
 
 def build_pocket_sam(config: PocketSamConfig | None = None) -> Sam:
-    """A randomly initialised :class:`Sam` of the given shape, in evaluation mode."""
+    """Return a randomly initialised :class:`Sam` of the given shape, in evaluation mode."""
     config = config or PocketSamConfig()
     grid = (config.grid, config.grid)
     sam = Sam(
@@ -73,7 +73,7 @@ def build_pocket_sam(config: PocketSamConfig | None = None) -> Sam:
 
 
 def load_pocket_sam(folder: Path = POCKET_SAM) -> Sam:
-    """The model in ``folder`` (``config.json``, ``model.safetensors``), fp32, in evaluation mode.
+    """Return the model in ``folder`` (``config.json``, ``model.safetensors``), fp32, in evaluation mode.
 
     Raises SegmenterUnavailable where a file is missing, truncated or of another shape.
     """
@@ -100,5 +100,5 @@ def save_pocket_sam(sam: Sam, config: PocketSamConfig, folder: Path) -> None:
 
 
 def parameters(sam: nn.Module) -> int:
-    """Number of trained numbers in the model."""
+    """Return the number of trained numbers in the model."""
     return sum(p.numel() for p in sam.parameters() if p.requires_grad)

@@ -18,7 +18,7 @@ from engine.errors import BadConfig, messages
 from engine.regions.types import Region
 from engine.tuning.features import SHARED, Cache, FeatureStore, Views, text_features
 from engine.tuning.predict import predict
-from engine.tuning.tuner import Setting, Tuner
+from engine.tuning.tuner import Tuner, TunerContext
 from engine.types import Label
 
 MARGIN = 0.15
@@ -33,7 +33,7 @@ messages(
 
 
 def cropped(image: Image.Image, mask: np.ndarray, margin: float) -> Image.Image:
-    """The box of a mask ``(H, W)`` bool with a margin on each side, as far as the image goes."""
+    """Return the box of a mask ``(H, W)`` bool with a margin on each side, as far as the image goes."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
     across, down = round(margin * (right - left)), round(margin * (bottom - top))
@@ -50,12 +50,12 @@ def blurred(image: Image.Image, mask: np.ndarray, margin: float) -> Image.Image:
 
 
 def greyed(image: Image.Image, mask: np.ndarray, margin: float) -> Image.Image:
-    """The whole image, without colour outside the mask."""
+    """Return the whole image, without colour outside the mask."""
     return Image.composite(image, image.convert("L").convert("RGB"), Image.fromarray(mask))
 
 
 def cut(image: Image.Image, mask: np.ndarray, margin: float) -> Image.Image:
-    """The box of the mask; what lies outside the mask has the mean colour of the image."""
+    """Return the box of the mask; what lies outside the mask has the mean colour of the image."""
     mean = tuple(round(value) for value in np.asarray(image).reshape(-1, 3).mean(0))
     alone = Image.composite(image, Image.new("RGB", image.size, mean), Image.fromarray(mask))  # type: ignore[arg-type]
     return cropped(alone, mask, margin)
@@ -104,7 +104,7 @@ class Scorer:
         tuner: the tuned model.
     """
 
-    def __init__(self, setting: Setting, tuner: Tuner | None = None):
+    def __init__(self, setting: TunerContext, tuner: Tuner | None = None):
         self.setting, self.tuner = setting, tuner
         self.backbone, self.labels = setting.backbone, setting.labels
 
@@ -112,16 +112,16 @@ class Scorer:
     def zero_shot(
         cls, backbone: Backbone, labels: Sequence[Label], template_set: str = "general", cache: Cache = SHARED
     ) -> Scorer:
-        """A scorer that only has the backbone itself."""
+        """Return a scorer that only has the backbone itself."""
         sentences, prompts = templates(template_set), [label.prompt for label in labels]
         ensemble = text_features(backbone, prompts, sentences, cache)
         single = text_features(backbone, prompts, sentences[:1], cache)
         nothing = torch.zeros(0, ensemble.shape[1]), torch.zeros(0, dtype=torch.long)
-        return cls(Setting(backbone, tuple(labels), sentences, single, ensemble, *nothing))
+        return cls(TunerContext(backbone, tuple(labels), sentences, single, ensemble, *nothing))
 
     @torch.no_grad()
     def probabilities(self, pictures: Sequence[Image.Image]) -> dict[str, np.ndarray]:
-        """Probabilities ``(n, K)`` of RGB pictures by side: ``zero_shot``, and ``tuned`` where something is."""
+        """Return probabilities ``(n, K)`` of RGB pictures by side: ``zero_shot``, and ``tuned`` where something is."""
         store = PictureStore(self.backbone, pictures)
         sides = {"zero_shot": self.backbone.logits(store.features(), self.setting.ensemble)}
         if self.tuner is not None:
@@ -146,7 +146,7 @@ def _digest(picture: Image.Image) -> str:
 
 
 def picture_of(image: Image.Image, region: Region, view: str = "crop", margin: float = MARGIN) -> Image.Image:
-    """What a model is shown of a region. ``image`` is RGB, the region's own or the same at another size.
+    """Return what a model is shown of a region. ``image`` is RGB, the region's own or the same at another size.
 
     Raises BadConfig for an unknown view or margin.
     """
@@ -160,7 +160,7 @@ def picture_of(image: Image.Image, region: Region, view: str = "crop", margin: f
 def score(
     image: Image.Image, regions: Sequence[Region], scorer: Scorer, view: str = "crop", margin: float = MARGIN
 ) -> tuple[RegionScore, ...]:
-    """What zero-shot and the tuned model say of each region, in the order given.
+    """Return what zero-shot and the tuned model say of each region, in the order given.
 
     Args:
         image: RGB; a scene's ``picture`` is large enough for any backbone.

@@ -22,7 +22,7 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.utils.amg import calculate_stability_score
 
 from engine.errors import BadRegion, messages
-from engine.regions.tidy import clean, sort_by_granularity
+from engine.regions.postprocess import clean, sort_by_granularity
 from engine.regions.types import GRANULARITIES, Prompt, Region, Thresholds, numbered, visible
 
 WORK_SIDE = 1024
@@ -73,13 +73,13 @@ class Segmenter:
         self._lock = threading.Lock()
 
     def set_image(self, image: Image.Image) -> Scene:
-        """An RGB image to prompt. It is encoded at once, unless one of the same content is still here."""
+        """Return an RGB image to prompt. It is encoded at once, unless one of the same content is still here."""
         scene = Scene(self, image)
         self.predictor(scene)
         return scene
 
     def predictor(self, scene: Scene) -> SamPredictor:
-        """The predictor that holds the scene's embedding."""
+        """Return the predictor that holds the scene's embedding."""
         with self._lock:  # two visitors with one picture encode it once
             found = self._encoded.get(scene.digest)
             if found is None:
@@ -116,7 +116,7 @@ class Scene:
     def click(
         self, points: Sequence[Sequence[float]], labels: Sequence[int] | None = None, previous: Region | None = None
     ) -> tuple[Region, ...]:
-        """The region under some clicks, best estimate first.
+        """Return the region under some clicks, best estimate first.
 
         One click is ambiguous (part, object, group), so there are up to three masks. Several clicks,
         or a click that goes on from ``previous``, give one mask, which starts from the logits of
@@ -151,7 +151,7 @@ class Scene:
         return self._predict(Prompt(box=box), None)
 
     def everything(self, granularity: str = "parts", progress: Progress | None = None) -> tuple[Region, ...]:
-        """All regions that a grid of clicks finds, by number.
+        """Return all regions that a grid of clicks finds, by number.
 
         The search runs once, at the finest granularity; coarser ones are a part of its regions with the same
         numbers. Where a granularity has none, the next finer one is shown. Raises BadRegion: no regions, one colour,
@@ -268,7 +268,7 @@ class Held:
         """Nothing: the embedding is kept for clicks."""
 
     def predict_torch(self, *prompts: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """One batch of the grid's clicks."""
+        """Return one batch of the grid's clicks."""
         if self.progress:
             self.progress(self.done, self.steps)
         self.done += 1

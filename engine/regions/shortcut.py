@@ -102,7 +102,7 @@ def probe(image: Image.Image, regions: Sequence[Region], scorer: Scorer) -> Shor
 
 
 def without_background(image: Image.Image, mask: np.ndarray, fill: tuple[int, int, int]) -> Image.Image:
-    """The object of a mask ``(H, W)`` bool on one colour."""
+    """Return the object of a mask ``(H, W)`` bool on one colour."""
     return Image.composite(image, Image.new("RGB", image.size, fill), Image.fromarray(mask))
 
 

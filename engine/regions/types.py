@@ -77,14 +77,14 @@ class Region:
         return self.mask_at(self.size)
 
     def mask_at(self, size: tuple[int, int]) -> np.ndarray:
-        """The mask of the image drawn at another ``size`` (width, height): ``(height, width)`` bool."""
+        """Return the mask of the image drawn at another ``size`` (width, height): ``(height, width)`` bool."""
         whole = np.zeros(size[::-1], bool)
         (left, top), part = self.part(size)
         whole[top : top + part.shape[0], left : left + part.shape[1]] = part
         return whole
 
     def part(self, size: tuple[int, int]) -> tuple[tuple[int, int], np.ndarray]:
-        """The part of :meth:`mask_at` that holds the region: its left and top, and ``(h, w)`` bool."""
+        """Return the part of :meth:`mask_at` that holds the region: its left and top, and ``(h, w)`` bool."""
         mask = decode({"size": list(self.runs_size[::-1]), "counts": list(self.runs)})
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
@@ -134,7 +134,7 @@ class Thresholds:
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
-    """A mask ``(H, W)`` bool as COCO's uncompressed run lengths."""
+    """Return a mask ``(H, W)`` bool as COCO's uncompressed run lengths."""
     import torch
     from segment_anything.utils.amg import mask_to_rle_pytorch
 
@@ -149,7 +149,7 @@ def decode(rle: dict[str, Any]) -> np.ndarray:
 
 
 def numbered(regions: Iterable[Region], start: int = 1) -> tuple[Region, ...]:
-    """The regions with numbers from ``start`` on, in their order."""
+    """Return the regions with numbers from ``start`` on, in their order."""
     return tuple(replace(region, number=number) for number, region in enumerate(regions, start))
 
 

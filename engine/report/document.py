@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.checks.forgetting import Damage
-from engine.checks.label_errors import Check
+from engine.checks.forgetting import Forgetting
+from engine.checks.label_errors import LabelErrorReport
 from engine.data.images import ImageFile, thumbnail
 from engine.errors import LabError
 from engine.metrics.calibration import Calibration, calibration
@@ -63,8 +63,8 @@ def write_report(
     images: Sequence[ImageFile] = (),
     task: str = "",
     command: str = "",
-    damage: Sequence[Damage] = (),
-    check: Check | None = None,
+    damage: Sequence[Forgetting] = (),
+    check: LabelErrorReport | None = None,
     say: Say = english,
     language: str = "en",
 ) -> Path:
@@ -97,8 +97,8 @@ def _document(
     images: Sequence[ImageFile],
     task: str,
     command: str,
-    damage: Sequence[Damage],
-    check: Check | None,
+    damage: Sequence[Forgetting],
+    check: LabelErrorReport | None,
     language: str,
 ) -> str:
     say = sections.say
@@ -130,7 +130,7 @@ def _document(
 
 
 def thumbnail_uri(image: ImageFile, folder: Path) -> str:
-    """A small JPEG of an image as a data URI; empty where the file is gone."""
+    """Return a small JPEG of an image as a data URI; empty where the file is gone."""
     try:
         data = thumbnail(image, folder, THUMBNAIL).read_bytes()
     except LabError:
@@ -157,7 +157,7 @@ def calibrations(comparison: Comparison) -> dict[str, Calibration]:
 
 
 def command_line(comparison: Comparison, task: str = "YOUR_FOLDER_OR_ZIP", labels: str = "") -> str:
-    """The same comparison on the command line. ``labels``: as typed, where they are not the folders' names."""
+    """Return the same comparison on the command line. ``labels``: as typed, where they are not the folders' names."""
     request = comparison.request
     words = [
         "python -m engine compare", "--task", shlex.quote(task), "--methods", ",".join(request.methods),

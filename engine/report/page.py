@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from engine.checks.forgetting import Damage
-from engine.checks.label_errors import Check
+from engine.checks.forgetting import Forgetting
+from engine.checks.label_errors import LabelErrorReport
 from engine.metrics.calibration import Calibration
 from engine.report import svg
 from engine.report.words import Say
@@ -37,19 +37,19 @@ class Sections:
         self.words = say
 
     def plain(self, key: str, **values: Any) -> str:
-        """The report's own sentence of a key, not escaped: for plots, which do so themselves."""
+        """Return the report's own sentence of a key, not escaped: for plots, which do so themselves."""
         return self.words(f"report_{key}", values)
 
     def say(self, key: str, **values: Any) -> str:
-        """The report's own sentence of a key."""
+        """Return the report's own sentence of a key."""
         return escape(self.plain(key, **values))
 
     def name(self, method: str) -> str:
-        """A method's name, not escaped: for plots."""
+        """Return a method's name, not escaped: for plots."""
         return self.plain("name", name=registry.get(method).name)
 
     def sentence(self, note: Note) -> str:
-        """A sentence of another part of the engine."""
+        """Return a sentence of another part of the engine."""
         return escape(self.words(note.key, dict(note.values)))
 
     @property
@@ -61,7 +61,7 @@ class Sections:
     # ---- what to do
 
     def advice(self) -> str:
-        """The recommendation and what the limits left out."""
+        """Return the recommendation and what the limits left out."""
         advice = self.comparison.advice
         if advice is None:
             return ""
@@ -77,7 +77,7 @@ class Sections:
     # ---- methods
 
     def methods(self) -> str:
-        """The table of methods by group."""
+        """Return the table of methods by group."""
         ranking = self.ranking
         note = self.say("methods_note", tested=ranking.tested, shots=ranking.shots, seeds=len(ranking.seeds))
         damage = any(standing.loss is not None for standing in ranking.standings)
@@ -137,7 +137,7 @@ class Sections:
         return section(self.say("pareto"), figure + f"<p>{self.say('pareto_note')}</p>")
 
     def shots(self) -> str:
-        """Accuracy by training images; empty where there was one number of them."""
+        """Return accuracy by training images; empty where there was one number of them."""
         curves = [curve for curve in self.ranking.curves if len(curve.shots) > 1]
         if not curves:
             return ""
@@ -181,8 +181,8 @@ class Sections:
         body = f'<div class="row">{figures}</div>{table(heads, rows)}<p>{self.say("calibration_note")}</p>'
         return section(self.say("calibration"), body)
 
-    def damage(self, found: Sequence[Damage]) -> str:
-        """Accuracy on labels that were not tuned on."""
+    def damage(self, found: Sequence[Forgetting]) -> str:
+        """Return accuracy on labels that were not tuned on."""
         if not found:
             return ""
         note = self.say("damage_note", tuned_on=", ".join(found[0].tuned_on), others=", ".join(found[0].others))
@@ -200,7 +200,7 @@ class Sections:
         body = f"<p>{note}</p>{table(heads, rows)}<p>{self.say('drift_note')}</p>{self._mixing(found)}"
         return section(self.say("damage"), body)
 
-    def _mixing(self, found: Sequence[Damage]) -> str:
+    def _mixing(self, found: Sequence[Forgetting]) -> str:
         """The WiSE-FT curves of the methods that can be mixed; empty where there is none."""
         curves = [
             svg.Line(
@@ -219,8 +219,8 @@ class Sections:
         figure = svg.lines(curves, self.plain("axis_share"), self.plain("axis_plain"), logarithmic=False)
         return f"<h3>{self.say('mixing')}</h3>{figure}<p>{self.say('mixing_note')}</p>"
 
-    def mislabelled(self, check: Check | None) -> str:
-        """Images whose label may be wrong."""
+    def mislabelled(self, check: LabelErrorReport | None) -> str:
+        """Return images whose label may be wrong."""
         if check is None:
             return ""
         if not check.judges:
@@ -243,7 +243,7 @@ class Sections:
     # ---- what it was made from
 
     def images(self, of_label: Mapping[int, Sequence[int]], most: int = 6) -> str:
-        """A few thumbnails of each label. ``of_label``: class -> positions of its images."""
+        """Return a few thumbnails of each label. ``of_label``: class -> positions of its images."""
         rows = ""
         for k, label in enumerate(self.comparison.labels):
             positions = list(of_label.get(k, ()))
@@ -255,7 +255,7 @@ class Sections:
         return section(self.say("images"), f'<table class="images"><tbody>{rows}</tbody></table>')
 
     def failed(self) -> str:
-        """Methods that could not run, and why."""
+        """Return methods that could not run, and why."""
         seen: dict[tuple[str, str], None] = {}
         for row in self.comparison.rows:
             if row.status != "done" and row.error is not None:
@@ -285,7 +285,7 @@ class Sections:
 
 
 def is_baseline(method: str) -> bool:
-    """Whether nothing is tuned."""
+    """Return whether nothing is tuned."""
     return registry.get(method).family == "baseline"
 
 
@@ -295,7 +295,7 @@ def colour_of(method: str) -> str:
 
 
 def section(heading: str, body: str) -> str:
-    """A part of the report that is not broken over pages where it fits on one."""
+    """Return a part of the report that is not broken over pages where it fits on one."""
     return f"<section><h2>{heading}</h2>{body}</section>"
 
 
@@ -307,7 +307,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def image_tag(uri: str, name: str = "") -> str:
-    """A thumbnail; nothing where there is none."""
+    """Return a thumbnail; nothing where there is none."""
     return f'<img src="{uri}" alt="{escape(name)}">' if uri else ""
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 from engine.metrics.calibration import Bin
-from engine.report.placing import Box, columns, place, spread
+from engine.report.label_layout import Box, columns, place, spread
 
 ZERO_SHOT, TUNED, OTHER, FADED = "#6b7688", "#3b6fe0", "#c77700", "#b9c1cf"
 INK, GRID = "#374151", "#e3e6eb"
@@ -57,7 +57,7 @@ class Frame:
 
 
 def number(value: float) -> str:
-    """A coordinate without needless digits."""
+    """Return a coordinate without needless digits."""
     return f"{value:.1f}".removesuffix(".0")
 
 
@@ -70,7 +70,7 @@ def text(x: float, y: float, words: str, anchor: str = "start", colour: str = IN
 
 
 def line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1.0, dash: str = "") -> str:
-    """A straight line."""
+    """Return a straight line."""
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
     return (
         f'<line x1="{number(x1)}" y1="{number(y1)}" x2="{number(x2)}" y2="{number(y2)}" '
@@ -79,7 +79,7 @@ def line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float =
 
 
 def circle(x: float, y: float, radius: float, colour: str, hint: str = "", opacity: float = 1.0) -> str:
-    """A dot; ``hint`` is shown under the pointer."""
+    """Return a dot; ``hint`` is shown under the pointer."""
     title = f"<title>{escape(hint)}</title>" if hint else ""
     return (
         f'<circle cx="{number(x)}" cy="{number(y)}" r="{number(radius)}" fill="{colour}" '
@@ -88,7 +88,7 @@ def circle(x: float, y: float, radius: float, colour: str, hint: str = "", opaci
 
 
 def drawing(width: float, height: float, parts: Sequence[str], title: str) -> str:
-    """The whole figure; ``title`` is what a screen reader says."""
+    """Return the whole figure; ``title`` is what a screen reader says."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {number(width)} {number(height)}" role="img" '
         f'aria-label="{escape(title)}" style="max-width:{number(width)}px">{"".join(parts)}</svg>'
@@ -96,7 +96,7 @@ def drawing(width: float, height: float, parts: Sequence[str], title: str) -> st
 
 
 def percent_range(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
-    """Accuracy axis in steps of ten points around the values, at least 20 points long."""
+    """Return accuracy axis in steps of ten points around the values, at least 20 points long."""
     low, high = math.floor(10 * min(lows)) / 10, math.ceil(10 * max(highs) - 1e-9) / 10
     if high - low < 0.2:
         low, high = max(0.0, low - 0.1), min(1.0, high + 0.1)
@@ -176,7 +176,7 @@ def _dots(points: Sequence[Point], frame: Frame) -> list[str]:
 
 
 def lines(curves: Sequence[Line], x_label: str, y_label: str, height: float = 340, logarithmic: bool = True) -> str:
-    """Accuracy by training images a label (a logarithmic axis) or by a share, with names at the right ends."""
+    """Return accuracy by training images a label (a logarithmic axis) or by a share, with names at the right ends."""
     xs = sorted({x for curve in curves for x in curve.x})
     names = max((columns(curve.name) for curve in curves), default=0) * 6.3
     area = Box(LEFT, TOP, WIDTH - min(260.0, names + 24), height - BOTTOM)
@@ -216,7 +216,7 @@ def _curve(curve: Line, x: Callable[[float], float], y: Callable[[float], float]
 
 
 def reliability(bins: Sequence[Bin], title: str, x_label: str, y_label: str, colour: str = TUNED) -> str:
-    """Share right against confidence; a model that is as sure as it is right stays on the diagonal."""
+    """Return the share right against confidence; a model that is as sure as it is right stays on the diagonal."""
     side, left, top = 200, 50, 28
     area = Box(left, top, left + side, top + side)
 

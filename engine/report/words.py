@@ -12,7 +12,7 @@ Say = Callable[[str, Mapping[str, Any]], str]
 
 
 def english(key: str, values: Mapping[str, Any]) -> str:
-    """The engine's own words."""
+    """Return the engine's own words."""
     return sentence(key, values)
 
 

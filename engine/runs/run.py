@@ -22,10 +22,10 @@ from engine.tuning import registry
 from engine.tuning.features import SHARED, Cache, FeatureStore, Views, text_features
 from engine.tuning.loop import fit
 from engine.tuning.outcome import Outcome, Stopped
-from engine.tuning.precision import choose
+from engine.tuning.precision import choose_precision
 from engine.tuning.predict import describe, predict
-from engine.tuning.sources import Shelf
-from engine.tuning.tuner import Setting, TrainConfig, Tuner
+from engine.tuning.sources import NamedSources
+from engine.tuning.tuner import TrainConfig, Tuner, TunerContext
 from engine.types import DIGITS, Cost, Episode, Label, Progress, RunResult, RunSpec
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """One run in progress. Iterate over :meth:`go`; the last item is an :class:`Outcome`."""
+    """One run in progress. Iterate over :meth:`run`; the last item is an :class:`Outcome`."""
 
     def __init__(
         self,
@@ -42,16 +42,16 @@ class Run:
         backbone: Backbone,
         stop: threading.Event | None = None,
         cache: Cache = SHARED,
-        shelf: Shelf | None = None,
+        sources: NamedSources | None = None,
     ):
-        self.shelf = shelf or Shelf()
+        self.sources = sources or NamedSources()
         self.spec, self.backbone, self.stop = spec, backbone, stop or threading.Event()
         self.method = registry.get(spec.method)
         self.config = self.method.configure(spec.preset, dict(spec.settings), spec.episode.shots)
-        obstacle = registry.why_not(self.method, backbone, self.config)
+        obstacle = registry.obstacle(self.method, backbone, self.config)
         if obstacle:
             raise obstacle
-        self.spec = replace(spec, precision=choose(spec.precision, self.method.runs_on, backbone))
+        self.spec = replace(spec, precision=choose_precision(spec.precision, self.method.runs_on, backbone))
         self.store, self.cache = FeatureStore(backbone, images, cache, check=self.check), cache
         self.watch = meters.Stopwatch()
         self.curve: list[tuple[int, float, float]] = []
@@ -62,7 +62,7 @@ class Run:
         if self.stop.is_set():
             raise Stopped
 
-    def go(self) -> Iterator[Progress | Outcome]:
+    def run(self) -> Iterator[Progress | Outcome]:
         """Yield progress at least once a step, then the outcome. Raises Stopped, LabError."""
         episode = self.spec.episode
         expected = self.forecast()
@@ -95,33 +95,33 @@ class Run:
         check_room(expected, self.forecast, batch, names, self.backbone.device.type)
 
     def forecast(self, batch_size: int | None = None) -> Forecast:
-        """What this run is expected to need, or would with another batch size."""
+        """Return what this run is expected to need, or would with another batch size."""
         config = replace(self.config, batch_size=batch_size) if batch_size else self.config  # type: ignore[call-arg]
         episode = self.spec.episode
         prompts = [label.prompt for label in episode.labels]
         return forecast(
             self.method, config, self.backbone, prompts, len(episode.folds[0].support), len(self.store),
-            len(episode.folds), self.spec.precision, self.store.cached(), shelf=self.shelf,
+            len(episode.folds), self.spec.precision, self.store.cached(), sources=self.sources,
         )  # fmt: skip
 
     def _features(self) -> Iterator[Progress]:
         for done, total in self.store.prefetch(FEATURES, range(len(self.store))):
             yield Progress("features", done, total)
 
-    def _setting(self, support: Sequence[int]) -> Setting:
+    def _setting(self, support: Sequence[int]) -> TunerContext:
         episode = self.spec.episode
         sentences = templates(episode.template_set)
         prompts = [label.prompt for label in episode.labels]
-        return Setting(
+        return TunerContext(
             self.backbone, episode.labels, sentences,
             single=text_features(self.backbone, prompts, sentences[:1], self.cache),
             ensemble=text_features(self.backbone, prompts, sentences, self.cache),
             support=self.store.features(support),
             targets=torch.tensor([episode.targets[i] for i in support], device=self.backbone.device),
-            seed=self.spec.seed, shelf=self.shelf,
+            seed=self.spec.seed, sources=self.sources,
         )  # fmt: skip
 
-    def _train(self, setting: Setting, support: Sequence[int], number: int) -> Generator[Progress, None, Tuner]:
+    def _train(self, setting: TunerContext, support: Sequence[int], number: int) -> Generator[Progress, None, Tuner]:
         """Train on one support set; the generator's return value is the tuner."""
         torch.manual_seed(self.spec.seed)
         with self.watch.part("train"):
@@ -165,7 +165,7 @@ class Run:
     def _outcome(
         self,
         tuner: Tuner,
-        setting: Setting,
+        setting: TunerContext,
         tuned: list[list[Tensor]],
         moved: Tensor,
         meter: meters.MemoryMeter,
@@ -179,7 +179,7 @@ class Run:
             correct = correct_shares(episode, arrays, tuned)
             arrays["correct"] = np.array(correct["tuned"])
         shares = {name: statistics.accuracy([row[i] for i in tested]) for name, row in correct.items()}
-        verdict = statistics.judge(
+        verdict = statistics.give_verdict(
             [correct["zero_shot_ensemble"][i] for i in tested], [correct["tuned"][i] for i in tested],
             episode.cross_validated, tuned=self.method.family != "baseline", seed=self.spec.seed,
         )  # fmt: skip
@@ -205,7 +205,7 @@ class Run:
 
 @torch.no_grad()
 def collect_arrays(
-    store: FeatureStore, setting: Setting, tuner: Tuner, tuned: list[list[Tensor]], moved: Tensor
+    store: FeatureStore, setting: TunerContext, tuner: Tuner, tuned: list[list[Tensor]], moved: Tensor
 ) -> dict[str, np.ndarray]:
     """The arrays of an :class:`Outcome`; ``tuned`` holds an image's logits of each test, ``moved`` is ``(N, P)``."""
     image = store.features()
@@ -222,7 +222,7 @@ def collect_arrays(
 def correct_shares(
     episode: Episode, arrays: dict[str, np.ndarray], tuned: list[list[Tensor]]
 ) -> dict[str, list[float]]:
-    """Per image the share of its tests that was right: baselines once, the tuned model once a test."""
+    """Return, for each image, the share of its tests that was right: baselines once, the tuned model once a test."""
     targets = np.asarray(episode.targets)
     shares = {
         name: (arrays[key].argmax(1) == targets).astype(float).tolist()
@@ -239,7 +239,7 @@ def correct_shares(
 def zero_shot_scores(
     backbone: Backbone, images: Sequence[ImageFile], labels: Sequence[Label], template_set: str, cache: Cache = SHARED
 ) -> dict[str, Tensor]:
-    """Logits ``(N, K)`` of both baselines, ``zero_shot`` and ``zero_shot_ensemble``."""
+    """Return logits ``(N, K)`` of both baselines, ``zero_shot`` and ``zero_shot_ensemble``."""
     sentences, prompts = templates(template_set), [label.prompt for label in labels]
     features = FeatureStore(backbone, images, cache).features()
     return {
@@ -250,7 +250,7 @@ def zero_shot_scores(
 
 @torch.no_grad()
 def score_with(adapter: Adapter, images: Sequence[ImageFile]) -> tuple[Tensor, Tensor]:
-    """Probabilities ``(n, K)`` of images: prompt-ensembled zero-shot and the adapter's."""
+    """Return probabilities ``(n, K)`` of images: prompt-ensembled zero-shot and the adapter's."""
     store, backbone = FeatureStore(adapter.setting.backbone, images), adapter.setting.backbone
     before = backbone.probabilities(backbone.logits(store.features(), adapter.setting.ensemble))
     return before, backbone.probabilities(predict(adapter.tuner, store, range(len(store))))

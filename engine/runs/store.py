@@ -23,7 +23,7 @@ from engine.tuning.adapter_files import CARD, RECIPE, SCHEMA, TENSORS, read_reci
 from engine.tuning.features import text_features
 from engine.tuning.outcome import Outcome
 from engine.tuning.registry import MethodSpec
-from engine.tuning.tuner import Config, Setting, Tuner
+from engine.tuning.tuner import Config, Tuner, TunerContext
 from engine.types import Label
 
 messages(
@@ -44,7 +44,7 @@ class Adapter:
 
     recipe: dict[str, Any]
     tuner: Tuner
-    setting: Setting
+    setting: TunerContext
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -98,7 +98,7 @@ def load(folder: str | Path, backbone: Backbone) -> Adapter:
 
 
 def rebuild(
-    spec: MethodSpec, config: Config, setting: Setting, tensors: Mapping[str, Tensor], chosen: Mapping[str, float]
+    spec: MethodSpec, config: Config, setting: TunerContext, tensors: Mapping[str, Tensor], chosen: Mapping[str, float]
 ) -> Tuner:
     """A trained tuner from its saved tensors, in the setting it was trained in or, where its tensors do not depend on
     the labels, in one with other labels. Raises BadAdapter."""
@@ -109,8 +109,8 @@ def rebuild(
     return tuner.eval()
 
 
-def rebuild_setting(recipe: Mapping[str, Any], tensors: Mapping[str, Tensor], backbone: Backbone) -> Setting:
-    """The setting that the adapter was trained in; support features where it kept them."""
+def rebuild_setting(recipe: Mapping[str, Any], tensors: Mapping[str, Tensor], backbone: Backbone) -> TunerContext:
+    """Return the setting that the adapter was trained in; support features where it kept them."""
     labels = tuple(Label(label["name"], label["prompt"]) for label in recipe["labels"])
     sentences, prompts = tuple(recipe["templates"]), [label.prompt for label in labels]
     size = backbone.shape.embedding
@@ -123,7 +123,7 @@ def rebuild_setting(recipe: Mapping[str, Any], tensors: Mapping[str, Tensor], ba
         raise BadAdapter(
             "adapter_shape", name="support", found=tuple(support.shape), method=recipe["method"], wanted=f"N x {size}"
         )
-    return Setting(
+    return TunerContext(
         backbone, labels, sentences,
         single=text_features(backbone, prompts, sentences[:1]), ensemble=text_features(backbone, prompts, sentences),
         support=support.to(backbone.device), targets=targets.to(backbone.device), seed=recipe["seed"],
@@ -152,7 +152,7 @@ def fill_in(tuner: Tuner, tensors: Mapping[str, Tensor], method: str) -> None:
 
 
 def card(recipe: Mapping[str, Any]) -> str:
-    """A model card in Markdown."""
+    """Return a model card in Markdown."""
     spec = registry.get(recipe["method"])
     accuracy, bounds = recipe["accuracy"], recipe["interval95"]["tuned"]
     labels = "\n".join(f"- {label['name']} (read as: {label['prompt']})" for label in recipe["labels"])

@@ -32,7 +32,7 @@ messages(
 
 
 def pack(folder: Path, target: Path) -> Path:
-    """The adapter's folder as one zip."""
+    """Return the adapter's folder as one zip."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(folder.iterdir()):
             if file.is_file():
@@ -41,7 +41,7 @@ def pack(folder: Path, target: Path) -> Path:
 
 
 def unpack(path: Path, work: Path) -> Path:
-    """A zip's adapter, unpacked below ``work``; a folder is returned as it is. Raises BadAdapter."""
+    """Return a zip's adapter, unpacked below ``work``; a folder is returned as it is. Raises BadAdapter."""
     if path.is_dir():
         return path
     try:

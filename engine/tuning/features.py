@@ -46,7 +46,7 @@ class Cache:
         self._disk = DiskRows(disk_limit)
 
     def get(self, key: tuple) -> Tensor | None:
-        """The row, or None."""
+        """Return the row, or None."""
         with self._lock:
             row = self._rows.get(key)
             if row is not None:
@@ -90,7 +90,7 @@ class DiskRows:
         self._numbers = itertools.count()
 
     def get(self, key: tuple) -> Tensor | None:
-        """The row read back, or None."""
+        """Return the row read back, or None."""
         with self._lock:
             found = self._files.get(key)
             if found is None:
@@ -196,13 +196,13 @@ class FeatureStore:
             self.cache.put(self._key(FEATURES, i, 0, Views()), row.clone())
 
     def cached(self) -> int:
-        """Number of images whose features are kept already."""
+        """Return the number of images whose features are kept already."""
         return sum(self.cache.get(self._key(FEATURES, i, 0, Views())) is not None for i in range(len(self.images)))
 
     def stage(
         self, stage: int, indices: Sequence[int] | None = None, view: int = 0, views: Views | None = None
     ) -> Tensor:
-        """Values at a stage, one row an image: ``(N, ...)`` on the backbone's device."""
+        """Return values at a stage, one row an image: ``(N, ...)`` on the backbone's device."""
         chosen = range(len(self.images)) if indices is None else indices
         views = views or Views()
         rows: dict[int, Tensor] = {}
@@ -238,6 +238,8 @@ class FeatureStore:
     def _compute(self, stage: int, missing: list[int], view: int, views: Views) -> Iterator[tuple[list[int], Tensor]]:
         """Yield (indices, rows) batch by batch; the next batch is decoded while one is encoded."""
         batches = [missing[k : k + self.batch] for k in range(0, len(missing), self.batch)]
+        # One thread, one batch ahead: PIL releases the interpreter's lock while it decodes, so reading costs no time of
+        # the encoder's; more threads would only hold more pixels in memory.
         with ThreadPoolExecutor(1) as ahead:
             futures = [ahead.submit(self._pixels, batch, view, views) for batch in batches[:1]]
             for number, batch in enumerate(batches):
@@ -249,7 +251,7 @@ class FeatureStore:
                 values = self._advance(pixels, stage)
                 if PATCHES <= stage < POOLED:  # rounded at once, so that a second run sees what the first one saw
                     values = values.half()
-                for i, row in zip(batch, values, strict=True):
+                for i, row in zip(batch, values, strict=True):  # a copy: a view would keep its whole batch alive
                     self.cache.put(self._key(stage, i, view, views), row.clone())
                 yield batch, values
 

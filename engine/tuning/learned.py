@@ -109,7 +109,7 @@ def nearest_words(backbone: Backbone, vectors: Tensor, count: int = NEAREST) -> 
 def readable(
     backbone: Backbone, ids: Sequence[int], distances: Sequence[float], count: int
 ) -> tuple[tuple[str, float], ...]:
-    """The first ``count`` different words of sorted ids."""
+    """Return the first ``count`` different words of sorted ids."""
     words: dict[str, float] = {}
     for id, distance in zip(ids, distances, strict=True):
         if len(words) == count:

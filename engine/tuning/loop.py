@@ -37,7 +37,7 @@ def fit(
                 order = torch.randperm(count, generator=generator)
             chosen = order[(number % per_epoch) * batch :][:batch]
             views = torch.randint(len(inputs), (len(chosen),), generator=generator)
-            tuner.choose(views, chosen)
+            tuner.set_batch(views, chosen)
             loss, right = step(tuner, inputs[views, chosen], targets[chosen], optimizer, scheduler, precision)
             yield number + 1, steps, loss.item(), right.item()
     finally:
@@ -47,7 +47,7 @@ def fit(
 def step(
     tuner: Tuner, x: Tensor, targets: Tensor, optimizer: Any, scheduler: Any, precision: str = "fp32"
 ) -> tuple[Tensor, Tensor]:
-    """One gradient step on inputs ``(B, ...)`` and classes ``(B,)``; loss and share right, scalars.
+    """Take one gradient step on inputs ``(B, ...)`` and classes ``(B,)``; loss and share right, scalars.
 
     With ``bf16`` the forward pass runs under autocast; weights, gradients and optimizer stay in fp32.
 

@@ -52,7 +52,7 @@ def sigmoid(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def starting_bias(logits: Tensor) -> float:
-    """The bias with which a model without one starts the sigmoid loss: mean logit plus bias = -log(K - 1).
+    """Return the bias with which a model without one starts the sigmoid loss: mean logit plus bias = -log(K - 1).
 
     SigLIP starts at -10 because its batches hold one positive among thousands of pairs, and the loss should begin near
     that share. Here it is one among K, whose logit is -log(K - 1); the mean takes away the height at which a model

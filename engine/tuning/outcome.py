@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.tuning.tuner import Setting, Tuner
+from engine.tuning.tuner import Tuner, TunerContext
 from engine.types import RunResult
 
 
@@ -27,4 +27,4 @@ class Outcome:
     result: RunResult
     arrays: dict[str, np.ndarray]
     tuner: Tuner
-    setting: Setting
+    setting: TunerContext

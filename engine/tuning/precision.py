@@ -18,7 +18,7 @@ WIDE = 384
 the casts cost what the products save."""
 
 
-def choose(wanted: str, runs_on: str, backbone: Backbone, device: str | None = None) -> str:
+def choose_precision(wanted: str, runs_on: str, backbone: Backbone, device: str | None = None) -> str:
     """``fp32`` or ``bf16`` for the training steps of a method on a backbone.
 
     ``auto`` takes bf16 where a tower is run and the device is clearly quicker with it. Heads stay in fp32: they gain
@@ -38,14 +38,14 @@ def choose(wanted: str, runs_on: str, backbone: Backbone, device: str | None = N
 
 
 def width(runs_on: str, backbone: Backbone) -> int:
-    """Width of the transformer that takes most of a step; 0 for convolutions, which hardly gain in bf16."""
+    """Return the width of the transformer that takes most of a step; 0 for convolutions, which hardly gain in bf16."""
     if runs_on == "text":
         return backbone.shape.text_width
     return backbone.shape.vision_width if backbone.vision.has_tokens else 0
 
 
 def multiplies_bf16(device: str) -> bool:
-    """Whether the device has instructions for products of bf16 numbers; on a CPU: AVX512-BF16 or AMX."""
+    """Return whether the device has instructions for products of bf16 numbers; on a CPU: AVX512-BF16 or AMX."""
     if device != "cpu":
         return not torch.cuda.is_available() or torch.cuda.is_bf16_supported()  # a card that is only planned for
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of torch: fp32

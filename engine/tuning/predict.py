@@ -14,7 +14,7 @@ from engine.tuning.tuner import Tuner
 
 @torch.no_grad()
 def describe(tuner: Tuner, store: FeatureStore, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Logits ``(n, K)`` and normalised features ``(n, P)`` of some images; text features are computed once."""
+    """Return logits ``(n, K)`` and normalised features ``(n, P)`` of some images; text features are computed once."""
     tuner.eval()
     text = tuner.text_features()
     images = torch.cat([tuner.image_features(x) for x in batches(tuner, store, indices)])
@@ -22,7 +22,7 @@ def describe(tuner: Tuner, store: FeatureStore, indices: Sequence[int]) -> tuple
 
 
 def predict(tuner: Tuner, store: FeatureStore, indices: Sequence[int]) -> Tensor:
-    """Logits ``(n, K)`` of some images."""
+    """Return logits ``(n, K)`` of some images."""
     return describe(tuner, store, indices)[0]
 
 

@@ -89,7 +89,7 @@ class MethodSpec:
     """Preset name -> config for a number of shots. ``budget`` is always there."""
 
     def configure(self, preset: str = "budget", settings: Mapping[str, Any] | None = None, shots: int = 8) -> Config:
-        """The preset's config with some fields replaced. Strings are read by each field's type.
+        """Return the preset's config with some fields replaced. Strings are read by each field's type.
         Raises BadConfig for an unknown preset or field and for values out of range."""
         if preset not in self.presets:
             raise BadConfig("unknown_preset", method=self.id, preset=preset, known=", ".join(self.presets))
@@ -106,7 +106,7 @@ class MethodSpec:
 
 
 def parse_value(method: str, field: dataclasses.Field, value: Any) -> Any:
-    """A form's or command line's value as the field's type. Raises BadConfig."""
+    """Return a form's or command line's value as the field's type. Raises BadConfig."""
     kind = str(field.type)
     try:
         if kind == "bool" and isinstance(value, str):
@@ -146,15 +146,15 @@ def register(spec: MethodSpec) -> MethodSpec:
 
 
 def get(method: str) -> MethodSpec:
-    """The method's record. Raises BadConfig with the known names."""
+    """Return the method's record. Raises BadConfig with the known names."""
     _load()
     if method not in _METHODS:
         raise BadConfig("unknown_method", method=method, known=", ".join(_METHODS))
     return _METHODS[method]
 
 
-def why_not(spec: MethodSpec, backbone: Backbone, config: Config | None = None) -> BadConfig | None:
-    """Why a method (with these settings, or its usual ones) cannot run on a backbone; None where it can.
+def obstacle(spec: MethodSpec, backbone: Backbone, config: Config | None = None) -> BadConfig | None:
+    """Return why a method (with these settings, or its usual ones) cannot run on a backbone; None where it can.
 
     It is returned, not raised: its ``key`` and ``values`` let the page grey a method out and say the
     sentence in its language; a run raises it.

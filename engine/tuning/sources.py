@@ -31,7 +31,7 @@ class SourceTask:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class NamedSources:
     """Tasks and adapters by the names that settings call them."""
 
     tasks: Mapping[str, SourceTask] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Shelf:
     """Whether a name that is not here may be a file or folder of this machine."""
 
     def task(self, name: str, work: Path) -> SourceTask:
-        """A task by name, or from a folder or zip with one sub-folder a class.
+        """Return a task by name, or from a folder or zip with one sub-folder a class.
 
         Args:
             work: folder that a zip is unpacked into; the images lie there.

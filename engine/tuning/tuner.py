@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from engine.backbones.base import FEATURES, Backbone
 from engine.errors import BadConfig
 from engine.tuning.losses import LOSSES, starting_bias
-from engine.tuning.sources import Shelf
+from engine.tuning.sources import NamedSources
 from engine.types import Label
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from engine.tuning.learned import Learned
 
 
-def setting(
+def option(
     default: Any,
     low: float | None = None,
     high: float | None = None,
@@ -31,7 +31,7 @@ def setting(
     lines: int = 1,
     offers: str = "",
 ) -> Any:
-    """A config field with its limits and its meaning (unit included).
+    """Return a config field with its limits and its meaning (unit included).
 
     Args:
         lines: of text that a form has room for.
@@ -60,15 +60,15 @@ class Config:
         try batches of one image with every loss."""
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
-        """Why these settings cannot run on a backbone; None where they can."""
+        """Return why these settings cannot run on a backbone; None where they can."""
         return None
 
-    def guests(self, shelf: Shelf) -> tuple[str, ...]:
+    def extra_backbones(self, sources: NamedSources) -> tuple[str, ...]:
         """Ids of the backbones that a run loads beside its own and that see its training images, for the forecast."""
         return ()
 
     def without_labels(self) -> Config:
-        """The same settings without those that name labels, for other labels."""
+        """Return the same settings without those that name labels, for other labels."""
         return self
 
 
@@ -88,16 +88,16 @@ def check_limits(method: str, field: dataclasses.Field, value: Any) -> None:
 class TrainConfig(Config):
     """Settings of a method that is trained with gradient steps."""
 
-    epochs: int = setting(20, 1, 2000, help="passes over the training images")
-    lr: float = setting(1e-3, 1e-8, 10, help="peak learning rate")
-    batch_size: int = setting(32, 1, 4096, help="images per step")
-    optimizer: str = setting("adamw", choices=("adamw", "sgd"), help="optimizer")
-    eps: float = setting(1e-8, 0, 1, help="AdamW's term against division by zero")
-    weight_decay: float = setting(0.0, 0, 10, help="decoupled weight decay (AdamW) or L2 (SGD)")
-    warmup_epochs: int = setting(0, 0, 100, help="epochs at the start in which the learning rate rises")
-    warmup: str = setting("linear", choices=("linear", "constant"), help="a line up from zero, or constant at 1e-5")
-    views: int = setting(1, 1, 64, help="versions of each training image: itself and random crops and flips")
-    min_crop: float = setting(0.5, 0.05, 1, help="smallest crop of an augmented view, as a share of the area")
+    epochs: int = option(20, 1, 2000, help="passes over the training images")
+    lr: float = option(1e-3, 1e-8, 10, help="peak learning rate")
+    batch_size: int = option(32, 1, 4096, help="images per step")
+    optimizer: str = option("adamw", choices=("adamw", "sgd"), help="optimizer")
+    eps: float = option(1e-8, 0, 1, help="AdamW's term against division by zero")
+    weight_decay: float = option(0.0, 0, 10, help="decoupled weight decay (AdamW) or L2 (SGD)")
+    warmup_epochs: int = option(0, 0, 100, help="epochs at the start in which the learning rate rises")
+    warmup: str = option("linear", choices=("linear", "constant"), help="a line up from zero, or constant at 1e-5")
+    views: int = option(1, 1, 64, help="versions of each training image: itself and random crops and flips")
+    min_crop: float = option(0.5, 0.05, 1, help="smallest crop of an augmented view, as a share of the area")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class TowerConfig(TrainConfig):
     state their own objectives. These offer no choice.
     """
 
-    loss: str = setting(
+    loss: str = option(
         "classification",
         choices=tuple(LOSSES),
         help="cross-entropy over the labels, InfoNCE over the batch's pairs, or SigLIP's yes-or-no for each pair",
@@ -123,7 +123,7 @@ class TowerConfig(TrainConfig):
 
 
 @dataclass(frozen=True)
-class Setting:
+class TunerContext:
     """What a tuner is built for: a frozen backbone, the classes and the support images' features."""
 
     backbone: Backbone
@@ -139,11 +139,11 @@ class Setting:
     targets: Tensor
     """Classes of the support images ``(N,)``."""
     seed: int = 0
-    shelf: Shelf = dataclasses.field(default_factory=Shelf)
+    sources: NamedSources = dataclasses.field(default_factory=NamedSources)
     """Other tasks and adapters that the config may name."""
 
     def generator(self) -> torch.Generator:
-        """A fresh CPU generator of the run's seed, for initial values."""
+        """Return a fresh CPU generator of the run's seed, for initial values."""
         return torch.Generator().manual_seed(self.seed)
 
 
@@ -171,7 +171,7 @@ class Tuner(nn.Module):
     mixes: bool = False
     """Whether :meth:`mixed` can go back towards the original weights."""
 
-    def __init__(self, config: Any, setting: Setting):
+    def __init__(self, config: Any, setting: TunerContext):
         super().__init__()
         self.config, self.backbone = config, setting.backbone
         self.chosen: dict[str, float] = {}
@@ -182,22 +182,22 @@ class Tuner(nn.Module):
             self.added_bias = starting_bias(self.backbone.logits(setting.support, setting.ensemble))
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that are trained, by the name under which they are saved."""
+        """Return the parameters that are trained, by the name under which they are saved."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def saved(self) -> Mapping[str, Tensor]:
-        """The tensors that the adapter file holds, by name."""
+        """Return the tensors that the adapter file holds, by name."""
         return self.trained()
 
     def restorable(self) -> Tuner:
-        """The untrained tuner in the form in which it was saved, for :meth:`saved` to be filled in."""
+        """Return the untrained tuner in the form in which it was saved, for :meth:`saved` to be filled in."""
         return self
 
     def save_library_format(self, folder: Path) -> None:
         """Write the adapter in its library's own format too, where there is one."""
 
     def image_features(self, x: Tensor) -> Tensor:
-        """Inputs at :attr:`stage` to normalised features ``(B, P)``."""
+        """Map inputs at :attr:`stage` to normalised features ``(B, P)``."""
         return self.backbone.vision.advance(x, self.stage, FEATURES)
 
     def text_features(self) -> Tensor:
@@ -209,7 +209,7 @@ class Tuner(nn.Module):
         return self.backbone.logits(image, text)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Inputs at :attr:`stage` to logits ``(B, K)``."""
+        """Map inputs at :attr:`stage` to logits ``(B, K)``."""
         return self.head(self.image_features(x), self.text_features())
 
     def prepare(self, store: FeatureStore, support: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -221,16 +221,16 @@ class Tuner(nn.Module):
         """
         yield from ()
 
-    def rehearsals(self) -> Iterator[tuple[Tuner, TrainConfig, int]]:
+    def pretraining_stages(self) -> Iterator[tuple[Tuner, TrainConfig, int]]:
         """The trainings inside :meth:`prepare`, for the forecast: tuner, its settings and its number of images. What
         is not read before the run starts counts as if it were as large as the run's own task."""
         yield from ()
 
-    def choose(self, views: Tensor, chosen: Tensor) -> None:
+    def set_batch(self, views: Tensor, chosen: Tensor) -> None:
         """Called before each step with its images' views and positions among the training images, ``(B,)`` each."""
 
     def objective(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of a training batch, a scalar, and its logits ``(B, K)``."""
+        """Return the loss of a training batch, a scalar, and its logits ``(B, K)``."""
         logits = self(x)
         return self.loss(logits + self.added_bias, targets), logits
 
@@ -238,11 +238,11 @@ class Tuner(nn.Module):
         """Called after each step of the optimizer, for constraints on the parameters."""
 
     def finished(self) -> Tuner:
-        """The tuner to keep once training is over; usually itself."""
+        """Return the tuner to keep once training is over; usually itself."""
         return self
 
     def learned(self) -> tuple[Learned, ...]:
-        """What was trained, in forms that people can look at; empty where there is none."""
+        """Return what was trained, in forms that people can look at; empty where there is none."""
         return ()
 
     def mixed(self, share: float) -> Tuner:

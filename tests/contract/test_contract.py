@@ -20,7 +20,7 @@ from engine.tuning.learned import NEAREST, LearnedImage
 from engine.tuning.losses import classification
 from engine.tuning.outcome import Outcome
 from engine.tuning.predict import predict
-from engine.tuning.tuner import Setting, TrainConfig
+from engine.tuning.tuner import TrainConfig, TunerContext
 from engine.types import Label, Progress, RunSpec
 
 METHODS = [spec.id for spec in registry.methods()]
@@ -50,7 +50,7 @@ def built(task_images, method: str, tiny, shots: int = 4, **settings):
 
 def finished(run: Run) -> tuple[list[Progress], Outcome]:
     """All progress and the outcome."""
-    *progress, outcome = run.go()
+    *progress, outcome = run.run()
     return progress, outcome
 
 
@@ -202,7 +202,7 @@ def test_what_was_learned_can_be_looked_at(method, task_images, tiny):
 
 
 def test_template_sets_start_with_one_sentence():
-    assert isinstance(Setting.__doc__, str)
+    assert isinstance(TunerContext.__doc__, str)
     assert all("{}" in sentence for name in episode.TEMPLATE_SETS for sentence in templates(name))
 
 

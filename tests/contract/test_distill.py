@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from engine.backbones import catalog
-from engine.costs.trace import follow
+from engine.costs.trace import trace_step
 from engine.errors import BackboneUnavailable, BadAdapter, BadConfig
 from engine.runs import store
 from engine.tuning import adapter_files, loop, registry
 from engine.tuning.features import FeatureStore, Views
 from engine.tuning.losses import distillation
 from engine.tuning.predict import predict
-from engine.tuning.sources import Shelf
+from engine.tuning.sources import NamedSources
 from tests.contract.test_contract import LABELS, built, finished
 
 
@@ -70,7 +70,7 @@ def test_a_step_learns_from_the_view_and_image_it_sees(task_images, tiny):
     for view in range(3):
         features = run.store.stage(1_000_001, support, view, Views(3, 0.5, 0))
         torch.testing.assert_close(tuner.taught[view], tiny.logits(features, tuner.setting.ensemble))
-    tuner.choose(torch.tensor([2, 0]), torch.tensor([4, 1]))
+    tuner.set_batch(torch.tensor([2, 0]), torch.tensor([4, 1]))
     assert torch.equal(tuner.soft, torch.stack([tuner.taught[2, 4], tuner.taught[0, 1]]))
 
 
@@ -117,7 +117,7 @@ def test_a_saved_adapter_teaches(saved, task_images, tiny, tmp_path):
     archive = adapter_files.pack(saved, tmp_path / "teacher.zip")
     _, _, zipped = prepared(task_images, tiny, teacher=str(archive))
     assert torch.equal(zipped.taught, tuner.taught)
-    run.shelf = Shelf(adapters={"my run": saved}, files=False)
+    run.sources = NamedSources(adapters={"my run": saved}, files=False)
     support = run.spec.episode.final_support
     named = run.method.tuner()(run.method.configure(settings={"teacher": "my run"}), run._setting(support))
     list(named.prepare(run.store, support))
@@ -208,6 +208,6 @@ def test_counts(tiny):
 def test_the_heads_training_is_in_the_forecast(teacher, steps, tiny):
     spec = registry.get("distill")
     config = spec.configure(settings={"teacher": teacher})
-    step = follow(spec, config, tiny, [label.prompt for label in LABELS], 48)
-    assert [count for _, count in step.rehearsals] == steps
-    assert all(work.flops > 0 for work, _ in step.rehearsals)
+    step = trace_step(spec, config, tiny, [label.prompt for label in LABELS], 48)
+    assert [count for _, count in step.pretraining_stages] == steps
+    assert all(work.flops > 0 for work, _ in step.pretraining_stages)

@@ -39,9 +39,9 @@ FITTING = {"context_prompt": {"context": "a photo of a"}}
 """Settings that fit the short context of tiny text towers."""
 
 
-def why_not(method: str, backbone) -> BadConfig | None:
+def obstacle_of(method: str, backbone) -> BadConfig | None:
     spec = registry.get(method)
-    return registry.why_not(spec, backbone, spec.configure(settings=FITTING.get(method)))
+    return registry.obstacle(spec, backbone, spec.configure(settings=FITTING.get(method)))
 
 
 ROW_FAMILIES = ("siglip", "vit", "mobileclip")
@@ -56,7 +56,7 @@ def kind_of(backbone) -> str:
 def run(request, family, task_images):
     """A short run of one method; None where the backbone refuses it."""
     method = request.getfixturevalue("method")
-    if why_not(method, family):
+    if obstacle_of(method, family):
         assert (kind_of(family), method) in REFUSED
         return None
     return make_run(method, family, task_images)
@@ -125,7 +125,7 @@ def learns(tuner, run, setting) -> None:
 def test_saved_and_loaded_gives_equal_logits(method, family, run, tmp_path):
     if run is None:
         return
-    *_, outcome = run.go()
+    *_, outcome = run.run()
     store.save(outcome, tmp_path)
     adapter = store.load(tmp_path, family)
     everything = range(len(run.store))
@@ -135,7 +135,7 @@ def test_saved_and_loaded_gives_equal_logits(method, family, run, tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_refusals(method, family, task_images):
-    obstacle = why_not(method, family)
+    obstacle = obstacle_of(method, family)
     assert (obstacle is not None) == ((kind_of(family), method) in REFUSED)
     if obstacle:
         assert obstacle.key in ("method_needs", "no_such_layers", "no_prefix_attention", "patches_need_tokens")
@@ -205,7 +205,7 @@ def test_saved_peft_adapter_loads_in_peft_alone(tmp_path, task_images):
     from tests import families
 
     backbone = families.make_open_clip("vit", tmp_path)[0]
-    *_, outcome = make_run("lora", backbone, task_images, epochs=2).go()
+    *_, outcome = make_run("lora", backbone, task_images, epochs=2).run()
     store.save(outcome, tmp_path / "adapter")
     own = open_clip_model("vit")
     split_model(own)
@@ -231,7 +231,7 @@ def matrix(tiny, tmp_path_factory) -> str:
         columns[COLUMNS[kind]] = make_open_clip(kind, tmp_path_factory.mktemp(kind))[0]
     lines = ["| method | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for spec in registry.methods():
-        obstacles = [why_not(spec.id, backbone) for backbone in columns.values()]
+        obstacles = [obstacle_of(spec.id, backbone) for backbone in columns.values()]
         cells = ["yes" if o is None else said(o) for o in obstacles]
         lines.append(f"| `{spec.id}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)

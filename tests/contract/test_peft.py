@@ -131,7 +131,7 @@ def test_settings_for_other_layers(method, tiny):
     """MLP layers of one tower's last block; block sizes follow from what divides the widths."""
     spec = registry.get(method)
     config = spec.configure(settings={"targets": "out,fc1,fc2", "towers": "vision", "last_blocks": 1})
-    assert registry.why_not(spec, tiny, config) is None
+    assert registry.obstacle(spec, tiny, config) is None
     assert 0 < spec.count(tiny.shape, config, 3, 12) < 3 * 48 * 96 + 256 * 3 * 96
     with pytest.raises(BadConfig, match="targets"):
         spec.configure(settings={"targets": "z"})

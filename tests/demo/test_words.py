@@ -13,7 +13,7 @@ import pytest
 
 import engine
 from demo import words
-from engine.backbones.skeleton import outline
+from engine.backbones.skeleton import meta_backbone
 from engine.errors import MESSAGES, BackboneUnavailable, BadConfig
 from engine.tuning import registry
 
@@ -108,7 +108,7 @@ def test_families_presets_and_template_sets_have_names():
     [(None, "en"), ("ko-KR,ko;q=0.9,en;q=0.8", "ko"), ("de,en;q=0.7,ko;q=0.3", "en"), ("fr", "en"), ("ko;q=x", "en")],
 )
 def test_the_browser_chooses_the_first_language(header, language):
-    assert words.choose(header) == language
+    assert words.negotiate_language(header) == language
 
 
 def test_phrases_inside_sentences_are_translated():
@@ -140,7 +140,7 @@ def test_what_the_engine_puts_into_sentences_is_korean_too():
 
 def outline_reason() -> str:
     with pytest.raises(BackboneUnavailable) as caught:
-        outline("no/such-backbone")
+        meta_backbone("no/such-backbone")
     return str(caught.value.values["reason"])
 
 

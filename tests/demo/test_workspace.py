@@ -13,7 +13,7 @@ import pytest
 from demo import tasks
 from demo.screens.tune import adapters
 from demo.screens.tune import service as tuning
-from demo.workspace import Workspaces
+from demo.workspace import GRACE, Workspaces
 from engine.errors import BadAdapter, BadConfig, BadLabels, BadTask
 from tests.tiny import picture
 
@@ -78,7 +78,7 @@ def test_a_closed_page_stops_the_run_and_shortens_the_wait(workspaces):
     assert not workspace.stop.is_set()
     workspaces.left("b")
     assert workspace.stop.is_set()
-    workspaces.sweep(time.monotonic() + workspace.GRACE + 5)
+    workspaces.sweep(time.monotonic() + GRACE + 5)
     assert workspaces.get(workspace.id) is None
 
 

@@ -6,7 +6,7 @@ import re
 
 from engine import methods_page
 from engine.backbones.base import Shape
-from engine.backbones.skeleton import outline
+from engine.backbones.skeleton import meta_backbone
 from engine.methods import count_formula
 from engine.tuning import registry
 
@@ -48,13 +48,13 @@ def test_every_tuner_of_peft_is_offered_or_its_absence_explained():
 
 
 def shape() -> Shape:
-    return outline(methods_page.REFERENCE).shape
+    return meta_backbone(methods_page.REFERENCE).shape
 
 
 def test_letters_of_the_formulas():
     def said(method: str) -> str:
         spec = registry.get(method)
-        return count_formula.said(count_formula.values(spec, spec.configure(shots=4), shape(), 10, 40))
+        return count_formula.in_words(count_formula.values(spec, spec.configure(shots=4), shape(), 10, 40))
 
     assert said("linear_probe") == "K = 10, P = 512"
     assert said("tip_adapter_f") == "N = 40, P = 512"

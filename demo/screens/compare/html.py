@@ -11,7 +11,7 @@ from demo.html import VERDICT_SIGNS, Translate, count_text, time_text
 from engine.units import bytes_text
 
 if TYPE_CHECKING:
-    from engine.checks.forgetting import Damage
+    from engine.checks.forgetting import Forgetting
     from engine.compare import Advice, Ranking, Row, Standing
     from engine.metrics.calibration import Calibration
     from engine.types import Interval, Note
@@ -21,12 +21,12 @@ Say = Callable[["Note"], str]
 
 
 def hint(text: str) -> str:
-    """A sentence beside a control; ``text`` is HTML."""
+    """Return a sentence beside a control; ``text`` is HTML."""
     return f'<p class="ctl-hint" role="status">{text}</p>' if text else ""
 
 
 def outlook(runs: int, reused: int, seconds: float, complete: bool, t: Translate) -> str:
-    """What a comparison would take, before it is started."""
+    """Return what a comparison would take, before it is started."""
     known = t("compare.reused", count=reused) if reused else ""
     if not runs:
         return hint(f"{t('compare.nothing_left')} {known}")
@@ -36,7 +36,7 @@ def outlook(runs: int, reused: int, seconds: float, complete: bool, t: Translate
 
 
 def progress(done: int, total: int, what: str, seconds_left: float | None, t: Translate) -> str:
-    """How far a comparison has come. ``what`` is escaped here."""
+    """Return how far a comparison has come. ``what`` is escaped here."""
     share = min(1.0, done / total) if total else 0.0
     words = [t("compare.done_of", done=done, total=total)] if total else []
     words += [escape(what)] if what else []
@@ -48,7 +48,7 @@ def progress(done: int, total: int, what: str, seconds_left: float | None, t: Tr
 
 
 def arriving(rows: Sequence[Row], name: Callable[[str], str], t: Translate) -> str:
-    """Methods with what is there of them, the most accurate first."""
+    """Return methods with what is there of them, the most accurate first."""
     done = [row for row in rows if row.result]
     if not done:
         return ""
@@ -74,7 +74,7 @@ def arriving(rows: Sequence[Row], name: Callable[[str], str], t: Translate) -> s
 
 
 def advice(found: Advice | None, stopped: bool, say: Say, t: Translate) -> str:
-    """The recommendation with its reasons; what the limits left out is folded away."""
+    """Return the recommendation with its reasons; what the limits left out is folded away."""
     if found is None:
         return ""
     first, *rest = [escape(say(note)) for note in found.notes] or [""]
@@ -97,7 +97,7 @@ def advice(found: Advice | None, stopped: bool, say: Say, t: Translate) -> str:
 
 
 def standings(ranking: Ranking, within: Ranking, chosen: str | None, name: Callable[[str], str], t: Translate) -> str:
-    """Methods by group, first those within the limits; the others are faded and have no group.
+    """Return methods by group, first those within the limits; the others are faded and have no group.
 
     Args:
         ranking: all methods.
@@ -158,7 +158,7 @@ def _standing(standing: Standing, chosen: bool, faded: bool, damage: bool, name:
 
 
 def failed(rows: Sequence[Row], name: Callable[[str], str], say: Say, t: Translate) -> str:
-    """Methods that did not run, each with its reason, folded away."""
+    """Return methods that did not run, each with its reason, folded away."""
     reasons = {(row.method, say(row.error)): None for row in rows if row.error is not None}
     if not reasons:
         return ""
@@ -188,8 +188,8 @@ def calibration(found: Mapping[str, Calibration], name: Callable[[str], str], t:
     return table([t(f"compare.{key}") for key in heads], rows, numbers_from=1) if rows else ""
 
 
-def damage(found: Sequence[Damage], name: Callable[[str], str], t: Translate) -> str:
-    """Accuracy on labels that were not tuned on, the least damage first."""
+def damage(found: Sequence[Forgetting], name: Callable[[str], str], t: Translate) -> str:
+    """Return accuracy on labels that were not tuned on, the least damage first."""
     if not found:
         return ""
     note = t(
@@ -221,7 +221,7 @@ def _change(pair: tuple[Interval, Interval], t: Translate) -> str:
 def suspect(
     picture: str, file: str, given: str, suggested: str, agree: float, left: int, judges: Sequence[str], t: Translate
 ) -> str:
-    """An image whose label may be wrong, with what the methods say.
+    """Return an image whose label may be wrong, with what the methods say.
 
     Args:
         picture: data URI of a thumbnail, empty where there is none.
@@ -275,7 +275,7 @@ def signed(share: float) -> str:
 
 
 def facts(standing: Any, t: Translate) -> tuple[tuple[str, str], ...]:
-    """What the pointer shows of a method in the plot."""
+    """Return what the pointer shows of a method in the plot."""
     return (
         (t("compare.parameters"), count_text(standing.parameters, t)),
         (t("compare.memory"), bytes_text(standing.memory_bytes)),

@@ -9,7 +9,7 @@ import gradio as gr
 
 from demo import tasks
 from demo.html import count_text, time_text
-from demo.page import GONE, Page, Visit, W
+from demo.page import HIDDEN, Key, Page, Visit
 from demo.screens.compare import html as pieces
 from demo.screens.compare import service
 from demo.screens.compare.service import Compared
@@ -35,12 +35,12 @@ class CompareResults:
         page = self.page
         self.live = gr.HTML("", padding=False, elem_id="compare-live")
         self.advice = gr.HTML("", padding=False, elem_id="compare-advice")
-        with gr.Column(elem_classes=GONE, elem_id="compare-results") as self.column:
+        with gr.Column(elem_classes=HIDDEN, elem_id="compare-results") as self.column:
             self.axis = page.make(
                 gr.Radio,
                 choices=lambda t: [(t(f"compare.{name}"), name) for name in AXES],
                 value="seconds",
-                label=W("compare.axis"),
+                label=Key("compare.axis"),
                 elem_id="compare-axis",
             )
             self.pareto = gr.Plot(show_label=False, container=False, elem_id="plot-pareto")
@@ -56,7 +56,7 @@ class CompareResults:
                 self.download = {
                     kind: page.make(
                         gr.DownloadButton,
-                        label=W(f"compare.download_{kind}"),
+                        label=Key(f"compare.download_{kind}"),
                         size="sm",
                         interactive=False,
                         min_width=120,
@@ -67,31 +67,31 @@ class CompareResults:
 
     def _build_damage(self) -> None:
         page = self.page
-        with page.make(gr.Accordion, label=W("compare.calibration"), open=False, elem_id="compare-sure") as self.sure:
+        with page.make(gr.Accordion, label=Key("compare.calibration"), open=False, elem_id="compare-sure") as self.sure:
             page.html(lambda t: pieces.hint(t("compare.calibration_hint")))
             self.reliability = gr.Plot(show_label=False, container=False, elem_id="plot-reliability")
             self.calibration = gr.HTML("", padding=False, elem_id="compare-calibration")
         with page.make(
-            gr.Accordion, label=W("compare.damage"), open=False, elem_id="compare-damage-box"
+            gr.Accordion, label=Key("compare.damage"), open=False, elem_id="compare-damage-box"
         ) as self.damaged:
             page.html(lambda t: pieces.hint(t("compare.damage_hint")))
-            self.test = page.make(gr.Button, value=W("compare.damage_go"), size="sm", elem_id="compare-damage-go")
+            self.test = page.make(gr.Button, value=Key("compare.damage_go"), size="sm", elem_id="compare-damage-go")
             self.damage = gr.HTML("", padding=False, elem_id="compare-damage")
-            with gr.Column(elem_classes=GONE, elem_id="compare-mixing") as self.mixing_part:
+            with gr.Column(elem_classes=HIDDEN, elem_id="compare-mixing") as self.mixing_part:
                 page.html(lambda t: f"<h4>{t('compare.mix')}</h4>{pieces.hint(t('compare.mix_hint'))}")
                 self.mixing = gr.Plot(show_label=False, container=False, elem_id="plot-mixing")
 
     def _build_suspects(self) -> None:
         page = self.page
-        with page.make(gr.Accordion, label=W("compare.wrong"), open=False, elem_id="compare-wrong-box"):
+        with page.make(gr.Accordion, label=Key("compare.wrong"), open=False, elem_id="compare-wrong-box"):
             page.html(lambda t: pieces.hint(t("compare.wrong_hint")))
-            self.look = page.make(gr.Button, value=W("compare.wrong_go"), size="sm", elem_id="compare-wrong-go")
+            self.look = page.make(gr.Button, value=Key("compare.wrong_go"), size="sm", elem_id="compare-wrong-go")
             self.suspect = gr.HTML("", padding=False, elem_id="compare-suspect")
-            with gr.Row(elem_classes=GONE, elem_id="compare-decide") as self.decide_row:
+            with gr.Row(elem_classes=HIDDEN, elem_id="compare-decide") as self.decide_row:
                 self.decide = {
                     what: page.make(
                         gr.Button,
-                        value=W(f"compare.{what}"),
+                        value=Key(f"compare.{what}"),
                         size="sm",
                         variant="primary" if what == "relabel" else "secondary",
                         min_width=120,
@@ -131,18 +131,18 @@ class CompareResults:
         return [self.suspect, self.decide_row, self.decide["relabel"]]
 
     def arriving(self, found: Compared, t: Translator) -> dict[Any, Any]:
-        """The table that grows while the comparison runs, in place of the last result."""
+        """Return the table that grows while the comparison runs, in place of the last result."""
         return {
             self.live: pieces.arriving(found.rows, t.name, t),
             self.advice: "",
-            self.column: gr.update(elem_classes=GONE),
+            self.column: gr.update(elem_classes=HIDDEN),
         }
 
     def view(self, visit: Visit, width: float) -> dict[Any, Any]:
-        """The workspace's comparison within the limits; nothing is run."""
+        """Return the workspace's comparison within the limits; nothing is run."""
         found, t = visit.workspace.compared, visit.t
         if found is None:
-            return {self.live: "", self.advice: "", self.column: gr.update(elem_classes=GONE)}
+            return {self.live: "", self.advice: "", self.column: gr.update(elem_classes=HIDDEN)}
         if found.comparison is None:
             return self.arriving(found, t)
         comparison = found.comparison
@@ -151,7 +151,7 @@ class CompareResults:
             return {
                 self.live: failed,
                 self.advice: pieces.hint(t("compare.nothing")),
-                self.column: gr.update(elem_classes=GONE),
+                self.column: gr.update(elem_classes=HIDDEN),
             }
         advised = service.advice(found, self._limits(visit))
         assert advised is not None
@@ -177,14 +177,14 @@ class CompareResults:
         mixed = any(damage.curve for damage in measured)
         return {
             self.damage: pieces.damage(measured, t.name, t),
-            self.mixing_part: gr.update(elem_classes=[] if mixed else GONE),
+            self.mixing_part: gr.update(elem_classes=[] if mixed else HIDDEN),
             self.mixing: mixing(measured, t, visit.dark) if mixed else None,
         }
 
     def _suspects(self, visit: Visit) -> dict[Any, Any]:
         """The first suspect that is open."""
         workspace, t, found = visit.workspace, visit.t, visit.workspace.compared
-        gone = {self.decide_row: gr.update(elem_classes=GONE)}
+        gone = {self.decide_row: gr.update(elem_classes=HIDDEN)}
         if found is None or found.check is None:
             return {self.suspect: "", **gone}
         if not found.check.judges:
@@ -287,7 +287,7 @@ def _plain(text: str) -> str:
 
 
 def curves(ranking: Any, chosen: str | None, t: Translator, dark: bool | None, width: float) -> Any:
-    """Accuracy by training images a label."""
+    """Return accuracy by training images a label."""
     from demo import plots
     from engine.tuning import registry
 
@@ -302,7 +302,7 @@ def curves(ranking: Any, chosen: str | None, t: Translator, dark: bool | None, w
 
 
 def mixing(measured: Any, t: Translator, dark: bool | None) -> Any:
-    """The WiSE-FT curves of methods that can be mixed."""
+    """Return the WiSE-FT curves of methods that can be mixed."""
     from demo import plots
 
     return plots.mixing(
@@ -319,7 +319,7 @@ def mixing(measured: Any, t: Translator, dark: bool | None) -> Any:
 
 
 def reliability(measured: Any, chosen: str | None, t: Translator, dark: bool | None) -> Any:
-    """The recommended method beside zero-shot."""
+    """Return the recommended method beside zero-shot."""
     from demo import plots
     from engine.tuning import registry
     from engine.types import BASELINE

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from demo import job_queue
-from demo.page import GONE, Page, Visit, W
+from demo.page import HIDDEN, Key, Page, Visit
 from demo.screens.compare import html as pieces
 from demo.screens.compare import service
 from demo.screens.compare.results import CompareResults
@@ -63,7 +63,7 @@ class Compare:
             gr.CheckboxGroup,
             choices=lambda t: [(t(f"compare.group.{name}"), name) for name in GROUPS],
             value=["quick"],
-            label=W("compare.methods"),
+            label=Key("compare.methods"),
             elem_id="compare-groups",
         )
         self.single = page.make(
@@ -71,14 +71,14 @@ class Compare:
             choices=[],
             value=[],
             multiselect=True,
-            label=W("compare.single"),
+            label=Key("compare.single"),
             elem_id="compare-single",
         )
         self.shots = page.make(
             gr.CheckboxGroup,
             choices=[(str(count), count) for count in SHOTS],
             value=[4, 8],
-            label=W("labels.shots"),
+            label=Key("labels.shots"),
             elem_id="compare-shots",
         )
         self.seeds = page.make(
@@ -87,12 +87,12 @@ class Compare:
             10,
             value=3,
             step=1,
-            label=W("compare.seeds"),
-            info=W("compare.seeds_info"),
+            label=Key("compare.seeds"),
+            info=Key("compare.seeds_info"),
             elem_id="compare-seeds",
         )
         self.outlook = gr.HTML("", padding=False, elem_id="compare-outlook")
-        with gr.Column(elem_classes=GONE):
+        with gr.Column(elem_classes=HIDDEN):
             self.width = gr.Number(720, show_label=False)
             self.resized = gr.Button(elem_id="compare-resized")
             """Pressed by ``resize.js`` when the window has another width."""
@@ -110,7 +110,7 @@ class Compare:
                         gr.Number,
                         value=None,
                         minimum=0,
-                        label=W(f"compare.limit.{name}"),
+                        label=Key(f"compare.limit.{name}"),
                         min_width=120,
                         elem_id=f"limit-{name}",
                     )
@@ -120,8 +120,8 @@ class Compare:
             page.make(
                 gr.Checkbox,
                 value=False,
-                label=W("compare.keep"),
-                info=W("compare.keep_info"),
+                label=Key("compare.keep"),
+                info=Key("compare.keep_info"),
                 elem_id="limit-keep",
             )
         )
@@ -306,7 +306,7 @@ class Compare:
 
 
 def running(workspace: Workspace) -> bool:
-    """Whether something of this visitor is on the device, or waits for it."""
+    """Return whether something of this visitor is on the device, or waits for it."""
     return workspace.stop is not None and not workspace.stop.is_set()
 
 

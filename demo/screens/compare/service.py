@@ -22,8 +22,8 @@ from engine.types import Label, Note, Progress
 from engine.units import MB
 
 if TYPE_CHECKING:
-    from engine.checks.forgetting import Damage
-    from engine.checks.label_errors import Check, Suspect
+    from engine.checks.forgetting import Forgetting
+    from engine.checks.label_errors import LabelErrorReport, Suspect
     from engine.compare import Advice, Comparison, Constraints, Event, Request, Row
 
 
@@ -46,8 +46,8 @@ class Compared:
     seconds_left: float | None = None
     comparison: Comparison | None = None
     """None until it has ended."""
-    damage: dict[str, Damage] = field(default_factory=dict)
-    check: Check | None = None
+    damage: dict[str, Forgetting] = field(default_factory=dict)
+    check: LabelErrorReport | None = None
     decided: set[str] = field(default_factory=set)
     """Digests of suspects that the visitor has decided about."""
 
@@ -72,7 +72,7 @@ class Outlook:
 
 
 def request_of(workspace: Workspace, methods: list[str], shots: list[int], seeds: int) -> Request:
-    """What to compare; ``seeds`` is how many."""
+    """Return what to compare; ``seeds`` is how many."""
     from engine.compare import Request
 
     return Request(
@@ -81,14 +81,14 @@ def request_of(workspace: Workspace, methods: list[str], shots: list[int], seeds
 
 
 def results_of(workspace: Workspace) -> Any:
-    """Where the visitor's results lie: with all else that is deleted with the workspace."""
+    """Return where the visitor's results lie: with all else that is deleted with the workspace."""
     from engine.compare import Results
 
     return Results(workspace.folder / "results")
 
 
 def most_shots(workspace: Workspace) -> int:
-    """The largest number of training images a label that leaves one to test with."""
+    """Return the largest number of training images a label that leaves one to test with."""
     counts = tasks.counts(workspace)[1]
     return max(1, max(counts, default=0) - 1)
 
@@ -172,7 +172,7 @@ KEEPS = 0.02
 
 
 def advice(found: Compared, constraints: Constraints) -> Advice | None:
-    """The advice within some limits; nothing is run."""
+    """Return the advice within some limits; nothing is run."""
     from engine.compare import advise
 
     ranking = found.comparison.ranking if found.comparison else None
@@ -203,7 +203,7 @@ def hold_back(workspace: Workspace, found: Compared, methods: list[str], stop: t
             _take_in(found, item)
 
 
-def _take_in(found: Compared, damage: Damage) -> None:
+def _take_in(found: Compared, damage: Forgetting) -> None:
     """Note what a method loses, so that advice can count it."""
     from engine.compare import with_damage
 
@@ -249,7 +249,7 @@ def decide(workspace: Workspace, found: Compared, what: str) -> None:
 
 
 def write_files(workspace: Workspace, found: Compared, advised: Advice | None, t: Any) -> dict[str, Path]:
-    """The comparison as ``csv``, ``json`` and ``html``, with the advice that is on screen."""
+    """Return the comparison as ``csv``, ``json`` and ``html``, with the advice that is on screen."""
     from engine.compare.export import write_csv
     from engine.report.document import command_line, write_report
 
@@ -272,5 +272,5 @@ def write_files(workspace: Workspace, found: Compared, advised: Advice | None, t
 
 
 def note_text(note: Note, t: Any) -> str:
-    """A sentence of the engine in the visitor's language."""
+    """Return a sentence of the engine in the visitor's language."""
     return t.engine(note.key, dict(note.values))

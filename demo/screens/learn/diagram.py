@@ -11,11 +11,11 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from engine.backbones.base import FEATURES, LINEAR_KINDS, PIXELS, POOLED
-from engine.costs.placement import ATTENTION, HEAD, IMAGE, LOGITS, MLP, NORM, TOKENS, Place, Spot
+from engine.costs.placement import ATTENTION, HEAD, IMAGE, LOGITS, MLP, NORM, TOKENS, Location, ParameterPlacement
 
 if TYPE_CHECKING:
     from engine.backbones.base import Backbone, Shape
-    from engine.costs.placement import Anatomy
+    from engine.costs.placement import TowerDiagram
 
 Translate = Callable[..., str]
 
@@ -30,8 +30,8 @@ GROUPS = {ATTENTION: LINEAR_KINDS[:4], MLP: LINEAR_KINDS[4:], "": CELLS}
 """Cells that a part which is no cell itself stands for."""
 
 
-def drawing(found: Anatomy, backbone: Backbone, labels: int, t: Translate, title: str) -> str:
-    """The picture.
+def drawing(found: TowerDiagram, backbone: Backbone, labels: int, t: Translate, title: str) -> str:
+    """Return the picture.
 
     Args:
         found: what is trained where.
@@ -58,7 +58,7 @@ def drawing(found: Anatomy, backbone: Backbone, labels: int, t: Translate, title
     parts += _box(0, y, WIDTH, t("learn.logits", labels=labels), head, False)
     y += BOX + 8
     for place in found.shared:
-        where = describe_spots(place.spots, t)
+        where = describe_spots(place.locations, t)
         parts += _box(0, y, WIDTH, f"{t('learn.shared')} · {where}", place.count, False)
         y += BOX + 6
     desc = "; ".join(f"{where}: {count:,}" for where, count in summary(found, t)) or t("learn.nothing_trained")
@@ -76,7 +76,9 @@ PATTERN = (
 )
 
 
-def _tower(found: Anatomy, backbone: Backbone, tower: str, x: int, row: int, below: int, t: Translate) -> Iterator[str]:
+def _tower(
+    found: TowerDiagram, backbone: Backbone, tower: str, x: int, row: int, below: int, t: Translate
+) -> Iterator[str]:
     """One tower from its input to its projection.
 
     Args:
@@ -123,10 +125,17 @@ def _cell_x(x: int, cell: str) -> int:
     return x + CELLS_AT + n * CELL + (3 if n > 3 else 0) + (3 if n > 5 else 0)
 
 
-def _block(found: Anatomy, shape: Shape, tower: str, k: int, x: int, y: int, high: int, t: Translate) -> Iterator[str]:
+def _block(
+    found: TowerDiagram, shape: Shape, tower: str, k: int, x: int, y: int, high: int, t: Translate
+) -> Iterator[str]:
     """One block: its number, tokens that join before it, its layers and what is trained in it."""
     own, sizes = found.at(tower, k), layer_sizes(shape, tower, k)
-    together = [spot.part for place in found.shared for spot in place.spots if (spot.tower, spot.step) == (tower, k)]
+    together = [
+        location.part
+        for place in found.shared
+        for location in place.locations
+        if (location.tower, location.step) == (tower, k)
+    ]
     kept = (tower, k) not in found.runs
     yield f'<rect class="ctl-a-{"kept" if kept else "run"}" x="{x}" y="{y}" width="{COLUMN}" height="{high}" rx="4"/>'
     yield _text(x + 4, y + high / 2 + 4, str(k + 1))
@@ -188,39 +197,39 @@ def _arrow(x: float, start: float, stop: float) -> str:
 # ---- the same in words --------------------------------------------------------------------------
 
 
-def summary(found: Anatomy, t: Translate) -> list[tuple[str, int]]:
-    """(where, trained parameters), blocks of a tower together; the counts sum to the method's."""
-    blocks: dict[tuple[str, str], list[Place]] = {}
+def summary(found: TowerDiagram, t: Translate) -> list[tuple[str, int]]:
+    """Return (where, trained parameters), blocks of a tower together; the counts sum to the method's."""
+    blocks: dict[tuple[str, str], list[ParameterPlacement]] = {}
     rest: list[tuple[str, int]] = []
-    for place in sorted(found.places, key=lambda place: place.spots[0].tower != "vision"):
-        spot = place.spots[0]
-        if len(place.spots) == 1 and spot.tower and 0 <= spot.step < POOLED:
-            blocks.setdefault((spot.tower, spot.part), []).append(place)
+    for place in sorted(found.places, key=lambda place: place.locations[0].tower != "vision"):
+        location = place.locations[0]
+        if len(place.locations) == 1 and location.tower and 0 <= location.step < POOLED:
+            blocks.setdefault((location.tower, location.part), []).append(place)
         else:
-            rest.append((describe_spots(place.spots, t), place.count))
+            rest.append((describe_spots(place.locations, t), place.count))
     rows = [
-        (describe_spots(tuple(place.spots[0] for place in places), t), sum(place.count for place in places))
+        (describe_spots(tuple(place.locations[0] for place in places), t), sum(place.count for place in places))
         for places in blocks.values()
     ]
     return rows + rest
 
 
-def describe_spots(spots: tuple[Spot, ...], t: Translate) -> str:
+def describe_spots(locations: tuple[Location, ...], t: Translate) -> str:
     """``image tower, blocks 1 to 12, q``."""
-    said = []
-    for tower in dict.fromkeys(spot.tower for spot in spots):
-        own = [spot for spot in spots if spot.tower == tower]
-        parts = " ".join(dict.fromkeys(t(f"learn.part.{spot.part}") for spot in own if spot.part))
+    phrases = []
+    for tower in dict.fromkeys(location.tower for location in locations):
+        own = [location for location in locations if location.tower == tower]
+        parts = " ".join(dict.fromkeys(t(f"learn.part.{location.part}") for location in own if location.part))
         if tower == HEAD:
-            said.append(parts)
+            phrases.append(parts)
             continue
         where = {PIXELS: t("learn.embedding"), POOLED: t("learn.pooling"), FEATURES: t("learn.projection_short")}
-        numbers = sorted({spot.step for spot in own})
+        numbers = sorted({location.step for location in own})
         if numbers[0] in where:
             steps = where[numbers[0]]
         elif len(numbers) == 1:
             steps = t("learn.block", number=numbers[0] + 1)
         else:
             steps = t("learn.blocks", first=numbers[0] + 1, last=numbers[-1] + 1)
-        said.append(", ".join(filter(None, (t(f"learn.{tower}"), steps, parts))))
-    return " + ".join(said)
+        phrases.append(", ".join(filter(None, (t(f"learn.{tower}"), steps, parts))))
+    return " + ".join(phrases)

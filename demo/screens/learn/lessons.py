@@ -32,13 +32,13 @@ GLOSSARY = (
 
 
 def lesson(workspace: Workspace, method: str, t: Translator) -> str:
-    """A method on the visitor's backbone: words on one side, the drawing on the other."""
+    """Return a method on the visitor's backbone: words on one side, the drawing on the other."""
     from engine.tuning import registry
 
     spec, backbone = registry.get(method), tuning.backbone_of(workspace)
     labels, images = numbers(workspace)
     config = spec.configure(shots=max(1, images // labels))
-    obstacle = registry.why_not(spec, backbone, config)
+    obstacle = registry.obstacle(spec, backbone, config)
     if obstacle:
         sides = f"<div>{about(spec, t)}{_cannot(obstacle, t)}{_record(spec, t)}</div>"
     else:
@@ -49,7 +49,7 @@ def lesson(workspace: Workspace, method: str, t: Translator) -> str:
 
 
 def numbers(workspace: Workspace) -> tuple[int, int]:
-    """Labels and training images: the visitor's own, or ``LABELS`` of ``SHOTS`` each."""
+    """Return labels and training images: the visitor's own, or ``LABELS`` of ``SHOTS`` each."""
     try:
         built = tuning.episode_of(workspace)
     except LabError:
@@ -82,7 +82,7 @@ def _count(spec: MethodSpec, config: Any, backbone: Backbone, labels: int, image
     count = spec.count(backbone.shape, config, labels, images)
     known = count_formula.values(spec, config, backbone.shape, labels, images)
     layers = known.pop("layers", None)
-    letters = [count_formula.said(known)] if known else []
+    letters = [count_formula.in_words(known)] if known else []
     letters += [t("learn.layers", count=layers)] if layers else []
     share = html.percent_text(count / backbone.shape.parameters, t)
     of = t("learn.share", share=share, total=html.count_text(backbone.shape.parameters, t))
@@ -111,7 +111,7 @@ def _record(spec: MethodSpec, t: Translator) -> str:
 
 
 def paper(text: str) -> str:
-    """A paper with its ids as links, which the visitor may follow; the page itself fetches nothing."""
+    """Return a paper with its ids as links, which the visitor may follow; the page itself fetches nothing."""
     text = escape(text)
     for pattern, address in PAPER_LINKS:
         text = re.sub(pattern, rf'<a href="{address}\2" target="_blank" rel="noopener noreferrer">\1 \2</a>', text)
@@ -121,7 +121,7 @@ def paper(text: str) -> str:
 def _figure(spec: MethodSpec, config: Any, backbone: Backbone, labels: int, images: int, t: Translator) -> str:
     """Drawing, legend, and the same as a table."""
     from demo.screens.learn import diagram
-    from engine.costs.placement import anatomy as look
+    from engine.costs.placement import tower_diagram as look
 
     found = look(spec, config, backbone, labels, images)
     title = t("learn.picture", method=t.name(spec.id), backbone=backbone_name(backbone.id, t))
@@ -146,7 +146,7 @@ def _by_place(rows: list[tuple[str, int]], count: int, t: Translator) -> str:
 
 
 def legend(t: Translator) -> str:
-    """What the drawing's colours and patterns mean; each differs in shape too."""
+    """Return what the drawing's colours and patterns mean; each differs in shape too."""
     keys = "".join(
         f'<li><span class="ctl-key ctl-key-{name}" aria-hidden="true"></span>{t(f"learn.legend_{name}")}</li>'
         for name in ("trained", "part", "tokens", "run", "kept")
@@ -155,7 +155,7 @@ def legend(t: Translator) -> str:
 
 
 def settings(spec: MethodSpec, t: Translator) -> str:
-    """Every setting with its meaning and its value in each preset, folded away; empty where there is none."""
+    """Return every setting with its meaning and its value in each preset, folded away; empty where there is none."""
     fields = dataclasses.fields(spec.config)
     if not fields:
         return ""
@@ -175,7 +175,7 @@ def settings(spec: MethodSpec, t: Translator) -> str:
 
 
 def glossary(t: Translator) -> str:
-    """The field's words in plain ones."""
+    """Return the field's words in plain ones."""
     rows = "".join(
         f"<div><dt>{escape(t(f'glossary.{id}'))}</dt><dd>{escape(t(f'glossary.{id}.text'))}</dd></div>"
         for id in GLOSSARY

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from demo.page import Page, Visit, W
+from demo.page import Key, Page, Visit
 from demo.screens.learn import lessons
 from demo.screens.tune.method import method_choices
 from demo.words import Translator
@@ -25,11 +25,11 @@ class Learn:
         page = self.page
         with gr.Row(elem_id="learn-row"):
             self.method = page.make(
-                gr.Dropdown, choices=[], value=None, label=W("learn.method"), scale=3, min_width=220,
+                gr.Dropdown, choices=[], value=None, label=Key("learn.method"), scale=3, min_width=220,
                 elem_id="learn-method",
             )  # fmt: skip
             self.use = page.make(
-                gr.Button, value=W("learn.try"), size="sm", scale=0, min_width=200, elem_id="learn-use"
+                gr.Button, value=Key("learn.try"), size="sm", scale=0, min_width=200, elem_id="learn-use"
             )
         self.lesson = gr.HTML("", padding=False, elem_id="lesson")
         page.html(lessons.glossary, elem_id="glossary")

@@ -32,7 +32,7 @@ def picture(
     size: tuple[int, int],
     t: Translate,
 ) -> str:
-    """The picture that is clicked on, with the clicks of the chosen region.
+    """Return the picture that is clicked on, with the clicks of the chosen region.
 
     Args:
         image: RGB, at any size; ``size`` is the width and height that ``prompt`` and ``corner`` are in.
@@ -54,7 +54,7 @@ def _dot(x: float, y: float, kind: str) -> str:
 
 
 def data_uri(image: Image.Image) -> str:
-    """A picture as a JPEG in a data URI."""
+    """Return a picture as a JPEG in a data URI."""
     data = io.BytesIO()
     image.save(data, "JPEG", quality=QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
@@ -69,7 +69,7 @@ def table(
     names: Mapping[str, str],
     t: Translate,
 ) -> str:
-    """A row a region, that can be chosen.
+    """Return a row a region, that can be chosen.
 
     Args:
         regions: each with its mark and the mark's colour.
@@ -125,7 +125,7 @@ def shortcut(
     names: Mapping[str, str],
     t: Translate,
 ) -> str:
-    """What the models say without the background and without the object, with a verdict in words.
+    """Return what the models say without the background and without the object, with a verdict in words.
 
     Args:
         pictures: the whole picture, without its background and without the object: (key of its words, data URI).

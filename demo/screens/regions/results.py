@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from demo.page import GONE, Page, Visit, W
+from demo.page import HIDDEN, Key, Page, Visit
 from demo.screens.compare.html import hint
 from demo.screens.regions import html as regions_html
 from demo.screens.regions import scoring, service
@@ -32,29 +32,29 @@ class RegionsResults:
     def build(self) -> None:
         """Create the components."""
         page = self.page
-        with gr.Column(elem_classes=GONE, elem_id="regions-results") as self.column:
+        with gr.Column(elem_classes=HIDDEN, elem_id="regions-results") as self.column:
             self.way = page.make(
                 gr.Radio,
                 choices=lambda t: [(t(f"regions.way.{name}"), name) for name in VIEWS],
                 value="crop",
-                label=W("regions.way"),
+                label=Key("regions.way"),
                 elem_id="regions-way",
             )
             self.hint = gr.HTML("", padding=False, elem_id="regions-hint")
             self.table = gr.HTML("", padding=False, js_on_load=ATTACH, elem_id="regions-table")
-            with page.make(gr.Accordion, label=W("regions.shortcut"), open=False, elem_id="regions-shortcut-box"):
+            with page.make(gr.Accordion, label=Key("regions.shortcut"), open=False, elem_id="regions-shortcut-box"):
                 page.html(lambda t: hint(t("regions.shortcut_hint")))
-                self.probe = page.make(gr.Button, value=W("regions.probe"), size="sm", elem_id="regions-probe")
+                self.probe = page.make(gr.Button, value=Key("regions.probe"), size="sm", elem_id="regions-probe")
                 self.card = gr.HTML("", padding=False, elem_id="regions-shortcut")
             with gr.Row(elem_classes="ctl-actions"):
                 self.download = {
                     kind: page.make(
-                        gr.Button, value=W(f"regions.download_{kind}"), size="sm", min_width=110,
+                        gr.Button, value=Key(f"regions.download_{kind}"), size="sm", min_width=110,
                         elem_id=f"regions-get-{kind}",
                     )
                     for kind in FILES
                 }  # fmt: skip
-            with gr.Column(elem_classes=GONE):
+            with gr.Column(elem_classes=HIDDEN):
                 self.file = gr.DownloadButton("", elem_id="regions-file")
 
     @property
@@ -63,28 +63,28 @@ class RegionsResults:
         return [self.column, self.hint, self.table, self.probe, self.card]
 
     def view(self, visit: Visit, marks: str) -> dict[Any, Any]:
-        """The regions with the scores that are there; nothing is computed. ``marks``: numbers or letters."""
+        """Return the regions with the scores that are there; nothing is computed. ``marks``: numbers or letters."""
         from engine.regions.marks import colour_of, text_of
 
         workspace, t = visit.workspace, visit.t
         marked, shown = service.marked_of(workspace), service.marked_of(workspace).shown
         if not shown:
-            return {self.column: gr.update(elem_classes=GONE), self.table: "", self.card: "", self.hint: ""}
-        scoring = bool(workspace.labels_text.strip())
+            return {self.column: gr.update(elem_classes=HIDDEN), self.table: "", self.card: "", self.hint: ""}
+        labelled = bool(workspace.labels_text.strip())
         scores = {
             region.number: marked.scores[key] for region in shown if (key := (region, marked.view)) in marked.scores
         }
-        tuned = scoring and bool(workspace.shown and workspace.shown.tuned)
+        tuned = labelled and bool(workspace.shown and workspace.shown.tuned)
         rows = [(region, text_of(region.number, marks), _css(colour_of(region.number))) for region in shown]
-        key = "regions.no_labels" if not scoring else "" if tuned else "regions.no_tuned"
+        key = "regions.no_labels" if not labelled else "" if tuned else "regions.no_tuned"
         return {
             self.column: gr.update(elem_classes=[]),
             self.hint: hint(t(key)) if key else "",
             self.table: regions_html.table(
-                rows, scores, marked.step.chosen, tuned, scoring, scoring.names_of(workspace), t
+                rows, scores, marked.step.chosen, tuned, labelled, scoring.names_of(workspace), t
             ),
             # With its words: gradio drops those of a button that is updated while it is folded away.
-            self.probe: gr.update(value=t("regions.probe"), interactive=scoring and marked.chosen is not None),
+            self.probe: gr.update(value=t("regions.probe"), interactive=labelled and marked.chosen is not None),
             self.card: self._card(visit, marks),
         }
 

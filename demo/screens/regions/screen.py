@@ -11,7 +11,7 @@ import gradio as gr
 
 from demo import html
 from demo.model_download import SEGMENTERS, Loading, entry_name
-from demo.page import GONE, Page, Visit, W
+from demo.page import HIDDEN, Key, Page, Visit
 from demo.screens.compare.html import hint
 from demo.screens.regions import html as regions_html
 from demo.screens.regions import scoring, service
@@ -53,16 +53,16 @@ class Regions:
             sources=["upload", "clipboard", "webcam"],
             type="filepath",
             height=150,
-            label=W("regions.upload"),
+            label=Key("regions.upload"),
             elem_id="regions-upload",
         )
-        self.task = page.make(gr.Dropdown, choices=[], value=None, label=W("regions.task"), elem_id="regions-task")
+        self.task = page.make(gr.Dropdown, choices=[], value=None, label=Key("regions.task"), elem_id="regions-task")
         self.segmenter = page.make(
             gr.Dropdown,
             choices=[("Pocket SAM", "pocket")],
             value="pocket",
-            label=W("regions.segmenter"),
-            info=W("regions.segmenter_info"),
+            label=Key("regions.segmenter"),
+            info=Key("regions.segmenter_info"),
             elem_id="regions-segmenter",
         )
 
@@ -73,50 +73,50 @@ class Regions:
             gr.Radio,
             choices=lambda t: [(t(f"regions.granularity.{name}"), name) for name in ("objects", "parts", "all")],
             value="parts",
-            label=W("regions.granularity"),
+            label=Key("regions.granularity"),
             elem_id="regions-granularity",
         )
         self.find, self.stop = page.go_row("regions.find", "regions")
 
     def _build_look(self) -> None:
         page = self.page
-        with page.make(gr.Accordion, label=W("regions.look"), open=False, elem_id="regions-look"):
+        with page.make(gr.Accordion, label=Key("regions.look"), open=False, elem_id="regions-look"):
             self.layers = page.make(
                 gr.CheckboxGroup,
                 choices=lambda t: [(t(f"regions.layer.{name}"), name) for name in LAYERS],
                 value=SHOWN_LAYERS,
-                label=W("regions.layers"),
+                label=Key("regions.layers"),
                 elem_id="regions-layers",
             )
             self.marks = page.make(
                 gr.Radio,
                 choices=lambda t: [(t(f"regions.marks.{name}"), name) for name in ("numbers", "letters")],
                 value="numbers",
-                label=W("regions.marks"),
+                label=Key("regions.marks"),
                 elem_id="regions-marks",
             )
             self.alpha = page.make(
-                gr.Slider, 0, 1, value=0.4, step=0.05, label=W("regions.alpha"), elem_id="regions-alpha"
+                gr.Slider, 0, 1, value=0.4, step=0.05, label=Key("regions.alpha"), elem_id="regions-alpha"
             )
 
     def _build_picture(self) -> None:
         page = self.page
         self.empty = page.html(lambda t: f'<div class="ctl-empty">{t("regions.empty")}</div>', elem_id="regions-empty")
-        with gr.Column(elem_classes=GONE, elem_id="regions-clicks") as self.clicks:
+        with gr.Column(elem_classes=HIDDEN, elem_id="regions-clicks") as self.clicks:
             self.mode = page.make(
                 gr.Radio,
                 choices=lambda t: [(t(f"regions.mode.{name}"), name) for name in service.MODES],
                 value="new",
-                label=W("regions.mode"),
-                info=W("regions.mode_info"),
+                label=Key("regions.mode"),
+                info=Key("regions.mode_info"),
                 elem_id="regions-mode",
             )
         self.picture = gr.HTML("", padding=False, js_on_load=ATTACH, elem_id="regions-picture")
-        with gr.Column(elem_classes=GONE, elem_id="regions-tools") as self.tools:
+        with gr.Column(elem_classes=HIDDEN, elem_id="regions-tools") as self.tools:
             with gr.Row(elem_classes="ctl-actions"):
                 self.tool = {
                     name: page.make(
-                        gr.Button, value=W(f"regions.{name}"), size="sm", min_width=90, elem_id=f"regions-{name}"
+                        gr.Button, value=Key(f"regions.{name}"), size="sm", min_width=90, elem_id=f"regions-{name}"
                     )
                     for name in ("undo", "other_size", "remove", "clear")
                 }
@@ -150,22 +150,22 @@ class Regions:
         }
 
     def drawn(self, visit: Visit) -> dict[Any, Any]:
-        """The picture, its tools and the results."""
+        """Return the picture, its tools and the results."""
         marked, t = service.marked_of(visit.workspace), visit.t
         scene, image, step = marked.scene, marked.image, marked.step
         there = scene is not None and image is not None
         drawn = service.overlay(marked, self.style(visit)) if there else None
         chosen, hidden = marked.chosen, bool(step.regions) and not marked.shown
         return {
-            self.empty: gr.update(elem_classes=GONE if there else []),
+            self.empty: gr.update(elem_classes=HIDDEN if there else []),
             self.picture: ""
             if drawn is None or scene is None or image is None
             else regions_html.picture(
                 drawn, image.name, visit[self.mode], chosen and chosen.prompt, step.corner, scene.size, t
             ),
             self.status: gr.skip() if marked.stop else hint(t("regions.too_coarse")) if hidden else "",
-            self.clicks: gr.update(elem_classes=[] if there else GONE),
-            self.tools: gr.update(elem_classes=[] if there else GONE),
+            self.clicks: gr.update(elem_classes=[] if there else HIDDEN),
+            self.tools: gr.update(elem_classes=[] if there else HIDDEN),
             self.find: gr.update(interactive=there and marked.stop is None),
             self.tool["undo"]: gr.update(interactive=bool(marked.past)),
             self.tool["other_size"]: gr.update(interactive=service.can_resize(marked)),
@@ -175,7 +175,7 @@ class Regions:
         }  # fmt: skip
 
     def style(self, visit: Visit) -> Any:
-        """How regions are drawn."""
+        """Return how regions are drawn."""
         from engine.regions.marks import Style
 
         layers = visit[self.layers]
@@ -271,7 +271,7 @@ class Regions:
     def _row(self, visit: Visit) -> None:
         marked = service.marked_of(visit.workspace)
         number = int(visit.event.number)  # type: ignore[union-attr]
-        service.choose(marked, None if marked.step.chosen == number else number)
+        service.select_region(marked, None if marked.step.chosen == number else number)
 
     def _divide(self, visit: Visit) -> None:
         service.marked_of(visit.workspace).granularity = visit[self.granularity]
@@ -352,14 +352,14 @@ def _task_choices(workspace: Workspace) -> list[tuple[str, int]]:
 
 
 def segmenter_choices(t: Translator) -> list[tuple[str, str]]:
-    """The catalogue; what is not on this machine says how much has to be downloaded."""
+    """Return the catalogue; what is not on this machine says how much has to be downloaded."""
     from engine.regions import catalog
 
     return [(describe(entry, t), entry.id) for entry in catalog.ENTRIES]
 
 
 def describe(entry: Any, t: Translator) -> str:
-    """A segmenter's line in the menu."""
+    """Return a segmenter's line in the menu."""
     parts = [entry_name(entry, t), f"{entry.parameters:g} M"]
     if not entry.cached():
         parts.append(t("header.download", size=entry.download_mb) if entry.download_mb else t("regions.missing"))

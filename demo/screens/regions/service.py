@@ -89,14 +89,14 @@ class Marked:
 
 
 def marked_of(workspace: Workspace) -> Marked:
-    """The visitor's picture and marks."""
+    """Return the visitor's picture and marks."""
     if workspace.marked is None:
         workspace.marked = Marked()
     return workspace.marked
 
 
 def overlay(marked: Marked, style: Style, highlight: bool = True) -> Image.Image | None:
-    """The picture with its regions drawn on it, the chosen one standing out; None without a picture."""
+    """Return the picture with its regions drawn on it, the chosen one standing out; None without a picture."""
     from engine.regions import marks
 
     if marked.scene is None:
@@ -167,7 +167,7 @@ def click(marked: Marked, x: float, y: float, mode: str) -> None:
         width, height = marked.scene.size
         point = (min(x * width, width - 1e-3), min(y * height, height - 1e-3))
         if mode == "select":
-            choose(marked, at(marked, point))
+            select_region(marked, at(marked, point))
         elif mode == "box":
             _corner(marked, point)
         elif mode == "new" or marked.chosen is None:
@@ -231,18 +231,18 @@ def other_size(marked: Marked) -> None:
 
 
 def can_resize(marked: Marked) -> bool:
-    """Whether the chosen region has other sizes."""
+    """Return whether the chosen region has other sizes."""
     return len(marked.step.sizes) > 1 and marked.step.chosen == marked.step.sizes[0].number
 
 
-def choose(marked: Marked, number: int | None) -> None:
+def select_region(marked: Marked, number: int | None) -> None:
     """Let a region stand out; None for none. Choosing is no step that is undone."""
     with marked.lock:
         marked.step = replace(marked.step, chosen=number, corner=None)
 
 
 def at(marked: Marked, point: tuple[float, float]) -> int | None:
-    """Number of the smallest region that is shown at a place in pixels."""
+    """Return the number of the smallest region that is shown at a place in pixels."""
     for region in sorted(marked.shown, key=lambda region: region.area):
         left, top, width, height = region.bbox
         if left <= point[0] < left + width and top <= point[1] < top + height:

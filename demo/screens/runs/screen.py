@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from demo import html, tasks
-from demo.page import GONE, Page, Visit, W
+from demo.page import HIDDEN, Key, Page, Visit
 from demo.screens.tune import service as tuning
 from demo.words import Translator
 from demo.workspace import RunRecord, Workspace
@@ -29,15 +29,15 @@ class Runs:
         """Create the components."""
         page = self.page
         self.table = gr.HTML("", padding=False, elem_id="runs-table")
-        with gr.Row(elem_id="runs-row", elem_classes=GONE) as self.row:
-            self.first = page.make(gr.Dropdown, choices=[], label=W("runs.run"), min_width=200, elem_id="run")
+        with gr.Row(elem_id="runs-row", elem_classes=HIDDEN) as self.row:
+            self.first = page.make(gr.Dropdown, choices=[], label=Key("runs.run"), min_width=200, elem_id="run")
             self.second = page.make(
-                gr.Dropdown, choices=[], label=W("runs.compare"), min_width=200, elem_id="run-other"
+                gr.Dropdown, choices=[], label=Key("runs.compare"), min_width=200, elem_id="run-other"
             )
             self.reopen = page.make(
-                gr.Button, value=W("runs.reopen"), variant="primary", size="sm", min_width=100, elem_id="reopen"
+                gr.Button, value=Key("runs.reopen"), variant="primary", size="sm", min_width=100, elem_id="reopen"
             )
-            self.delete = page.make(gr.Button, value=W("runs.delete"), size="sm", min_width=100, elem_id="delete-run")
+            self.delete = page.make(gr.Button, value=Key("runs.delete"), size="sm", min_width=100, elem_id="delete-run")
         self.differences = gr.HTML("", padding=False, elem_id="runs-compare")
 
     @property
@@ -51,7 +51,7 @@ class Runs:
         choices = [(_line(run, t), run.id) for run in runs]
         return {
             self.table: _table(runs, t) if runs else f'<p class="ctl-hint">{t("runs.none")}</p>',
-            self.row: gr.update(elem_classes=[] if runs else GONE),
+            self.row: gr.update(elem_classes=[] if runs else HIDDEN),
             self.first: gr.update(choices=choices, value=runs[0].id if runs else None),
             self.second: gr.update(choices=[(t("runs.nothing"), ""), *choices], value=""),
             self.differences: "",

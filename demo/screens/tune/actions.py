@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from demo.page import Page, Visit, W
+from demo.page import Key, Page, Visit
 from demo.screens.tune import adapters, figures, service
 from demo.screens.tune.results import Results, kind_radio
 from demo.words import Translator
@@ -25,12 +25,20 @@ class After:
         """Create the components."""
         page = self.page
         self.mix = page.make(
-            gr.Slider, 0, 1, value=1, step=0.05, label=W("mix.label"), info=W("mix.info"), visible=False, elem_id="mix"
+            gr.Slider,
+            0,
+            1,
+            value=1,
+            step=0.05,
+            label=Key("mix.label"),
+            info=Key("mix.info"),
+            visible=False,
+            elem_id="mix",
         )
         with gr.Row(elem_classes="ctl-actions"):
             self.download = page.make(
                 gr.DownloadButton,
-                label=W("after.download"),
+                label=Key("after.download"),
                 size="sm",
                 interactive=False,
                 min_width=120,
@@ -38,17 +46,19 @@ class After:
             )
             self.load = page.make(
                 gr.UploadButton,
-                label=W("after.load"),
+                label=Key("after.load"),
                 size="sm",
                 file_types=[".zip"],
                 min_width=120,
                 elem_id="load-adapter",
             )
-            self.copy = page.make(gr.Button, value=W("after.command"), size="sm", min_width=120, elem_id="copy-command")
+            self.copy = page.make(
+                gr.Button, value=Key("after.command"), size="sm", min_width=120, elem_id="copy-command"
+            )
         self.command = page.make(
             gr.Code,
             language="shell",
-            label=W("after.command_label"),
+            label=Key("after.command_label"),
             visible=False,
             interactive=False,
             lines=2,
@@ -57,14 +67,14 @@ class After:
             elem_id="command",
         )
         self.open_command = gr.State(False)
-        with page.make(gr.Accordion, label=W("after.try"), open=False, elem_id="try-box"), gr.Row():
+        with page.make(gr.Accordion, label=Key("after.try"), open=False, elem_id="try-box"), gr.Row():
             with gr.Column(scale=1, min_width=200):
                 self.new = page.make(
                     gr.Image,
                     sources=["upload", "webcam", "clipboard"],
                     type="filepath",
                     height=240,
-                    label=W("after.new_image"),
+                    label=Key("after.new_image"),
                     elem_id="new-image",
                 )
             with gr.Column(scale=2, min_width=260):
@@ -75,7 +85,7 @@ class After:
         """The button that loads an adapter before there are images."""
         self.first_load = self.page.make(
             gr.UploadButton,
-            label=W("after.load_first"),
+            label=Key("after.load_first"),
             size="sm",
             file_types=[".zip"],
             elem_id="first-load-adapter",

@@ -10,7 +10,7 @@ import numpy as np
 
 from demo import tasks
 from demo.screens.tune.service import backbone_of, numpy_of
-from demo.workspace import Kept, Shown, Workspace
+from demo.workspace import DisplayedResult, TunedModel, Workspace
 from engine.data import episode
 from engine.types import LogitScale
 
@@ -26,8 +26,8 @@ class Scores:
     scale: LogitScale
 
 
-def tuned_model(workspace: Workspace) -> Kept | None:
-    """The tuned model that is shown, read from disk where it is no longer in memory."""
+def tuned_model(workspace: Workspace) -> TunedModel | None:
+    """Return the tuned model that is shown, read from disk where it is no longer in memory."""
     from engine.backbones import catalog
     from engine.runs import store
 
@@ -41,7 +41,7 @@ def tuned_model(workspace: Workspace) -> Kept | None:
         if record is None:
             return None
         adapter = store.load(record.folder / "adapter", catalog.load(record.result["backbone"]))
-        workspace.kept = Kept(record.id, adapter.tuner, adapter.setting)
+        workspace.kept = TunedModel(record.id, adapter.tuner, adapter.setting)
         return workspace.kept
 
 
@@ -70,7 +70,7 @@ def try_image(workspace: Workspace, path: str) -> tuple[Scores, str]:
 
 
 def can_mix(workspace: Workspace) -> bool:
-    """Whether the WiSE-FT slider makes sense: a method that mixes, measured on a held-out set, not mixed yet."""
+    """Return whether the WiSE-FT slider makes sense: a method that mixes, measured on a held-out set, not mixed yet."""
     from engine.tuning import registry
 
     shown = workspace.shown
@@ -103,7 +103,7 @@ def mix(workspace: Workspace, share: float) -> None:
     tested, goal = np.flatnonzero(arrays["tested"]), np.asarray(shown.targets)
     right = {key: (arrays[key].argmax(1) == goal)[tested].astype(float) for key in ("before", "after")}
     rate = statistics.accuracy(right["after"])
-    verdict = statistics.judge(right["before"], right["after"], repeated=False)
+    verdict = statistics.give_verdict(right["before"], right["after"], repeated=False)
     old = shown.result
     result = old | {
         "accuracy": old["accuracy"] | {"tuned": rate.value},
@@ -135,7 +135,7 @@ class _Result:
         self.result = result
 
     def to_json(self) -> dict[str, Any]:
-        """The result itself."""
+        """Return the result itself."""
         return self.result
 
 
@@ -147,7 +147,7 @@ class _Saveable:
 
 
 def adapter_zip(workspace: Workspace) -> Path | None:
-    """The shown run's adapter as a zip, mixed as the slider says; None where there is none."""
+    """Return the shown run's adapter as a zip, mixed as the slider says; None where there is none."""
     from engine.runs import store
     from engine.tuning import adapter_files
 
@@ -194,7 +194,7 @@ def load_adapter(workspace: Workspace, path: str) -> None:
         if not workspace.labels_text:
             workspace.labels_text = tasks.as_text(labels)
         workspace.changed()
-        workspace.kept, workspace.stale = Kept(None, adapter.tuner, setting), False
-        workspace.shown = Shown(
+        workspace.kept, workspace.stale = TunedModel(None, adapter.tuner, setting), False
+        workspace.shown = DisplayedResult(
             labels, images, targets, arrays, setting.backbone.logit_scale, None, (), adapter.recipe, None
         )

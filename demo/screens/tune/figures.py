@@ -10,16 +10,16 @@ import numpy as np
 from demo import tasks
 from demo.screens.tune import adapters
 from demo.words import Translator
-from demo.workspace import Shown, Workspace
+from demo.workspace import DisplayedResult, Workspace
 
 
-def values(shown: Shown, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """``(N, K)`` before and after, as one of ``engine.types.SCORES``."""
+def values(shown: DisplayedResult, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return ``(N, K)`` before and after, as one of ``engine.types.SCORES``."""
     before, after = shown.arrays["before"], shown.arrays.get("after")
     return shown.scale.values(before, kind), None if after is None else shown.scale.values(after, kind)
 
 
-def scores(shown: Shown, index: int, kind: str, t: Translator, dark: bool | None) -> Any:
+def scores(shown: DisplayedResult, index: int, kind: str, t: Translator, dark: bool | None) -> Any:
     """Bars of one image."""
     from demo import plots
 
@@ -37,8 +37,8 @@ def bars(found: adapters.Scores, kind: str, t: Translator, dark: bool | None) ->
     return plots.scores(found.names, pair[0], pair[1] if len(pair) > 1 else None, None, t, kind, dark)
 
 
-def heat_map(shown: Shown, kind: str, t: Translator, dark: bool | None) -> Any:
-    """Images x labels."""
+def heat_map(shown: DisplayedResult, kind: str, t: Translator, dark: bool | None) -> Any:
+    """Return images x labels."""
     from demo import plots
 
     before, after = values(shown, kind)
@@ -46,7 +46,7 @@ def heat_map(shown: Shown, kind: str, t: Translator, dark: bool | None) -> Any:
     return plots.heat_map(names, shown.names, before, after, shown.targets, t, dark, kind)
 
 
-def confusion(shown: Shown, t: Translator, dark: bool | None) -> Any:
+def confusion(shown: DisplayedResult, t: Translator, dark: bool | None) -> Any:
     """Tables of the test images."""
     from demo import plots
     from engine.metrics import statistics
@@ -61,8 +61,8 @@ def confusion(shown: Shown, t: Translator, dark: bool | None) -> Any:
     return plots.confusion(tables[0], tables[1] if len(tables) > 1 else None, shown.names, t, dark)
 
 
-def training(shown: Shown | None, t: Translator, dark: bool | None) -> Any:
-    """The curve of a finished run."""
+def training(shown: DisplayedResult | None, t: Translator, dark: bool | None) -> Any:
+    """Return the curve of a finished run."""
     from demo import plots
 
     curve = shown.result.get("curve", ()) if shown and shown.result else ()
@@ -70,7 +70,7 @@ def training(shown: Shown | None, t: Translator, dark: bool | None) -> Any:
 
 
 def live(curve: list[tuple[int, float, float]], total: int, t: Translator, dark: bool | None) -> Any:
-    """The curve of a run in progress."""
+    """Return the curve of a run in progress."""
     from demo import plots
 
     return plots.training(thinned(curve), total, t, dark)
@@ -82,8 +82,8 @@ def thinned(curve: Any, most: int = 400) -> list[Any]:
     return list(curve[::-1][::step])[::-1]
 
 
-def embedding_map(workspace: Workspace, shown: Shown, t: Translator, dark: bool | None) -> Any:
-    """Images and labels in the plane, before and after on the same axes."""
+def embedding_map(workspace: Workspace, shown: DisplayedResult, t: Translator, dark: bool | None) -> Any:
+    """Return images and labels in the plane, before and after on the same axes."""
     from demo import plots
     from engine.metrics import statistics
 
@@ -111,15 +111,15 @@ def embedding_map(workspace: Workspace, shown: Shown, t: Translator, dark: bool 
     )
 
 
-def image_choices(shown: Shown, t: Translator) -> list[tuple[str, int]]:
-    """Images for a menu: number, label, name."""
+def image_choices(shown: DisplayedResult, t: Translator) -> list[tuple[str, int]]:
+    """Return images for a menu: number, label, name."""
     none, names = t("images.no_label"), shown.names
     rows = enumerate(zip(shown.images, shown.targets, strict=True))
     return [(f"{i + 1} · {names[k] if k >= 0 else none} · {image.name}", i) for i, (image, k) in rows]
 
 
-def picture(workspace: Workspace, shown: Shown, index: int, kind: str, t: Translator) -> str:
-    """One image with its true label and what both models say."""
+def picture(workspace: Workspace, shown: DisplayedResult, index: int, kind: str, t: Translator) -> str:
+    """Return one image with its true label and what both models say."""
     image, names = shown.images[index], shown.names
     truth = shown.targets[index]
     rows = [(t("scores.truth"), names[truth] if truth >= 0 else t("images.no_label"), None)]
@@ -131,8 +131,8 @@ def picture(workspace: Workspace, shown: Shown, index: int, kind: str, t: Transl
     lines = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}{signs[c]}</dd>" for a, b, c in rows)
     role = t("scores.test_image") if shown.arrays["tested"][index] else t("scores.training_image") if truth >= 0 else ""
     uri = tasks.thumb_uri(workspace, image, 320)
-    said = ["scores.margin_hint"] if kind == "margin" else ["scores.sigmoid"] if shown.scale.bias is not None else []
-    hint = "".join(f'<p class="ctl-hint">{escape(t(key))}</p>' for key in said)
+    keys = ["scores.margin_hint"] if kind == "margin" else ["scores.sigmoid"] if shown.scale.bias is not None else []
+    hint = "".join(f'<p class="ctl-hint">{escape(t(key))}</p>' for key in keys)
     return (
         f'<figure class="ctl-picture"><img src="{uri}" alt="{escape(image.name)}"><figcaption><dl>{lines}</dl>'
         f"<small>{escape(image.name)}{' · ' + role if role else ''}</small></figcaption></figure>" + hint

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from demo import html, tasks
-from demo.page import GONE, Page, Visit, W
+from demo.page import HIDDEN, Key, Page, Visit
 from demo.words import Translator
 from demo.workspace import Workspace
 
@@ -27,7 +27,7 @@ class Images:
             gr.Dropdown,
             choices=sample_choices,
             value="",
-            label=W("images.sample"),
+            label=Key("images.sample"),
             elem_id="sample",
             filterable=False,
         )
@@ -35,35 +35,35 @@ class Images:
             gr.File,
             file_count="multiple",
             file_types=["image", ".zip"],
-            label=W("images.upload"),
+            label=Key("images.upload"),
             show_label=False,
             height=64,
             elem_id="upload",
         )
-        self.folder = page.make(gr.Button, value=W("images.folder"), size="sm", elem_id="folder")
-        with page.make(gr.Accordion, label=W("images.camera"), open=False, elem_id="camera-box"):
+        self.folder = page.make(gr.Button, value=Key("images.folder"), size="sm", elem_id="folder")
+        with page.make(gr.Accordion, label=Key("images.camera"), open=False, elem_id="camera-box"):
             page.html(lambda t: f'<p class="ctl-hint">{t("images.hint")}</p>')
             self.upload_label = page.make(
                 gr.Dropdown,
                 choices=[],
                 value=None,
                 allow_custom_value=True,
-                label=W("images.upload_label"),
-                info=W("images.upload_label_info"),
+                label=Key("images.upload_label"),
+                info=Key("images.upload_label_info"),
                 elem_id="upload-label",
             )
             self.camera = page.make(
                 gr.Image,
                 sources=["webcam", "clipboard"],
                 type="filepath",
-                label=W("images.camera_image"),
+                label=Key("images.camera_image"),
                 height=220,
                 elem_id="camera",
             )
         self.counts = gr.HTML("", padding=False, elem_id="counts")
         self.gallery = page.make(
             gr.Gallery,
-            label=W("images.gallery"),
+            label=Key("images.gallery"),
             show_label=False,
             columns=4,
             height=236,
@@ -74,14 +74,14 @@ class Images:
             buttons=[],
             elem_id="gallery",
         )
-        with gr.Group(elem_id="selected", elem_classes=GONE) as self.selected:
+        with gr.Group(elem_id="selected", elem_classes=HIDDEN) as self.selected:
             self.picture = gr.HTML("", padding=False, elem_id="selected-picture")
             self.label = page.make(
-                gr.Dropdown, choices=[], allow_custom_value=True, label=W("images.label"), elem_id="image-label"
+                gr.Dropdown, choices=[], allow_custom_value=True, label=Key("images.label"), elem_id="image-label"
             )
-            self.remove = page.make(gr.Button, value=W("images.remove"), size="sm", elem_id="remove")
+            self.remove = page.make(gr.Button, value=Key("images.remove"), size="sm", elem_id="remove")
         self.problems = gr.HTML("", padding=False, elem_id="problems")
-        self.clear = page.make(gr.Button, value=W("images.clear"), size="sm", visible=False, elem_id="clear")
+        self.clear = page.make(gr.Button, value=Key("images.clear"), size="sm", visible=False, elem_id="clear")
 
     @property
     def outputs(self) -> list[Any]:
@@ -108,7 +108,7 @@ class Images:
             self.counts: html.class_counts(names, numbers, t),
             self.problems: html.problems([(p.name, t.engine(p.key, dict(p.values))) for p in workspace.problems], t),
             self.clear: gr.update(visible=bool(images or workspace.labels_text)),
-            self.selected: gr.update(elem_classes=GONE if index is None else []),
+            self.selected: gr.update(elem_classes=HIDDEN if index is None else []),
             self.picture: "" if index is None else picture(workspace, index, t),
             self.label: gr.update(choices=names, value=None if index is None else images[index].label),
         }
@@ -140,7 +140,7 @@ class Images:
 
     def select(self, visit: Visit) -> None:
         """Open an image of the gallery."""
-        visit.workspace.selected = visit.workspace.looked_at = int(visit.event.index)  # type: ignore[union-attr]
+        visit.workspace.selected = visit.workspace.score_image = int(visit.event.index)  # type: ignore[union-attr]
 
     def change_label(self, visit: Visit) -> None:
         """Give the open image another label."""
@@ -167,7 +167,7 @@ def sample_choices(t: Translator) -> list[tuple[str, str]]:
 
 
 def picture(workspace: Workspace, index: int, t: Translator, side: int = 320) -> str:
-    """An image with its name, as HTML."""
+    """Return an image with its name, as HTML."""
     image = workspace.images[index]
     uri, name = tasks.thumb_uri(workspace, image, side), escape(image.name)
     return (

@@ -11,7 +11,7 @@ import gradio as gr
 
 from demo import html, tasks
 from demo.model_download import backbone_name, entry_of
-from demo.page import Page, Visit, W
+from demo.page import Key, Page, Visit
 from demo.screens.tune import service
 from demo.words import Translator
 from demo.workspace import Workspace
@@ -33,10 +33,10 @@ class Labels:
         page.html(lambda t: html.step_title(2, t("labels.title")))
         self.text = page.make(
             gr.Textbox,
-            label=W("labels.box"),
+            label=Key("labels.box"),
             show_label=False,
             container=False,
-            placeholder=W("labels.placeholder"),
+            placeholder=Key("labels.placeholder"),
             lines=1,
             max_lines=8,
             elem_id="labels",
@@ -48,13 +48,13 @@ class Labels:
                 gr.Dropdown,
                 choices=template_choices,
                 value="general",
-                label=W("labels.templates"),
+                label=Key("labels.templates"),
                 elem_id="templates",
                 filterable=False,
                 min_width=140,
             )
             self.shots = page.make(
-                gr.Slider, 1, 16, value=8, step=1, label=W("labels.shots"), elem_id="shots", min_width=170, buttons=[]
+                gr.Slider, 1, 16, value=8, step=1, label=Key("labels.shots"), elem_id="shots", min_width=170, buttons=[]
             )
         self.split = gr.HTML("", padding=False, elem_id="split")
 
@@ -75,7 +75,7 @@ class Labels:
         }
 
     def read(self, workspace: Workspace, t: Translator) -> str:
-        """What the labels are taken for, or what is wrong with them."""
+        """Return what the labels are taken for, or what is wrong with them."""
         if not workspace.labels_text and not workspace.images:
             return ""
         try:
@@ -112,7 +112,7 @@ def template_choices(t: Translator) -> list[tuple[str, str]]:
 
 
 def split_line(workspace: Workspace, t: Translator) -> str:
-    """How many images train and how many test."""
+    """Return how many images train and how many test."""
     if not workspace.images or not workspace.labels_text:
         return ""
     try:
@@ -128,7 +128,7 @@ def split_line(workspace: Workspace, t: Translator) -> str:
 
 
 def token_line(workspace: Workspace, labels: tuple[Label, ...], t: Translator) -> str:
-    """How many tokens the longest label takes; nothing while the backbone is being loaded."""
+    """Return how many tokens the longest label takes; nothing while the backbone is being loaded."""
     if not loaded(workspace.backbone):
         return f'<p class="ctl-hint">{t("labels.count", count=len(labels))}</p>'
     backbone = service.backbone_of(workspace)
@@ -141,13 +141,13 @@ def token_line(workspace: Workspace, labels: tuple[Label, ...], t: Translator) -
 
 
 def loaded(backbone: str) -> bool:
-    """Whether a backbone is in memory; never loads anything."""
+    """Return whether a backbone is in memory; never loads anything."""
     catalog = sys.modules.get("engine.backbones.catalog")
     return bool(catalog) and catalog.loaded(backbone)
 
 
 def reading_warning(workspace: Workspace, labels: tuple[Label, ...], t: Translator) -> str:
-    """A warning where an English text tower gets another script, or words it hardly saw in training."""
+    """Return a warning where an English text tower gets another script, or words it hardly saw in training."""
     foreign = [label for label in labels if not latin(label.prompt)]
     if foreign and english_only(workspace.backbone):
         text = t("labels.unreadable", label=escape(foreign[0].name), count=len(foreign))
@@ -160,13 +160,13 @@ def reading_warning(workspace: Workspace, labels: tuple[Label, ...], t: Translat
 
 
 def english_only(backbone: str) -> bool:
-    """Whether the catalogue says so; backbones that are not in it are taken for English."""
+    """Return whether the catalogue says so; backbones that are not in it are taken for English."""
     entry = entry_of(backbone)
     return entry is None or entry.languages == "en"
 
 
 def latin(text: str) -> bool:
-    """Whether every letter is a Latin one and nothing is an emoji."""
+    """Return whether every letter is a Latin one and nothing is an emoji."""
     for character in text:
         category = unicodedata.category(character)
         if category == "So" or (category[0] == "L" and "LATIN" not in unicodedata.name(character, "")):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def view(workspace: Workspace, t: Translator) -> str:
-    """The tuned model that is shown, or a sentence that says why there is nothing to see. Raises LabError."""
+    """Return the tuned model that is shown, or a sentence that says why there is nothing to see. Raises LabError."""
     kept = adapters.tuned_model(workspace)
     shown = workspace.shown
     if kept is None or shown is None or shown.result is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from demo import html
-from demo.page import Page, Visit, W
+from demo.page import Key, Page, Visit
 from demo.screens.tune import service, settings_form, sources
 from demo.words import Translator
 from demo.workspace import Workspace
@@ -36,26 +36,26 @@ class Method:
             gr.Dropdown,
             choices=[],
             value=None,
-            label=W("method.menu"),
+            label=Key("method.menu"),
             show_label=False,
             container=False,
             elem_id="method",
         )
         self.panel = gr.HTML("", padding=False, elem_id="method-panel")
-        self.how = page.make(gr.Button, value=W("learn.how"), size="sm", elem_id="how", elem_classes="ctl-link")
+        self.how = page.make(gr.Button, value=Key("learn.how"), size="sm", elem_id="how", elem_classes="ctl-link")
         self.preset = page.make(
             gr.Radio,
             choices=[],
             value="budget",
-            label=W("method.preset"),
+            label=Key("method.preset"),
             show_label=False,
             container=False,
             visible=False,
             elem_id="preset",
         )
-        with page.make(gr.Accordion, label=W("method.settings"), open=False, elem_id="settings"):
+        with page.make(gr.Accordion, label=Key("method.settings"), open=False, elem_id="settings"):
             self.seed = page.make(
-                gr.Number, value=0, precision=0, label=W("method.seed"), info=W("method.seed_info"), elem_id="seed"
+                gr.Number, value=0, precision=0, label=Key("method.seed"), info=Key("method.seed_info"), elem_id="seed"
             )
             self.problem = gr.HTML("", padding=False, elem_id="setting-problem")
             self.form = gr.HTML("", padding=False, js_on_load=ATTACH, elem_id="method-form")
@@ -89,7 +89,7 @@ class Method:
         }
 
     def redraw(self, visit: Visit) -> dict[Any, Any]:
-        """The settings again: what is usual depends on the shots."""
+        """Return the settings again: what is usual depends on the shots."""
         from engine.tuning import registry
 
         return {self.form: self._form(visit.workspace, registry.get(visit.workspace.method), visit.t)}
@@ -104,7 +104,7 @@ class Method:
         return settings_form.form(spec.id, workspace.preset, fields, offered, next(self._drawn))
 
     def describe(self, workspace: Workspace, t: Translator) -> str:
-        """The method's sentence and what it will need."""
+        """Return the method's sentence and what it will need."""
         from engine.costs.forecast import fits
         from engine.tuning import registry
 
@@ -154,29 +154,29 @@ class Method:
         drawn, change = told.when
         with workspace.lock:
             other = (told.method, told.preset) != (workspace.method, workspace.preset)
-            if other or (drawn == workspace.told[0] and change < workspace.told[1]):
+            if other or (drawn == workspace.last_form_change[0] and change < workspace.last_form_change[1]):
                 return {}
-            workspace.told = (drawn, change)
+            workspace.last_form_change = (drawn, change)
             try:
                 service.take_settings(workspace, told.values)
             except LabError as error:
                 problem = f'<p class="ctl-warning" role="alert">{escape(visit.t.error(error))}</p>'
         shown = {self.problem: problem, self.panel: self.describe(workspace, visit.t)}
-        return shown if workspace.told == (drawn, change) else {}
+        return shown if workspace.last_form_change == (drawn, change) else {}
 
     def forecast(self, visit: Visit) -> dict[Any, Any]:
-        """Images or labels changed, and with them the forecast."""
+        """Show the forecast again: images or labels changed."""
         return {self.panel: self.describe(visit.workspace, visit.t)}
 
 
 def method_choices(t: Translator, backbone: str) -> list[tuple[str, str]]:
-    """Methods for the menu, by family; those that the backbone cannot run are marked once it is loaded."""
+    """Return methods for the menu, by family; those that the backbone cannot run are marked once it is loaded."""
     from engine.backbones import catalog
     from engine.tuning import registry
 
     model = catalog.load(backbone) if catalog.loaded(backbone) else None
     rows = []
     for spec in registry.methods():
-        mark = "⊘ " if model and registry.why_not(spec, model) else ""
+        mark = "⊘ " if model and registry.obstacle(spec, model) else ""
         rows.append((f"{mark}{t(f'family.{spec.family}')} · {t.name(spec.id)}", spec.id))
     return rows

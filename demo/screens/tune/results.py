@@ -8,10 +8,10 @@ from typing import Any
 import gradio as gr
 
 from demo import html, tasks
-from demo.page import Page, Visit, W
+from demo.page import Key, Page, Visit
 from demo.screens.tune import figures, learned
 from demo.words import Translator
-from demo.workspace import Shown, Workspace
+from demo.workspace import DisplayedResult, Workspace
 from engine.types import SCORES
 
 TABS = ("scores", "heat", "confusion", "training", "learned", "map", "errors")
@@ -39,7 +39,7 @@ class Results:
             self.tab: dict[str, gr.Tab] = {}
             for name in TABS:
                 with page.make(
-                    gr.Tab, label=W(f"tab.{name}"), id=name, elem_id=f"tab-{name}", render_children=True
+                    gr.Tab, label=Key(f"tab.{name}"), id=name, elem_id=f"tab-{name}", render_children=True
                 ) as self.tab[name]:
                     getattr(self, f"_build_{name}")()
 
@@ -47,19 +47,19 @@ class Results:
         page = self.page
         with gr.Row(elem_classes="ctl-picker"):
             self.previous = page.make(
-                gr.Button, value=W("scores.previous"), size="sm", min_width=40, scale=0, elem_id="previous"
+                gr.Button, value=Key("scores.previous"), size="sm", min_width=40, scale=0, elem_id="previous"
             )
             self.image = page.make(
                 gr.Dropdown,
                 choices=[],
-                label=W("scores.image"),
+                label=Key("scores.image"),
                 show_label=False,
                 container=False,
                 min_width=160,
                 scale=4,
                 elem_id="score-image",
             )
-            self.next = page.make(gr.Button, value=W("scores.next"), size="sm", min_width=40, scale=0, elem_id="next")
+            self.next = page.make(gr.Button, value=Key("scores.next"), size="sm", min_width=40, scale=0, elem_id="next")
             self.kind = kind_radio(page, "kind", min_width=200, scale=2)
         with gr.Row(elem_classes="ctl-scores"):
             with gr.Column(scale=1, min_width=180):
@@ -153,7 +153,7 @@ class Results:
     def draw(
         self, workspace: Workspace, tab: str, kind: str | None, t: Translator, dark: bool | None
     ) -> dict[Any, Any]:
-        """The plots of one tab."""
+        """Return the plots of one tab."""
         shown, kind = workspace.shown, kind or "probability"
         if tab == "training":
             return {self.training: figures.training(shown, t, dark)}
@@ -162,7 +162,7 @@ class Results:
         if shown is None or not shown.images:
             return self._nothing(tab)
         if tab == "scores":
-            index = workspace.looked_at = min(max(0, workspace.looked_at), len(shown.images) - 1)
+            index = workspace.score_image = min(max(0, workspace.score_image), len(shown.images) - 1)
             return {
                 self.image: gr.update(choices=figures.image_choices(shown, t), value=index),
                 self.picture: figures.picture(workspace, shown, index, kind, t),
@@ -186,7 +186,7 @@ class Results:
             **({self.picture: "", self.image: gr.update(choices=[], value=None)} if tab == "scores" else {}),
         }
 
-    def _errors(self, workspace: Workspace, shown: Shown, t: Translator) -> dict[Any, Any]:
+    def _errors(self, workspace: Workspace, shown: DisplayedResult, t: Translator) -> dict[Any, Any]:
         groups, names = shown.wrong(), shown.names
         updates: dict[Any, Any] = {self.summary: ""}
         if shown.tuned:
@@ -196,9 +196,9 @@ class Results:
             key = name if shown.tuned or name != "still_wrong" else "zero_shot_wrong"
             pictures = []
             for i in positions[:MOST_ERRORS]:
-                said = int(shown.arrays["before"][i].argmax()) if name == "fixed" else int(predicted[i])
+                guess = int(shown.arrays["before"][i].argmax()) if name == "fixed" else int(predicted[i])
                 path = tasks.thumb(workspace, shown.images[i])
-                caption = t("errors.caption", truth=names[shown.targets[i]], predicted=names[said])
+                caption = t("errors.caption", truth=names[shown.targets[i]], predicted=names[guess])
                 pictures += [(path, caption)] if path else []
             updates[self.groups[name]] = gr.update(value=pictures, visible=bool(pictures), selected_index=None)
             updates[self.titles[name]] = (
@@ -239,13 +239,13 @@ class Results:
 
     def _look(self, visit: Visit) -> dict[Any, Any]:
         if visit[self.image] is not None:
-            visit.workspace.looked_at = int(visit[self.image])
+            visit.workspace.score_image = int(visit[self.image])
         return {**self._scores(visit), self.image: gr.skip()}  # the visitor may have gone on in the menu
 
     def _step(self, visit: Visit, by: int) -> dict[Any, Any]:
         shown = visit.workspace.shown
         if shown and shown.images:
-            visit.workspace.looked_at = (visit.workspace.looked_at + by) % len(shown.images)
+            visit.workspace.score_image = (visit.workspace.score_image + by) % len(shown.images)
         return self._scores(visit)
 
     def _from_error(self, visit: Visit, name: str) -> dict[Any, Any]:
@@ -253,7 +253,7 @@ class Results:
         positions = shown.wrong()[GROUPS.index(name)] if shown else []
         index = int(visit.event.index)  # type: ignore[union-attr]
         if index < len(positions):
-            visit.workspace.looked_at = positions[index]
+            visit.workspace.score_image = positions[index]
         return {self.tabs: gr.update(selected="scores"), self.open_tab: "scores", **self._scores(visit)}
 
 
@@ -263,7 +263,7 @@ def kind_radio(page: Page, name: str, **options: Any) -> gr.Radio:
         gr.Radio,
         choices=lambda t: [(t(f"scores.{kind}"), kind) for kind in SCORES],
         value="probability",
-        label=W("scores.kind"),
+        label=Key("scores.kind"),
         show_label=False,
         container=False,
         elem_id=name,
@@ -271,7 +271,7 @@ def kind_radio(page: Page, name: str, **options: Any) -> gr.Radio:
     )
 
 
-def adapter_line(shown: Shown, t: Translator) -> str:
-    """What a loaded adapter is."""
+def adapter_line(shown: DisplayedResult, t: Translator) -> str:
+    """Return what a loaded adapter is."""
     recipe = shown.result or {}
     return t("adapter.loaded", count=len(shown.labels), method=t.name(recipe["method"]))

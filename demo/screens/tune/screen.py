@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from demo import html, job_queue, tasks
-from demo.page import GONE, Page, Visit
+from demo.page import HIDDEN, Page, Visit
 from demo.screens.tune import figures, service
 from demo.screens.tune.actions import After
 from demo.screens.tune.images import Images
@@ -54,7 +54,7 @@ class Tune:
                 self.go, self.stop = page.go_row("go.tune", "tune")
             with gr.Column(scale=7, min_width=300, elem_id="outcome"):
                 self._build_welcome()
-                with gr.Column(elem_id="results", elem_classes=GONE) as self.right:
+                with gr.Column(elem_id="results", elem_classes=HIDDEN) as self.right:
                     self.results.build()
                     self.after.build()
 
@@ -84,13 +84,13 @@ class Tune:
         return [*self.left, *self.results.outputs, *self.after.outputs]
 
     def show_left(self, workspace: Workspace, t: Translator, gallery: bool = True) -> dict[Any, Any]:
-        """Steps 1 and 2, and whether there is anything to show on the right."""
+        """Return steps 1 and 2, and whether there is anything to show on the right."""
         filled = bool(workspace.images) or workspace.shown is not None
         return {
             **self.images.view(workspace, t, gallery),
             **self.labels.view(workspace, t),
-            self.welcome: gr.update(elem_classes=GONE if filled else []),
-            self.right: gr.update(elem_classes=[] if filled else GONE),
+            self.welcome: gr.update(elem_classes=HIDDEN if filled else []),
+            self.right: gr.update(elem_classes=[] if filled else HIDDEN),
             self.page.version: workspace.version,
         }
 
@@ -311,7 +311,7 @@ class Tune:
 
 
 def bar(moment: Progress, t: Translator) -> str:
-    """A progress bar."""
+    """Return a progress bar."""
     return html.progress(moment.stage, moment.done, moment.total, moment.seconds_left, moment.loss, t)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from demo import tasks
 from demo.screens.tune import sources
-from demo.workspace import INPUTS, Kept, RunRecord, Shown, Workspace
+from demo.workspace import INPUTS, DisplayedResult, RunRecord, TunedModel, Workspace
 from engine.data import episode
 from engine.data.images import ImageFile
 from engine.errors import BadConfig, LabError
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 
 def backbone_of(workspace: Workspace) -> Backbone:
-    """The chosen backbone, loaded."""
+    """Return the chosen backbone, loaded."""
     from engine.backbones import catalog
 
     return catalog.load(workspace.backbone)
 
 
 def episode_of(workspace: Workspace, labels: tuple[Label, ...] | None = None) -> Episode:
-    """What trains and what tests. Raises BadLabels."""
+    """Return what trains and what tests. Raises BadLabels."""
     images = workspace.images
     return episode.build(
         labels or episode.parse_labels(workspace.labels_text),
@@ -93,7 +93,7 @@ def _baseline(
     labels: tuple[Label, ...],
     arrays: dict[str, np.ndarray],
     scale: LogitScale,
-) -> Shown:
+) -> DisplayedResult:
     from engine.metrics import statistics
 
     arrays["tested"], figures = np.zeros(len(images), bool), None
@@ -102,7 +102,9 @@ def _baseline(
     try:
         built = episode_of(workspace, labels)
     except LabError as error:
-        return Shown(labels, images, targets, arrays, scale, None, (Note(error.key, tuple(error.values.items())),))
+        return DisplayedResult(
+            labels, images, targets, arrays, scale, None, (Note(error.key, tuple(error.values.items())),)
+        )
     tested = sorted({i for fold in built.folds for i in fold.test})
     arrays["tested"][tested] = True
     goal = np.asarray(targets)[tested]
@@ -115,11 +117,11 @@ def _baseline(
         "interval95": {name: (rate.low, rate.high) for name, rate in rates.items()},
         "test": len(tested),
     }
-    return Shown(labels, images, targets, arrays, scale, figures, built.notes)
+    return DisplayedResult(labels, images, targets, arrays, scale, figures, built.notes)
 
 
 def numpy_of(tensor: Any) -> np.ndarray:
-    """A tensor as an array."""
+    """Return a tensor as an array."""
     return tensor.detach().float().cpu().numpy()
 
 
@@ -127,13 +129,13 @@ def numpy_of(tensor: Any) -> np.ndarray:
 
 
 def forecast(workspace: Workspace) -> Forecast:
-    """What the chosen run will need; where images or labels are missing, for five labels. Raises LabError."""
+    """Return what the chosen run will need; where images or labels are missing, for five labels. Raises LabError."""
     from engine.costs.forecast import forecast as expected
     from engine.tuning import features, registry
 
     spec, backbone = registry.get(workspace.method), backbone_of(workspace)
     config = spec.configure(workspace.preset, workspace.settings, workspace.shots)
-    if obstacle := registry.why_not(spec, backbone, config):
+    if obstacle := registry.obstacle(spec, backbone, config):
         raise obstacle
     labels: int | list[str] = 5
     support, images, folds, cached = 5 * workspace.shots, 10 * workspace.shots, 1, 0
@@ -144,8 +146,8 @@ def forecast(workspace: Workspace) -> Forecast:
         cached = features.FeatureStore(backbone, workspace.images).cached()
     except LabError:
         pass
-    named = sources.shelf(workspace)
-    return expected(spec, config, backbone, labels, support, images, folds, cached_images=cached, shelf=named)
+    known = sources.named(workspace)
+    return expected(spec, config, backbone, labels, support, images, folds, cached_images=cached, sources=known)
 
 
 def tune(workspace: Workspace, stop: threading.Event) -> Iterator[Progress | RunRecord]:
@@ -162,9 +164,9 @@ def tune(workspace: Workspace, stop: threading.Event) -> Iterator[Progress | Run
     built, backbone = episode_of(workspace), backbone_of(workspace)
     settings = tuple(workspace.settings.items())
     spec = RunSpec(backbone.id, inputs["method"], built, inputs["preset"], settings, inputs["seed"])
-    outcome, shelf = None, sources.shelf(workspace)
+    outcome, known = None, sources.named(workspace)
     try:
-        for item in Run(spec, inputs["images"], backbone, stop, shelf=shelf).go():
+        for item in Run(spec, inputs["images"], backbone, stop, sources=known).run():
             if isinstance(item, Progress):
                 yield item
             else:
@@ -177,7 +179,7 @@ def tune(workspace: Workspace, stop: threading.Event) -> Iterator[Progress | Run
     with workspace.lock:
         workspace.runs.append(record)
         if workspace.version == version:
-            workspace.kept, workspace.stale = Kept(record.id, outcome.tuner, outcome.setting), False
+            workspace.kept, workspace.stale = TunedModel(record.id, outcome.tuner, outcome.setting), False
             workspace.shown = show_record(record)
         workspace.tidy()
     yield record
@@ -207,15 +209,15 @@ def _keep(workspace: Workspace, outcome: Any, inputs: dict[str, Any], task: str)
     return RunRecord(secrets.token_hex(6), time.time(), folder, task, result, inputs)
 
 
-def show_record(record: RunRecord) -> Shown:
-    """A run as it was."""
+def show_record(record: RunRecord) -> DisplayedResult:
+    """Return a run as it was."""
     with np.load(record.folder / "arrays.npz") as stored:
         arrays = {name: stored[name] for name in stored.files}
     scale = LogitScale(*np.atleast_1d(arrays.pop("scale")).tolist())
     labels = tuple(Label(label["name"], label["prompt"]) for label in record.result["labels"])
     index, images = {label.name: k for k, label in enumerate(labels)}, record.inputs["images"]
     targets = tuple(index.get(image.label or "", -1) for image in images)
-    return Shown(labels, images, targets, arrays, scale, record.result, (), record.result, record.id)
+    return DisplayedResult(labels, images, targets, arrays, scale, record.result, (), record.result, record.id)
 
 
 def reopen(workspace: Workspace, id: str) -> None:
@@ -227,7 +229,7 @@ def reopen(workspace: Workspace, id: str) -> None:
     with workspace.lock:
         for name, value in record.inputs.items():
             setattr(workspace, name, dict(value) if isinstance(value, dict) else value)
-        workspace.problems, workspace.selected, workspace.looked_at = (), None, 0
+        workspace.problems, workspace.selected, workspace.score_image = (), None, 0
         workspace.changed()
         workspace.shown, workspace.stale = shown, False
 
@@ -248,7 +250,7 @@ def on_disk(workspace: Workspace) -> tuple[str, str]:
 
 
 def command(workspace: Workspace) -> str:
-    """The same run on the command line."""
+    """Return the same run on the command line."""
     import shlex
 
     task, named = on_disk(workspace)

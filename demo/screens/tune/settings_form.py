@@ -39,13 +39,13 @@ class Control:
 
 
 def controls(spec: MethodSpec, preset: str, settings: Mapping[str, Any], shots: int, t: Translator) -> list[Control]:
-    """The controls of a method, showing a preset with some fields replaced. Raises BadConfig."""
+    """Return the controls of a method, showing a preset with some fields replaced. Raises BadConfig."""
     config = spec.configure(preset, settings, shots)
     return [control(spec.id, field, getattr(config, field.name), t) for field in dataclasses.fields(config)]
 
 
 def control(method: str, field: dataclasses.Field, value: Any, t: Translator) -> Control:
-    """The control of one field."""
+    """Return the control of one field."""
     low, high, choices = (field.metadata.get(key) for key in ("low", "high", "choices"))
     kind = {"bool": "switch", "int": "number", "float": "number"}.get(str(field.type), "text")
     meaning = t.setting(method, field.name, field.metadata.get("help", ""))
@@ -68,7 +68,7 @@ Offered = Mapping[str, Sequence[tuple[str, str]]]
 
 
 def form(method: str, preset: str, fields: Sequence[Control], offered: Offered, drawn: int) -> str:
-    """The controls as HTML; texts of several lines first, each in a row of its own.
+    """Return the controls as HTML; texts of several lines first, each in a row of its own.
 
     Args:
         drawn: a number of its own for every drawing, so that the page shows each, and not what was typed before.

@@ -15,23 +15,23 @@ from demo.words import Translator
 from demo.workspace import RunRecord, Workspace
 from engine.data import episode
 from engine.errors import LabError
-from engine.tuning.sources import Shelf, SourceTask
+from engine.tuning.sources import NamedSources, SourceTask
 from engine.types import Label
 
 SAMPLE_FOLDER = "assets/samples/"
 """What a sample's name begins with, so that the command line finds it too."""
 
 
-def shelf(workspace: Workspace) -> Shelf:
-    """The tasks and adapters that a run of this visitor may name; empty where its method names none."""
+def named(workspace: Workspace) -> NamedSources:
+    """Return the tasks and adapters that a run of this visitor may name; empty where its method names none."""
     if not offers(workspace.method):
-        return Shelf(files=False)
+        return NamedSources(files=False)
     adapters = {adapter_name(run): run.folder / "adapter" for run in workspace.runs}
-    return Shelf({**sample_tasks(workspace), **earlier_tasks(workspace)}, adapters, files=False)
+    return NamedSources({**sample_tasks(workspace), **earlier_tasks(workspace)}, adapters, files=False)
 
 
 def sample_tasks(workspace: Workspace) -> dict[str, SourceTask]:
-    """The samples by name, without the one that is being tuned on."""
+    """Return the samples by name, without the one that is being tuned on."""
     found = {}
     for id, sample in tasks.samples().items():
         if id != workspace.sample:
@@ -58,36 +58,36 @@ def earlier_tasks(workspace: Workspace) -> dict[str, SourceTask]:
 
 
 def pictures(images: Any) -> frozenset[tuple[str, str | None]]:
-    """What makes two tasks the same."""
+    """Return what makes two tasks the same."""
     return frozenset((image.digest, image.label) for image in images)
 
 
 def clock(run: RunRecord) -> str:
-    """The run's time, to the second: a name must tell two runs apart."""
+    """Return the run's time, to the second: a name must tell two runs apart."""
     return time.strftime("%H:%M:%S", time.localtime(run.when))
 
 
 def plain(title: str) -> str:
-    """A task's title without the commas that divide names."""
+    """Return a task's title without the commas that divide names."""
     return title.replace(",", "")
 
 
 def adapter_name(run: RunRecord) -> str:
-    """What a run's adapter is called in a setting."""
+    """Return what a run's adapter is called in a setting."""
     return f"{clock(run)} {run.result['method']} · {plain(run.task)}"
 
 
 def offered(workspace: Workspace, kind: str, t: Translator) -> list[tuple[str, str]]:
-    """(title, name) of what a setting may name, ``tasks`` or ``teachers``."""
+    """Return (title, name) of what a setting may name, ``tasks`` or ``teachers``."""
     if kind == "tasks":
         samples = {f"{SAMPLE_FOLDER}{id}": sample.title.get(t.language, id) for id, sample in tasks.samples().items()}
-        return [(samples.get(name, name), name) for name in shelf(workspace).tasks]
+        return [(samples.get(name, name), name) for name in named(workspace).tasks]
     from engine.backbones import catalog
     from engine.backbones.entries import ENTRIES
     from engine.methods.distill import heads
 
     rows = [(t.name(id), id) for id in heads()]
-    rows += [(name, name) for name in reversed(shelf(workspace).adapters)]
+    rows += [(name, name) for name in reversed(named(workspace).adapters)]
     others = [e for e in ENTRIES if e.id != workspace.backbone and catalog.on_this_machine(e)]
     return rows + [(backbone_name(e.id, t), e.id) for e in others]
 
@@ -100,10 +100,10 @@ def offers(method: str) -> set[str]:
 
 
 def on_command_line(workspace: Workspace, name: str, value: Any) -> Any:
-    """A setting's value with a placeholder for what only the page knows."""
+    """Return a setting's value with a placeholder for what only the page knows."""
     if name not in offers(workspace.method):
         return value
-    known = shelf(workspace)
+    known = named(workspace)
     if value in known.adapters:
         return "YOUR_ADAPTER"
     names = str(value).split(",")

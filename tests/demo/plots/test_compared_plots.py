@@ -8,7 +8,7 @@ import pytest
 from demo import plots
 from demo.plots import compared, style
 from demo.words import Translator
-from engine.report.placing import COLUMN, HEIGHT, Box, columns
+from engine.report.label_layout import COLUMN, HEIGHT, Box, columns
 
 t = Translator("en")
 NASTY = '<b onclick="x">a & b</b>'

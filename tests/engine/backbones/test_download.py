@@ -144,5 +144,5 @@ def test_offline_is_said(monkeypatch, tmp_path):
     ],
 )  # fmt: skip
 def test_one_set_of_weights_is_chosen(names, weights):
-    chosen = download.choose(dict.fromkeys(names, 1))
+    chosen = download.choose_files(dict.fromkeys(names, 1))
     assert [name for name in chosen if not name.endswith(".json")] == weights

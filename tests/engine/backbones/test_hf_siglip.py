@@ -13,7 +13,7 @@ from engine.backbones.base import CAPABILITIES, FEATURES, PIXELS, POOLED, PROJEC
 from engine.errors import BackboneUnavailable
 from engine.methods.prompt_tuning import place
 from engine.tuning import registry
-from engine.tuning.tuner import Setting
+from engine.tuning.tuner import TunerContext
 from engine.types import Label
 from tests.families import make_siglip, sentencepiece_tokenizer
 from tests.tiny import picture
@@ -99,7 +99,7 @@ def test_prompts_of_real_words_are_the_sentence(siglip):
     labels = (Label("cat", "cat"), Label("fire truck", "fire truck"))
     single = siglip.text_features([label.prompt for label in labels], ["a photo of a {}."])
     support = torch.nn.functional.normalize(torch.randn(4, 24), dim=-1)
-    setting = Setting(siglip, labels, ("a photo of a {}.",), single, single, support, torch.arange(2).repeat(2))
+    setting = TunerContext(siglip, labels, ("a photo of a {}.",), single, single, support, torch.arange(2).repeat(2))
     spec = registry.get("prompt_tuning")
     tuner = spec.tuner()(spec.configure(), setting)
     torch.testing.assert_close(tuner.text_features(), single, atol=1e-6, rtol=0)

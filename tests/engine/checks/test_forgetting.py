@@ -68,7 +68,7 @@ def test_capability_follows_from_what_is_counted(tiny):
     able = {
         spec.id: forgetting.scores_new_labels(spec, spec.configure(), tiny.shape)
         for spec in registry.methods()
-        if registry.why_not(spec, tiny) is None
+        if registry.obstacle(spec, tiny) is None
     }
     assert {method for method, can in able.items() if not can} >= KNOW_OWN_LABELS
     assert all(able[m] for m in ("zero_shot", "prompt_tuning", "lora", "full", "visual_prompt", "clip_adapter"))
@@ -122,7 +122,7 @@ def test_the_tuned_model_itself_scores_the_others(method, settings, six, images,
         names = [label.name for label in forgetting.hold_back(six)[0].labels]
         settings = settings | {"groups": f"{names[0]}, {names[1]}"}
     kept = {}
-    real = Run.go
+    real = Run.run
 
     def go(self):
         for item in real(self):
@@ -130,7 +130,7 @@ def test_the_tuned_model_itself_scores_the_others(method, settings, six, images,
                 kept["tuner"] = item.tuner
             yield item
 
-    monkeypatch.setattr(Run, "go", go)
+    monkeypatch.setattr(Run, "run", go)
     rebuilt = []
     monkeypatch.setattr(forgetting, "predict", lambda tuner, *rest: rebuilt.append(tuner) or predict(tuner, *rest))
     found, others = measured(method, six, images, tiny, **settings)

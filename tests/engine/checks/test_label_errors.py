@@ -81,11 +81,11 @@ def test_a_method_that_is_wrong_every_other_time_has_no_vote():
     methods, given, *_ = planted()
     rng = np.random.default_rng(1)
     noise = {f"noise {k}": rng.dirichlet(np.ones(5), len(given)) for k in range(5)}
-    done = label_errors.judge(methods | noise, given)
+    done = label_errors.find_label_errors(methods | noise, given)
     assert done.judges == ("a", "b", "c")
     assert done.suspects == label_errors.suspects(methods, given)
     assert all(share < 0.4 for name, share in done.agreement.items() if name in noise)
-    assert label_errors.judge(noise, given).suspects == ()
+    assert label_errors.find_label_errors(noise, given).suspects == ()
 
 
 def finish(steps):

@@ -155,5 +155,5 @@ def test_ctrl_c_exits_3(monkeypatch, capsys, task_folder):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main, "finish", interrupt)
+    monkeypatch.setattr(main, "run_to_end", interrupt)
     assert call(capsys, "tune", "--task", task_folder, "--method", "tip_adapter")[0] == 3

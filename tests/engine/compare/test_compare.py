@@ -71,7 +71,7 @@ def test_a_row_equals_a_single_run(go, tiny, task_images):
     (row,) = [r for r in rows_of(go()) if (r.method, r.shots, r.seed) == ("linear_probe", 4, 1)]
     spec = compare.make_plan(REQUEST, task_images, LABELS, tiny)
     (job,) = [job for job in spec.jobs if job.key == row.key]
-    *_, outcome = Run(job.spec, task_images, tiny, cache=Cache()).go()
+    *_, outcome = Run(job.spec, task_images, tiny, cache=Cache()).run()
     assert outcome.result.to_json()["accuracy"] == row.result["accuracy"]
     assert outcome.arrays["tuned"].argmax(1)[row.arrays()["tested"]].tolist() == row.arrays()["predicted"].tolist()
 
@@ -86,7 +86,7 @@ def test_all_methods_see_the_same_split(go):
 
 def test_nothing_is_run_twice(go, monkeypatch):
     first = go()
-    monkeypatch.setattr(Run, "go", lambda self: pytest.fail("it was run before"))
+    monkeypatch.setattr(Run, "run", lambda self: pytest.fail("it was run before"))
     again = go()
     assert {e.kind for e in again} == {"planned", "row", "finished"}
     assert all(row.reused for row in rows_of(again)) and not any(row.reused for row in rows_of(first))
@@ -118,7 +118,7 @@ def test_damaged_results_are_run_again(go, tmp_path):
 
 
 def test_a_failing_run_is_a_row_and_the_others_go_on(go, monkeypatch):
-    original = Run.go
+    original = Run.run
 
     def go_wrong(self):
         if self.spec.method == "tip_adapter" and self.spec.seed == 0:
@@ -127,18 +127,18 @@ def test_a_failing_run_is_a_row_and_the_others_go_on(go, monkeypatch):
             raise RuntimeError("something else")
         yield from original(self)
 
-    monkeypatch.setattr(Run, "go", go_wrong)
+    monkeypatch.setattr(Run, "run", go_wrong)
     rows = rows_of(go())
     failed = {row.seed: row for row in rows if row.status == "failed"}
     assert len(rows) == 12 and sum(row.status == "done" for row in rows) == 8
     assert "ran out of memory" in failed[0].message and "RuntimeError: something else" in failed[1].message
     assert failed[0].to_json()["error"]["key"] == "compare_no_memory"
-    monkeypatch.setattr(Run, "go", original)
+    monkeypatch.setattr(Run, "run", original)
     assert sum(not row.reused for row in rows_of(go())) == 4  # a failure is not kept
 
 
 def test_all_runs_failing_is_an_error(go, monkeypatch):
-    monkeypatch.setattr(Run, "go", lambda self: 1 / 0)
+    monkeypatch.setattr(Run, "run", lambda self: 1 / 0)
     with pytest.raises(BadConfig, match=r"None of the 12 runs.*ZeroDivisionError"):
         go()
 
@@ -155,7 +155,7 @@ def test_stop_keeps_what_is_done(tiny, task_images, tmp_path):
 
 
 def test_no_tuner_is_kept(go, monkeypatch):
-    tuners, original = [], Run.go
+    tuners, original = [], Run.run
 
     def watched(self):
         for item in original(self):
@@ -163,7 +163,7 @@ def test_no_tuner_is_kept(go, monkeypatch):
                 tuners.append(weakref.ref(item.tuner))
             yield item
 
-    monkeypatch.setattr(Run, "go", watched)
+    monkeypatch.setattr(Run, "run", watched)
     events = go(Request(("lora", "linear_probe"), (1,), (0,)))
     assert len(rows_of(events)) == len(tuners) == 3
     assert not any(ref() for ref in tuners)

@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import binomtest
 
 from engine.compare import Constraints, Row, advise, rank
-from engine.compare.advice import choose
-from engine.compare.resample import Resampled, Right, exact_sign_test, holm
+from engine.compare.advice import recommend
+from engine.compare.resample import BootstrapSamples, CorrectnessTable, exact_sign_test, holm
 
 MB = 10**6
 COSTS = {  # method: parameters, bytes of memory, seconds, bytes of the file
@@ -119,7 +119,7 @@ def test_sign_flips_equal_every_flip():
     gaps = np.array([0.5, 1.0, -0.5, 1.0, 0.5, 0.0, 1.0], np.float32)
     sums = [abs(np.dot(signs, gaps)) for signs in itertools.product((-1, 1), repeat=len(gaps))]
     exact = np.mean(np.array(sums) >= abs(gaps.sum()) - 1e-6)
-    resampled = Resampled(Right(("a",), (1,), (0,), np.ones((1, 1, 1, 7), np.float32)))
+    resampled = BootstrapSamples(CorrectnessTable(("a",), (1,), (0,), np.ones((1, 1, 1, 7), np.float32)))
     assert exact_sign_test(gaps) is None
     assert resampled._sign_flips(gaps[None])[0] == pytest.approx(exact, abs=0.02)
 
@@ -204,7 +204,7 @@ def test_advice_moves_with_the_limits(ranking):
 def test_of_equally_accurate_methods_the_one_with_fewest_parameters_is_taken(ranking):
     probe = replace(ranking.standing("linear_probe"), group=1, word="better", seconds=0.9)
     larger = replace(probe, method="clip_adapter", parameters=2 * probe.parameters, seconds=0.4)
-    assert choose([larger, probe]).method == choose([probe, larger]).method == "linear_probe"
+    assert recommend([larger, probe]).method == recommend([probe, larger]).method == "linear_probe"
 
 
 def test_advice_where_nothing_fits(ranking):
@@ -250,7 +250,7 @@ def test_of_equally_quick_methods_the_most_accurate(make):
 
 
 def test_within_regroups_and_runs_nothing(ranking, monkeypatch):
-    monkeypatch.setattr(Resampled, "__init__", lambda *_: pytest.fail("nothing is resampled"))
+    monkeypatch.setattr(BootstrapSamples, "__init__", lambda *_: pytest.fail("nothing is resampled"))
     kept = ranking.within(["lora", "linear_probe", "zero_shot_ensemble"])
     assert [(s.method, s.group) for s in kept.standings] == [
         ("lora", 1), ("linear_probe", 1), ("zero_shot_ensemble", 2)

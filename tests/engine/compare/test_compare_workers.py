@@ -16,7 +16,7 @@ import torch
 from engine import compare
 from engine.cli import main
 from engine.compare import InProcess, Request, Results
-from engine.compare.workers import Parcel, Pool, _Crew, perform
+from engine.compare.workers import Pool, SerializedContext, _PoolRun, perform
 from engine.tuning.features import Cache, FeatureStore
 from engine.types import Label
 
@@ -26,7 +26,7 @@ REQUEST = Request(("tip_adapter", "linear_probe"), (1, 2), (0,))
 
 @pytest.fixture
 def bench(pocket, task_images):
-    return compare.executors.Bench(task_images, pocket, Cache())
+    return compare.executors.RunContext(task_images, pocket, Cache())
 
 
 def table(rows):
@@ -93,7 +93,7 @@ def test_without_ray_a_sentence(task_folder, monkeypatch, capsys):
 
 
 def test_a_parcel_brings_images_and_features(bench, tmp_path):
-    parcel = Parcel.of(bench, with_files=True)
+    parcel = SerializedContext.of(bench, with_files=True)
     opened = parcel.open()
     assert all(a.path != b.path for a, b in zip(opened.images, bench.images, strict=True))
     assert [Path(i.path).read_bytes() for i in opened.images] == [Path(i.path).read_bytes() for i in bench.images]
@@ -104,7 +104,7 @@ def test_a_parcel_brings_images_and_features(bench, tmp_path):
 
 def test_a_worker_with_other_weights_says_so(bench, task_images, pocket):
     job = compare.make_plan(REQUEST, task_images, LABELS, pocket).jobs[0]
-    parcel = replace(Parcel.of(bench, with_files=False), weight_hash="other")
+    parcel = replace(SerializedContext.of(bench, with_files=False), weight_hash="other")
     note = perform(job, "other", lambda: parcel, None)
     assert note.key == "compare_worker_weights" and dict(note.values)["wanted"] == "other"
 
@@ -112,7 +112,7 @@ def test_a_worker_with_other_weights_says_so(bench, task_images, pocket):
 @pytest.fixture
 def crew(bench, pocket, task_images):
     jobs = compare.make_plan(REQUEST, task_images, LABELS, pocket).jobs
-    return _Crew(2, bench, jobs, threading.Event())
+    return _PoolRun(2, bench, jobs, threading.Event())
 
 
 def test_jobs_wait_for_memory(crew):

@@ -13,12 +13,12 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from engine.backbones import catalog, entries
 from engine.backbones.base import FEATURES, PIXELS, POOLED
-from engine.backbones.skeleton import CONFIGS, outline
+from engine.backbones.skeleton import CONFIGS, meta_backbone
 from engine.costs import forecast, op_counter, trace
 from engine.errors import BackboneUnavailable
 from engine.tuning import adapter_files, registry
-from engine.tuning.sources import Shelf
-from engine.tuning.tuner import Setting
+from engine.tuning.sources import NamedSources
+from engine.tuning.tuner import TunerContext
 from engine.types import Label
 from tests.tiny import make_tiny
 
@@ -36,14 +36,14 @@ def configured(spec, **settings):
 
 def followed(spec, backbone, support=40, **settings):
     """The method's step on a backbone."""
-    return trace.follow(spec, configured(spec, **settings), backbone, NAMES, support)
+    return trace.trace_step(spec, configured(spec, **settings), backbone, NAMES, support)
 
 
 def real_tuner(spec, backbone, support, config):
     """The method on the real backbone."""
     text = torch.nn.functional.normalize(torch.randn(len(NAMES), backbone.shape.embedding), dim=-1)
     images = torch.nn.functional.normalize(torch.randn(support, backbone.shape.embedding), dim=-1)
-    setting = Setting(
+    setting = TunerContext(
         backbone, tuple(Label(name, name) for name in NAMES), ("a photo of a {}.",), text, text, images,
         torch.arange(support) % len(NAMES),
     )  # fmt: skip
@@ -115,7 +115,7 @@ def row_shape(tuner, backbone):
 @pytest.mark.parametrize("spec", TRAINED, ids=lambda spec: spec.id)
 def test_one_step_says_what_two_would(spec, tiny):
     config = configured(spec, batch_size=16)
-    one, two = (trace.follow(spec, config, tiny, NAMES, 40, steps=n) for n in (1, 2))
+    one, two = (trace.trace_step(spec, config, tiny, NAMES, 40, steps=n) for n in (1, 2))
     assert one.train.peak == pytest.approx(two.train.peak, rel=0.01)
     assert (one.gradients, one.optimizer) == (two.gradients, two.optimizer)
     assert two.train.flops == 2 * one.train.flops
@@ -176,9 +176,11 @@ def test_memory_grows_with_batch_and_labels(spec, tiny):
 
 def test_paper_and_budget_share_a_step_that_is_the_same(tiny):
     spec = registry.get("visual_prompt")
-    first = trace.follow(spec, spec.configure(), tiny, NAMES, 40)
-    assert trace.follow(spec, spec.configure(settings={"epochs": 7, "lr": 0.5, "views": 9}), tiny, NAMES, 40) is first
-    assert trace.follow(spec, spec.configure(settings={"tokens": 9}), tiny, NAMES, 40) is not first
+    first = trace.trace_step(spec, spec.configure(), tiny, NAMES, 40)
+    assert (
+        trace.trace_step(spec, spec.configure(settings={"epochs": 7, "lr": 0.5, "views": 9}), tiny, NAMES, 40) is first
+    )
+    assert trace.trace_step(spec, spec.configure(settings={"tokens": 9}), tiny, NAMES, 40) is not first
 
 
 def test_full_fine_tuning_is_forecast_dearest(pocket):
@@ -221,11 +223,11 @@ def test_the_backbone_of_an_adapter_that_teaches(tmp_path):
         "labels": [{"name": "a", "prompt": "a"}],
     }  # fmt: skip
     (tmp_path / adapter_files.RECIPE).write_text(json.dumps(recipe))
-    known = Shelf(adapters={"mine": tmp_path}, files=False)
-    assert config.guests(known) == ("openai/clip-vit-base-patch16",)
-    assert config.guests(Shelf(files=False)) == ("mine",)  # then it can only be a backbone
+    known = NamedSources(adapters={"mine": tmp_path}, files=False)
+    assert config.extra_backbones(known) == ("openai/clip-vit-base-patch16",)
+    assert config.extra_backbones(NamedSources(files=False)) == ("mine",)  # then it can only be a backbone
     (tmp_path / adapter_files.RECIPE).write_text("{")
-    assert config.guests(known) == ()
+    assert config.extra_backbones(known) == ()
 
 
 @pytest.mark.parametrize("spec", METHODS, ids=lambda spec: spec.id)
@@ -240,7 +242,7 @@ def test_seconds_grow_with_the_work(spec, tiny):
 
 
 def test_vit_b32_needs_what_was_measured_on_its_real_sizes():
-    backbone, needed = outline("openai/clip-vit-base-patch32"), {}
+    backbone, needed = meta_backbone("openai/clip-vit-base-patch32"), {}
     started = time.process_time()
     for method in ("lora", "full"):
         spec = registry.get(method)
@@ -276,15 +278,15 @@ def test_on_cuda_the_libraries_take_workspace_too(tiny):
 def test_outlines_have_the_catalogues_sizes():
     by_id = {entry.id: entry for entry in entries.ENTRIES}
     for id in set(CONFIGS) & set(by_id):
-        shape = outline(id).shape
+        shape = meta_backbone(id).shape
         assert round(shape.parameters / 1e6, 1) == by_id[id].parameters
         assert shape.image_size == by_id[id].image_size
 
 
 def test_an_outline_of_a_folder_reads_its_config(tmp_path):
-    assert outline(str(entries.POCKET_FOLDER)).shape == catalog.load("pocket", "cpu").shape
+    assert meta_backbone(str(entries.POCKET_FOLDER)).shape == catalog.load("pocket", "cpu").shape
     with pytest.raises(BackboneUnavailable, match=r"neither config\.json"):
-        outline(str(tmp_path))
+        meta_backbone(str(tmp_path))
 
 
 def needing(size):
@@ -345,7 +347,7 @@ def test_what_does_not_fit_here_is_refused_with_what_would(share, key, tiny, tas
         run._check_room(run.forecast())
         return
     with pytest.raises(OutOfMemory) as caught:
-        next(iter(run.go()))
+        next(iter(run.run()))
     assert caught.value.key == key
     if key == "too_large_batch":
         batch = caught.value.values["batch"]

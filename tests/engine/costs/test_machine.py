@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.costs import machine, meters
-from engine.costs.op_counter import Work
+from engine.costs.op_counter import OpCost
 
 
 def test_meter_sees_memory_that_is_given_back():
@@ -78,6 +78,6 @@ def test_a_cache_folder_that_cannot_be_made_is_no_error(tmp_path, monkeypatch):
     machine.speed.cache_clear()
     assert machine.speed("cpu") == speed
     machine.speed.cache_clear()
-    work = Work(flops=1e9, written=2e9, operations=1_000_000)
+    work = OpCost(flops=1e9, written=2e9, operations=1_000_000)
     assert speed.seconds(work) == pytest.approx(3)
     assert speed.seconds(work, "bf16") == pytest.approx(2.25)

@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 
 from engine.backbones.base import FEATURES, PIXELS, POOLED
-from engine.costs.placement import ATTENTION, HEAD, IMAGE, LOGITS, MLP, NORM, PARTS, TOKENS, Spot, anatomy, places
+from engine.costs.placement import (
+    ATTENTION,
+    HEAD,
+    IMAGE,
+    LOGITS,
+    MLP,
+    NORM,
+    PARTS,
+    TOKENS,
+    Location,
+    places,
+    tower_diagram,
+)
 from engine.errors import BadConfig
 from engine.tuning import registry
 from tests import families
@@ -27,53 +39,57 @@ def backbone(request, tiny, tmp_path_factory):
 
 def of(method: str, backbone, **settings):
     spec = registry.get(method)
-    return anatomy(spec, spec.configure(settings=FITTING.get(method, {}) | settings), backbone, 3, 12)
+    return tower_diagram(spec, spec.configure(settings=FITTING.get(method, {}) | settings), backbone, 3, 12)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_places_sum_to_the_declared_count(method, backbone):
     spec = registry.get(method)
     config = spec.configure(settings=FITTING.get(method))
-    if registry.why_not(spec, backbone, config):
+    if registry.obstacle(spec, backbone, config):
         with pytest.raises(BadConfig):
             places(spec, backbone, config, 3, 12)
         return
     found = places(spec, backbone, config, 3, 12)
     assert sum(place.count for place in found) == spec.count(backbone.shape, config, 3, 12)
-    for spot in (spot for place in found for spot in place.spots):
-        assert spot.part in PARTS
-        steps = (PIXELS, *range(len(getattr(backbone, spot.tower).blocks)), POOLED, FEATURES) if spot.tower else (0,)
-        assert spot.step in steps
-    assert all(place.spots for place in found)
+    for location in (location for place in found for location in place.locations):
+        assert location.part in PARTS
+        steps = (
+            (PIXELS, *range(len(getattr(backbone, location.tower).blocks)), POOLED, FEATURES)
+            if location.tower
+            else (0,)
+        )
+        assert location.step in steps
+    assert all(place.locations for place in found)
 
 
-def spots(found) -> dict[tuple[Spot, ...], int]:
-    return {place.spots: place.count for place in found.places}
+def locations(found) -> dict[tuple[Location, ...], int]:
+    return {place.locations: place.count for place in found.places}
 
 
 def test_heads_and_projection(tiny):
-    assert spots(of("linear_probe", tiny)) == {(Spot(HEAD, 0, LOGITS),): 3 * 25}
-    assert spots(of("clip_adapter", tiny)) == {(Spot(HEAD, 0, IMAGE),): 2 * 24 * 6}
-    assert spots(of("prolip", tiny)) == {(Spot("vision", FEATURES, ""),): 48 * 24}
+    assert locations(of("linear_probe", tiny)) == {(Location(HEAD, 0, LOGITS),): 3 * 25}
+    assert locations(of("clip_adapter", tiny)) == {(Location(HEAD, 0, IMAGE),): 2 * 24 * 6}
+    assert locations(of("prolip", tiny)) == {(Location("vision", FEATURES, ""),): 48 * 24}
     assert of("linear_probe", tiny).runs == frozenset()
     assert of("tip_adapter", tiny).places == of("zero_shot", tiny).places == ()
 
 
 def test_tokens_before_one_block_or_each(tiny):
-    assert spots(of("visual_prompt", tiny)) == {(Spot("vision", 0, TOKENS),): 5 * 48}
-    deep = spots(of("visual_prompt_deep", tiny))
-    assert deep == {(Spot("vision", k, TOKENS),): 5 * 48 for k in range(3)}
-    assert spots(of("prompt_tuning", tiny)) == {(Spot("text", 0, TOKENS),): 4 * 32}
+    assert locations(of("visual_prompt", tiny)) == {(Location("vision", 0, TOKENS),): 5 * 48}
+    deep = locations(of("visual_prompt_deep", tiny))
+    assert deep == {(Location("vision", k, TOKENS),): 5 * 48 for k in range(3)}
+    assert locations(of("prompt_tuning", tiny)) == {(Location("text", 0, TOKENS),): 4 * 32}
 
 
 def test_a_shared_network_acts_in_the_attention_of_every_block(tiny):
     found = of("prefix_tuning", tiny)
-    assert [place.spots for place in found.shared] == [tuple(Spot("text", k, ATTENTION) for k in range(3))]
+    assert [place.locations for place in found.shared] == [tuple(Location("text", k, ATTENTION) for k in range(3))]
     bare = of("prefix_tuning", tiny, encoder="false", towers="vision")
-    assert [place.spots for place in bare.shared] == [tuple(Spot("vision", k, ATTENTION) for k in range(3))]
+    assert [place.locations for place in bare.shared] == [tuple(Location("vision", k, ATTENTION) for k in range(3))]
     bank = of("vblora", tiny).shared
     assert len(bank) == 1 and bank[0].count == 64 * 16
-    assert {(s.tower, s.step) for s in bank[0].spots} == {(t, k) for t in ("vision", "text") for k in range(3)}
+    assert {(s.tower, s.step) for s in bank[0].locations} == {(t, k) for t in ("vision", "text") for k in range(3)}
 
 
 def test_layers_of_blocks(tiny):

@@ -8,7 +8,7 @@ import torch
 from engine.backbones import hf_clip
 from engine.methods.peft_table import ROWS
 from engine.tuning import registry
-from engine.tuning.tuner import Setting
+from engine.tuning.tuner import TunerContext
 from engine.types import Label
 
 CONTEXT_TOKENS = 21
@@ -49,7 +49,7 @@ SAVED = [("p_tuning", 8 * 512), ("prefix_tuning", 49_152)]
 
 
 @pytest.fixture(scope="module")
-def setting(tiny) -> Setting:
+def setting(tiny) -> TunerContext:
     from transformers import CLIPConfig, CLIPModel
 
     torch.manual_seed(0)
@@ -57,7 +57,7 @@ def setting(tiny) -> Setting:
     backbone = hf_clip.HFClip(model, tiny.tokenizer, tiny.processor, "vit-b-32", "none")
     features = torch.nn.functional.normalize(torch.randn(10, 512), dim=-1)
     labels = tuple(Label(f"thing {k}", f"thing {k}") for k in range(10))
-    return Setting(
+    return TunerContext(
         backbone, labels, ("a photo of a {}.",), features, features,
         support=features.repeat(4, 1), targets=torch.arange(10).repeat(4),
     )  # fmt: skip

@@ -13,25 +13,25 @@ from engine.methods.prompt_tuning import place
 from engine.methods.tip_adapter import leave_one_out
 from engine.tuning import loop, registry
 from engine.tuning.features import Cache, FeatureStore
-from engine.tuning.tuner import Setting
+from engine.tuning.tuner import TunerContext
 from engine.types import Label
 
 LABELS = (Label("cat", "cat"), Label("fire truck", "fire truck"), Label("x", "x"))
 
 
 @pytest.fixture
-def setting(tiny) -> Setting:
+def setting(tiny) -> TunerContext:
     torch.manual_seed(1)
     support = normalize(torch.randn(12, 24), dim=-1)
     prompts = [label.prompt for label in LABELS]
     sentences = ("a photo of a {}.", "{}")
-    return Setting(
+    return TunerContext(
         tiny, LABELS, sentences, tiny.text_features(prompts, sentences[:1]), tiny.text_features(prompts, sentences),
         support, torch.arange(3).repeat(4),
     )  # fmt: skip
 
 
-def build(method: str, setting: Setting, **settings):
+def build(method: str, setting: TunerContext, **settings):
     spec = registry.get(method)
     return spec.tuner()(spec.configure("budget", settings), setting).eval()
 
@@ -103,16 +103,16 @@ def test_prompts_of_real_words_are_the_sentence(tiny, setting):
 
 def test_prompt_tuning_takes_long_labels(tiny, setting):
     long = (Label("a", "thing " * 100), Label("b", "b"), Label("c", "c"))
-    tuner = build("prompt_tuning", Setting(**{**vars(setting), "labels": long}), tokens=16)
+    tuner = build("prompt_tuning", TunerContext(**{**vars(setting), "labels": long}), tokens=16)
     assert torch.isfinite(tuner.text_features()).all()
 
 
 def test_more_prompts_than_the_context_holds_are_refused(tiny, setting):
     spec = registry.get("prompt_tuning")
     most = tiny.shape.context - 8
-    assert registry.why_not(spec, tiny, spec.configure(settings={"tokens": most})) is None
+    assert registry.obstacle(spec, tiny, spec.configure(settings={"tokens": most})) is None
     assert torch.isfinite(build("prompt_tuning", setting, tokens=most).text_features()).all()
-    refused = registry.why_not(spec, tiny, spec.configure(settings={"tokens": most + 1}))
+    refused = registry.obstacle(spec, tiny, spec.configure(settings={"tokens": most + 1}))
     assert refused is not None and f"between 1 and {most}" in str(refused)
 
 
@@ -168,8 +168,8 @@ def test_a_border_is_added_to_the_pixels(tiny, setting):
 def test_a_border_wider_than_the_image_is_refused(tiny):
     spec = registry.get("image_prompt")
     wide, widest = (spec.configure(settings={"form": "border", "border": b}) for b in (8, 7))
-    assert registry.why_not(spec, tiny, widest) is None
-    assert "between 0 and 7" in str(registry.why_not(spec, tiny, wide))
+    assert registry.obstacle(spec, tiny, widest) is None
+    assert "between 0 and 7" in str(registry.obstacle(spec, tiny, wide))
 
 
 def alike(first, second) -> bool:
@@ -183,7 +183,7 @@ def test_patches_start_from_a_training_image(tiny, setting, task_images, tokens,
     store = FeatureStore(tiny, task_images, Cache())
     seen = []
     for seed in (1, 1, 2):
-        tuner = build("image_prompt", Setting(**{**vars(setting), "seed": seed}), tokens=tokens)
+        tuner = build("image_prompt", TunerContext(**{**vars(setting), "seed": seed}), tokens=tokens)
         assert list(tuner.prepare(store, [3, 14, 30])) == [(1, 1)]
         (part,) = tuner.learned()
         assert part.before.shape == (*size, 3) and alike(part.before, part.after)
@@ -275,7 +275,7 @@ def test_unknown_preset():
 def test_narrow_towers_learn_faster(method, factor, pocket, setting):
     wide = torch.nn.functional.normalize(torch.randn(12, 256), dim=-1)
     own = {**vars(setting), "backbone": pocket, "single": wide[:3], "ensemble": wide[:3], "support": wide}
-    tuner = registry.get(method).tuner()(registry.get(method).configure(), Setting(**own))
+    tuner = registry.get(method).tuner()(registry.get(method).configure(), TunerContext(**own))
     assert tuner.lr_factor == factor  # Pocket CLIP's vision tower is 192 wide, ViT-B 768
 
 

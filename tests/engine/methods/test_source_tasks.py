@@ -11,14 +11,14 @@ import torch
 
 from engine.costs import forecast
 from engine.costs.machine import Speed
-from engine.costs.trace import follow
+from engine.costs.trace import trace_step
 from engine.data import episode
 from engine.errors import BadConfig, BadTask
 from engine.methods import multitask_prompt
 from engine.runs.run import Run
 from engine.tuning import loop, registry
 from engine.tuning.features import Cache, FeatureStore
-from engine.tuning.sources import Shelf, SourceTask
+from engine.tuning.sources import NamedSources, SourceTask
 from engine.types import Label, RunSpec
 from tests.tiny import picture
 
@@ -41,10 +41,10 @@ def source(tmp_path_factory) -> Path:
     return folder_of(tmp_path_factory.mktemp("source") / "shades", colours, 5)
 
 
-def a_run(task_images, tiny, shelf: Shelf | None = None, **settings) -> Run:
+def a_run(task_images, tiny, known: NamedSources | None = None, **settings) -> Run:
     chosen = episode.build(LABELS, [image.label for image in task_images], 4)
     spec = RunSpec("tiny", "multitask_prompt", chosen, settings=tuple(settings.items()))
-    return Run(spec, task_images, tiny, cache=Cache(), shelf=shelf)
+    return Run(spec, task_images, tiny, cache=Cache(), sources=known)
 
 
 def gathered(run: Run, support=SUPPORT):
@@ -64,7 +64,7 @@ def test_folders_and_zips_are_read_as_tasks(source, task_folder, task_images, ti
     assert names[:2] == names[2:] and tasks.tolist() == [0, 0, 1, 1]
     assert setting.targets.tolist() == [k for k in range(4) for _ in range(3)]
     assert torch.equal(setting.support[:6], setting.support[6:])
-    images = Shelf().task(str(source), tmp_path).images
+    images = NamedSources().task(str(source), tmp_path).images
     known = FeatureStore(tiny, images, Cache()).features()
     for row, target in zip(setting.support, setting.targets.tolist(), strict=True):
         near = [image.label for image, f in zip(images, known, strict=True) if torch.allclose(f, row, atol=1e-5)]
@@ -85,15 +85,15 @@ def test_images_that_test_teach_nothing(task_folder, task_images, tiny):
 
 
 def test_earlier_tasks_by_name(source, task_images, tiny, tmp_path):
-    task = Shelf().task(str(source), tmp_path)
+    task = NamedSources().task(str(source), tmp_path)
     assert [label.prompt for label in task.labels] == [x.replace("_", " ") for x in (y.name for y in task.labels)]
     named = SourceTask((Label("밝음", "pale grey"), Label("dark", "dark")), task.images)
-    shelf = Shelf(tasks={"shades": named, "shades 2": task}, files=False)
+    known = NamedSources(tasks={"shades": named, "shades 2": task}, files=False)
     with pytest.raises(BadTask, match="cannot teach"):  # its images have no label of the name
-        gathered(a_run(task_images, tiny, shelf, sources="shades"))
-    assert gathered(a_run(task_images, tiny, shelf, sources="shades 2"))[1].tolist() == [0, 0]
+        gathered(a_run(task_images, tiny, known, sources="shades"))
+    assert gathered(a_run(task_images, tiny, known, sources="shades 2"))[1].tolist() == [0, 0]
     with pytest.raises(BadTask, match="Choose among: shades, shades 2"):
-        gathered(a_run(task_images, tiny, shelf, sources=str(source)))
+        gathered(a_run(task_images, tiny, known, sources=str(source)))
     with pytest.raises(BadTask, match="nowhere"):
         gathered(a_run(task_images, tiny, sources="nowhere"))
 
@@ -120,10 +120,10 @@ def test_a_run_with_two_other_tasks(source, task_images, tiny, tmp_path):
     shutil.copytree(source, other)
     settings = {"source_epochs": 3, "epochs": 2, "batch_size": 8}
     run = a_run(task_images, tiny, sources=f"{source},{other}", **settings)
-    *progress, outcome = run.go()
+    *progress, outcome = run.run()
     moments = [(p.done, p.total) for p in progress if p.stage == "prepare"]
     assert moments == [(k, 18) for k in range(1, 19)]  # twice 3 epochs of 20 images in batches of 8
-    *_, grouped = a_run(task_images, tiny, **settings).go()
+    *_, grouped = a_run(task_images, tiny, **settings).run()
     assert outcome.result.config["sources"] == f"{source},{other}"
     assert not torch.equal(outcome.tuner.prompt.embedding.weight, grouped.tuner.prompt.embedding.weight)
 
@@ -133,12 +133,12 @@ def test_the_source_stage_is_in_the_forecast(tiny):
     steps, seconds = {}, {}
     for sources in ("", "one", "one, two"):
         config = spec.configure(settings={"sources": sources, "batch_size": 8, "source_epochs": 5})
-        step = follow(spec, config, tiny, ["red square", "green square", "blue square", "x"], 16)
-        steps[sources] = [number for _, number in step.rehearsals]
-        plan = forecast.plan_of(spec, config, 16, 32, 0, 1)
+        step = trace_step(spec, config, tiny, ["red square", "green square", "blue square", "x"], 16)
+        steps[sources] = [number for _, number in step.pretraining_stages]
+        plan = forecast.workload_of(spec, config, 16, 32, 0, 1)
         speed = Speed(1e9, 1.0, 1e9, 1e-6, 0.0, 0.0)
         seconds[sources] = forecast.seconds(step, plan, speed)["train"]
-        alone = forecast.seconds(type(step)(**{**step.__dict__, "rehearsals": ()}), plan, speed)["train"]
+        alone = forecast.seconds(type(step)(**{**step.__dict__, "pretraining_stages": ()}), plan, speed)["train"]
         assert seconds[sources] > 1.2 * alone
     assert steps == {"": [10, 10], "one": [10, 10], "one, two": [20, 20]}
     assert seconds[""] < seconds["one, two"]

@@ -9,25 +9,25 @@ from torch.nn.functional import normalize
 from engine.errors import BadConfig
 from engine.methods import context_prompt, multitask_prompt
 from engine.tuning import loop, registry
-from engine.tuning.tuner import Setting
+from engine.tuning.tuner import TunerContext
 from engine.types import Label
 
 LABELS = (Label("cat", "cat"), Label("fire truck", "fire truck"), Label("x", "x"), Label("dog", "dog"))
 
 
 @pytest.fixture
-def setting(tiny) -> Setting:
+def setting(tiny) -> TunerContext:
     torch.manual_seed(1)
     support = normalize(torch.randn(16, 24), dim=-1)
     prompts = [label.prompt for label in LABELS]
     sentences = ("a photo of a {}.", "{}")
-    return Setting(
+    return TunerContext(
         tiny, LABELS, sentences, tiny.text_features(prompts, sentences[:1]), tiny.text_features(prompts, sentences),
         support, torch.arange(4).repeat(4),
     )  # fmt: skip
 
 
-def build(method: str, setting: Setting, preset: str = "budget", **settings):
+def build(method: str, setting: TunerContext, preset: str = "budget", **settings):
     spec = registry.get(method)
     torch.manual_seed(0)
     return spec.tuner()(spec.configure(preset, settings), setting).eval()
@@ -201,7 +201,7 @@ def test_prefix_names_a_tower_that_cannot_take_it(tiny, setting):
     other = tiny.twin()
     for block in other.vision.blocks:
         block.self_attn = torch.nn.Identity()
-    broken = Setting(**{**vars(setting), "backbone": other})
+    broken = TunerContext(**{**vars(setting), "backbone": other})
     build("prefix_tuning", broken)
     with pytest.raises(BadConfig, match="vision tower"):
         build("prefix_tuning", broken, towers="both")

@@ -25,11 +25,11 @@ def test_mcnemar_counts_only_disagreements():
 
 def test_verdicts():
     wrong, right = np.zeros(40), np.ones(40)
-    assert statistics.judge(wrong, right, False).word == "better"
-    assert statistics.judge(right, wrong, False).word == "worse"
-    assert statistics.judge([1, 0, 1], [1, 1, 1], False).word == "close"
-    assert statistics.judge(wrong, right, False, tuned=False).word == "baseline"
-    verdict = statistics.judge([1, 0, 0, 1], [1, 1, 1, 0], False)
+    assert statistics.give_verdict(wrong, right, False).word == "better"
+    assert statistics.give_verdict(right, wrong, False).word == "worse"
+    assert statistics.give_verdict([1, 0, 1], [1, 1, 1], False).word == "close"
+    assert statistics.give_verdict(wrong, right, False, tuned=False).word == "baseline"
+    verdict = statistics.give_verdict([1, 0, 0, 1], [1, 1, 1, 0], False)
     assert (verdict.gained, verdict.lost, verdict.tested) == (2, 1, 4)
 
 

@@ -34,7 +34,7 @@ def disc(size=(80, 60), centre=(40, 30), radius=15) -> Region:
 def tuned(tiny, task_images, tmp_path_factory):
     """A saved linear probe that tells colours apart, loaded again."""
     built = episode.build(LABELS, [image.label for image in task_images], 8, 0)
-    *_, outcome = Run(RunSpec("tiny", "linear_probe", built), task_images, tiny).go()
+    *_, outcome = Run(RunSpec("tiny", "linear_probe", built), task_images, tiny).run()
     folder = tmp_path_factory.mktemp("adapter")
     store.save(outcome, folder)
     return store.load(folder, tiny)

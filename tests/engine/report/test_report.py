@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engine.checks.forgetting import Damage, Drift, Mixed
-from engine.checks.label_errors import Check, Suspect
+from engine.checks.forgetting import Drift, Forgetting, Mixed
+from engine.checks.label_errors import LabelErrorReport, Suspect
 from engine.cli.compare import damage_table
 from engine.cli.main import main
 from engine.metrics.calibration import calibration
@@ -75,12 +75,12 @@ def comparison():
     )  # fmt: skip
 
 
-DAMAGE = Damage(
+DAMAGE = Forgetting(
     "prompt_tuning", ("red", NASTY), ("blue", "pink"), (around(0.4), around(0.8)), (around(0.5), around(0.4)),
     Verdict("worse", 0.01, 2, 20, 80), Drift(0.125, 0.0625),
 )  # fmt: skip
 MIXED = replace(DAMAGE, method="full", curve=(Mixed(0.0, 0.4, 0.6), Mixed(0.4, 0.7, 0.55), Mixed(1.0, 0.8, 0.3)))
-CHECK = Check({"linear_probe": 0.8}, (Suspect(3, 0, 1, 1.0, 0.5),))
+CHECK = LabelErrorReport({"linear_probe": 0.8}, (Suspect(3, 0, 1, 1.0, 0.5),))
 
 
 class Outline(HTMLParser):

@@ -11,7 +11,7 @@ import pytest
 
 from engine.metrics.calibration import Bin
 from engine.report import svg
-from engine.report.placing import COLUMN, HEIGHT, Box, columns, place, spread
+from engine.report.label_layout import COLUMN, HEIGHT, Box, columns, place, spread
 
 NASTY = '<script>alert("x")</script> & 한국어'
 

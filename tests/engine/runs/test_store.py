@@ -28,7 +28,7 @@ def outcomes(task_images, tiny):
     chosen = episode.build(LABELS, names, 4)
     done = {}
     for method, settings in {"lora": (("epochs", 2),), "tip_adapter": (), "linear_probe": ()}.items():
-        *_, done[method] = Run(RunSpec("tiny", method, chosen, settings=settings), task_images, tiny).go()
+        *_, done[method] = Run(RunSpec("tiny", method, chosen, settings=settings), task_images, tiny).run()
     return done
 
 
@@ -67,7 +67,7 @@ def test_folder_holds_recipe_tensors_and_card(saved, outcomes):
 def test_no_path_of_this_machine_is_saved(task_images, pocket, tmp_path):
     chosen = episode.build([*LABELS[:2], Label("blue", "blue")], [image.label for image in task_images], 2)
     spec = RunSpec("pocket", "lora", chosen, settings=(("epochs", 1), ("last_blocks", 1)))
-    *_, outcome = Run(spec, task_images, pocket).go()
+    *_, outcome = Run(spec, task_images, pocket).run()
     store.save(outcome, tmp_path)
     root = str(entries.POCKET_FOLDER.parents[1])
     assert not [file.name for file in tmp_path.iterdir() if root in file.read_text(errors="ignore")]

@@ -8,15 +8,15 @@ from torch.nn.functional import normalize
 
 from engine.tuning import registry
 from engine.tuning.learned import nearest_words
-from engine.tuning.tuner import Setting
+from engine.tuning.tuner import TunerContext
 from engine.types import Label
 
 LABELS = (Label("truck", "fire truck"), Label("cat", "cat"))
 
 
-def setting_of(backbone) -> Setting:
+def setting_of(backbone) -> TunerContext:
     features = normalize(torch.randn(2, backbone.shape.embedding), dim=-1)
-    return Setting(backbone, LABELS, ("a photo of a {}.",), features, features, features, torch.arange(2))
+    return TunerContext(backbone, LABELS, ("a photo of a {}.",), features, features, features, torch.arange(2))
 
 
 def build(method: str, backbone, **settings):

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from engine.costs.trace import follow
+from engine.costs.trace import trace_step
 from engine.errors import BadConfig
 from engine.tuning import registry
 from engine.tuning.losses import LOSSES, classification, contrastive, sigmoid, starting_bias
-from engine.tuning.tuner import Setting, TowerConfig
+from engine.tuning.tuner import TowerConfig, TunerContext
 from engine.types import Label
 
 LABELS = (Label("cat", "cat"), Label("dog", "dog"), Label("x", "x"), Label("y", "y"))
@@ -26,11 +26,11 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return 3 * torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 2, 0, 1, 2, 0])
 
 
-def setting_on(backbone, shots: int = 3) -> Setting:
+def setting_on(backbone, shots: int = 3) -> TunerContext:
     torch.manual_seed(1)
     size = backbone.shape.embedding
     text, support = (normalize(torch.randn(n, size), dim=-1) for n in (4, 4 * shots))
-    return Setting(backbone, LABELS, ("a photo of a {}.",), text, text, support, torch.arange(4).repeat(shots))
+    return TunerContext(backbone, LABELS, ("a photo of a {}.",), text, text, support, torch.arange(4).repeat(shots))
 
 
 def by_loops(logits: np.ndarray, classes: list[int]) -> float:
@@ -168,5 +168,5 @@ def test_the_choice_is_offered_where_a_tower_is_trained():
 def test_a_step_with_each_loss_is_followed(loss, tiny):
     spec = registry.get("lora")
     config = spec.configure(settings={"loss": loss, "batch_size": 8})
-    step = follow(spec, config, tiny, ["cat", "dog", "red square"], 12)
+    step = trace_step(spec, config, tiny, ["cat", "dog", "red square"], 12)
     assert step.train.peak > 0 and step.train.flops > 0

@@ -11,15 +11,15 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
-from demo.page import GONE, Page, Visit
+from demo.page import HIDDEN, Page, Visit
 from demo.screens.compare import html as pieces
 from demo.screens.compare import service as comparing
 from demo.screens.compare.screen import Compare
 from demo.screens.tune import service as tuning
 from demo.words import Translator
 from demo.workspace import Workspace, Workspaces
-from engine.checks.forgetting import Damage, Drift, Mixed
-from engine.checks.label_errors import Check, Suspect
+from engine.checks.forgetting import Drift, Forgetting, Mixed
+from engine.checks.label_errors import LabelErrorReport, Suspect
 from engine.errors import BadLabels
 from engine.types import Interval, Verdict
 
@@ -133,7 +133,7 @@ def test_damage_enters_the_ranking(workspace):
     found = compared(workspace, ["clip_adapter"], [2], 1)
     half = (Interval(0.5, 0.4, 0.6), Interval(0.3, 0.2, 0.4))
     comparing._take_in(
-        found, Damage("clip_adapter", ("a",), ("b",), half, half, Verdict("worse", 0.01, 0, 9, 40), DRIFT)
+        found, Forgetting("clip_adapter", ("a",), ("b",), half, half, Verdict("worse", 0.01, 0, 9, 40), DRIFT)
     )
     standing = found.comparison.ranking.standing("clip_adapter")
     assert standing.loss == pytest.approx(0.2)
@@ -153,7 +153,7 @@ def test_too_few_labels_to_hold_back_say_so(workspace):
 def test_a_suspect_is_decided_with_one_click(workspace, what, images, label):
     found = compared(workspace, ["tip_adapter"], [2], 1)
     red = next(i for i, image in enumerate(found.images) if image.label == "red")
-    found.check = Check({"tip_adapter": 0.9}, (Suspect(red, 0, 1, 1.0, 0.5),))
+    found.check = LabelErrorReport({"tip_adapter": 0.9}, (Suspect(red, 0, 1, 1.0, 0.5),))
     digest, version = found.images[red].digest, workspace.version
     comparing.decide(workspace, found, what)
     assert len(workspace.images) == images
@@ -213,7 +213,7 @@ def test_the_screen_before_any_images(tmp_path, screen):
     updates = compare.view(visit(Workspace("id", tmp_path / "empty")))
     assert "no images yet" in updates[compare.outlook]
     assert updates[compare.go]["interactive"] is False
-    assert updates[compare.results.column]["elem_classes"] == GONE
+    assert updates[compare.results.column]["elem_classes"] == HIDDEN
 
 
 def test_a_changed_label_makes_the_comparison_stale(workspace, screen):
@@ -251,7 +251,7 @@ def test_calibration_is_drawn_when_it_is_looked_at(workspace, screen):
 def test_everything_typed_is_escaped():
     t = Translator("en")
     pair = (Interval(0.5, 0.4, 0.6), Interval(0.3, 0.2, 0.4))
-    damage = Damage("full", (NASTY,), (NASTY,), pair, pair, Verdict("worse", 0.01, 0, 9, 40), DRIFT)
+    damage = Forgetting("full", (NASTY,), (NASTY,), pair, pair, Verdict("worse", 0.01, 0, 9, 40), DRIFT)
     for html in (
         pieces.damage([damage], lambda method: NASTY, t),
         pieces.suspect("", NASTY, NASTY, NASTY, 0.8, 2, [NASTY], t),
@@ -267,7 +267,7 @@ def test_damage_shows_how_far_embeddings_moved():
     t = Translator("en")
     pair = (Interval(0.5, 0.4, 0.6), Interval(0.7, 0.6, 0.8))
     found = Balanced(
-        pieces.damage([Damage("lora", ("a",), ("b",), pair, pair, Verdict("close", 0.5, 3, 2, 40), DRIFT)], str, t)
+        pieces.damage([Forgetting("lora", ("a",), ("b",), pair, pair, Verdict("close", 0.5, 3, 2, 40), DRIFT)], str, t)
     )
     assert "0.125" in found.text and "0.062" in found.text and "mean of 1 − cosine" in found.text
 
@@ -276,10 +276,10 @@ def test_the_mix_is_drawn_only_where_there_is_one(workspace, screen):
     compare, visit = screen
     results, found = compare.results, compared(workspace, ["clip_adapter"], [2], 1)
     pair = (Interval(0.5, 0.4, 0.6), Interval(0.7, 0.6, 0.8))
-    plain = Damage("clip_adapter", ("a",), ("b",), pair, pair, Verdict("close", 0.5, 3, 2, 40), DRIFT)
+    plain = Forgetting("clip_adapter", ("a",), ("b",), pair, pair, Verdict("close", 0.5, 3, 2, 40), DRIFT)
     comparing._take_in(found, plain)
     updates = compare.view(visit(workspace))
-    assert updates[results.mixing_part]["elem_classes"] == GONE and updates[results.mixing] is None
+    assert updates[results.mixing_part]["elem_classes"] == HIDDEN and updates[results.mixing] is None
     found.damage["full"] = replace(plain, method="full", curve=(Mixed(0.0, 0.4, 0.6), Mixed(1.0, 0.7, 0.3)))
     updates = compare.view(visit(workspace))
     assert updates[results.mixing_part]["elem_classes"] == []

@@ -10,7 +10,7 @@ import pytest
 from demo.screens.learn import diagram, lessons
 from demo.words import Translator
 from demo.workspace import Workspace
-from engine.costs.placement import anatomy as look
+from engine.costs.placement import tower_diagram as look
 from engine.tuning import registry
 from tests import families
 from tests.demo.test_html import Text

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from demo.page import GONE, Page, Visit
+from demo.page import HIDDEN, Page, Visit
 from demo.screens.regions import html as regions_html
 from demo.screens.regions import scoring
 from demo.screens.regions import service as regioning
@@ -179,7 +179,7 @@ def test_a_search_that_is_stopped_changes_nothing(marked, monkeypatch):
 def test_steps_are_undone_one_by_one(marked):
     regioning.click(marked, *RED, "new")
     regioning.click(marked, *GREEN, "new")
-    regioning.choose(marked, 1)
+    regioning.select_region(marked, 1)
     regioning.remove(marked)
     assert numbers(marked) == [2]
     regioning.clear(marked)
@@ -302,7 +302,7 @@ def test_before_any_picture(tmp_path, screen):
         updates = regions.view(visit(Workspace("id", tmp_path / language), language))
         assert set(updates) <= set(regions.outputs)
         assert updates[regions.empty]["elem_classes"] == []
-        assert updates[regions.tools]["elem_classes"] == updates[regions.results.column]["elem_classes"] == GONE
+        assert updates[regions.tools]["elem_classes"] == updates[regions.results.column]["elem_classes"] == HIDDEN
         assert updates[regions.find]["interactive"] is False and updates[regions.picture] == ""
 
 
@@ -369,7 +369,7 @@ def test_a_division_that_shows_nothing_says_so(workspace, marked, painter, scree
     list(regioning.find_everything(marked))
     marked.step = replace(marked.step, regions=tuple(r for r in marked.step.regions if r.granularity == "all"))
     first, _ = regions._then(regions._divide)(visit(workspace, granularity="objects"))
-    assert "finer division" in first[regions.status] and first[regions.results.column]["elem_classes"] == GONE
+    assert "finer division" in first[regions.status] and first[regions.results.column]["elem_classes"] == HIDDEN
     first, _ = regions._then(regions._divide)(visit(workspace, granularity="all"))
     assert first[regions.status] == "" and 'data-number="' in first[regions.results.table]
 

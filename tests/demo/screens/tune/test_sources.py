@@ -44,13 +44,13 @@ def test_earlier_tasks_and_samples_are_offered(after_a_run):
     assert [name for _, name in rows][: len(tasks.samples())] == [f"assets/samples/{id}" for id in tasks.samples()]
     (title, name) = rows[-1]
     assert title == name and "," not in name and record.task.split(",")[0] in name
-    task = sources.shelf(workspace).tasks[name]
+    task = sources.named(workspace).tasks[name]
     assert [label.name for label in task.labels] == ["blue", "green", "red"] and len(task.images) == 36
     tuning.reopen(workspace, record.id)
     workspace.method = "multitask_prompt"
-    assert name not in sources.shelf(workspace).tasks  # it is the present task again
+    assert name not in sources.named(workspace).tasks  # it is the present task again
     tasks.load_sample(workspace, "hardware", "ko")
-    assert "assets/samples/hardware" not in sources.shelf(workspace).tasks
+    assert "assets/samples/hardware" not in sources.named(workspace).tasks
     korean = {name: title for title, name in sources.offered(workspace, "tasks", Translator("ko"))}
     assert korean["assets/samples/materials"] == tasks.samples()["materials"].title["ko"]
 

@@ -24,7 +24,7 @@ Found = tuple[np.ndarray, float, float]
 
 
 def clean(mask: np.ndarray, least_area: float) -> np.ndarray:
-    """A mask ``(h, w)`` bool without small loose pieces and holes.
+    """Return a mask ``(h, w)`` bool without small loose pieces and holes.
 
     Args:
         least_area: pieces and holes below this share of the image go, and those below ``SPECK`` of the mask. The
@@ -45,7 +45,7 @@ def clean(mask: np.ndarray, least_area: float) -> np.ndarray:
 
 
 def sort_by_granularity(found: Sequence[Found], levels: Sequence[Level]) -> list[tuple[int, int]]:
-    """(position, level) of the masks to show, in the order of their numbers.
+    """Return (position, level) of the masks to show, in the order of their numbers.
 
     A mask that is the same as a better one, or nearly the whole image, is left out. Each other gets the first level
     whose thresholds it meets; coarse regions come first, then large ones, then by place, so that the order depends on

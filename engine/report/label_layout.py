@@ -35,7 +35,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Place:
+class LabelPosition:
     """Where a name stands: ``x`` is its start, middle or end, ``y`` the middle of its height."""
 
     x: float
@@ -53,8 +53,10 @@ def columns(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def place(points: Sequence[tuple[float, float]], names: Sequence[str], frame: Box, size: float = 5.0) -> list[Place]:
-    """A place for every name, in turn: the first that is free, otherwise the one that covers least.
+def place(
+    points: Sequence[tuple[float, float]], names: Sequence[str], frame: Box, size: float = 5.0
+) -> list[LabelPosition]:
+    """Return a place for every name, in turn: the first that is free, otherwise the one that covers least.
 
     Args:
         points: middles of the points; names of earlier ones are placed first.
@@ -79,22 +81,20 @@ def place(points: Sequence[tuple[float, float]], names: Sequence[str], frame: Bo
     return places
 
 
-def _choices(x: float, y: float) -> list[Place]:
+def _choices(x: float, y: float) -> list[LabelPosition]:
     """Places around a point, the best first."""
-    near = [
-        Place(x + GAP, y, "start"), Place(x, y - 13, "middle"), Place(x - GAP, y, "end"), Place(x, y + 13, "middle"),
-        Place(x + GAP, y - 11, "start"), Place(x + GAP, y + 11, "start"), Place(x - GAP, y - 11, "end"),
-        Place(x - GAP, y + 11, "end"),
-    ]  # fmt: skip
+    rows = [(GAP, 0, "start"), (0, -13, "middle"), (-GAP, 0, "end"), (0, 13, "middle")]
+    rows += [(GAP, -11, "start"), (GAP, 11, "start"), (-GAP, -11, "end"), (-GAP, 11, "end")]
+    near = [LabelPosition(x + right, y + down, anchor) for right, down, anchor in rows]
     far = [
-        Place(x + side * GAP * 3, y + shift, "start" if side > 0 else "end", far=True)
+        LabelPosition(x + side * GAP * 3, y + shift, "start" if side > 0 else "end", far=True)
         for shift in (-24, 24, -38, 38, -52, 52, -66, 66, -80, 80)
         for side in (1, -1)
     ]
     return near + far
 
 
-def _box(place: Place, width: float) -> Box:
+def _box(place: LabelPosition, width: float) -> Box:
     left = place.x - {"start": 0.0, "middle": width / 2, "end": width}[place.anchor]
     return Box(left, place.y - HEIGHT / 2, left + width, place.y + HEIGHT / 2)
 
