@@ -1,4 +1,4 @@
-"""One training step, followed without being computed.
+"""One training step, traced without being computed.
 
 A backbone's twin gets fake tensors for weights: they have sizes and strides and no data. The method
 is attached to it as it would be to the real one, then the step that training uses runs on it under a
@@ -211,7 +211,7 @@ def trace_backbone(backbone: Backbone, prompts: Sequence[str]) -> ExtraBackbone:
             encode, _ = trace_encode(fakes, stand_in, base, FEATURES)
             return ExtraBackbone(size_of(base), encode, trace_labels(stand_in, base, prompts))
 
-    return remembered((key, "guest", tuple(prompts)), trace)
+    return remembered((key, "extra backbone", tuple(prompts)), trace)
 
 
 def batch_of(tuner: Tuner, config: TrainConfig, images: int) -> int:
