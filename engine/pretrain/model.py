@@ -30,7 +30,7 @@ class Recipe(BaseRecipe):
     """Learning rate of the trunk's last stages, as a share of ``adam_lr``."""
     trunk_from: float = 0.3
     """Share of training after which the trunk's last stages are trained too."""
-    ema: float = 0.998
+    ema: float = 0.99
     trunk: str = "tf_efficientnet_lite0"
     image_size: int = 224
     vision_width: int = 256

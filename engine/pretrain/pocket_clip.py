@@ -277,7 +277,7 @@ class Trainer(Training):
         loss = loss + 0.5 * self._classifier_loss(scale * images @ of_classes.T, batch, imagined, asked)
         taught = torch.cat([sentences, names[asked], meanings]).detach()
         loss = loss + 4 * (1 - (texts * taught).sum(-1)).mean()
-        return loss + 0.5 * self._memory_loss(pictures, batch), len(batch.target)
+        return loss + 2 * self._memory_loss(pictures, batch), len(batch.target)
 
     def _asked(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """ImageNet classes that the text tower names in this step: likely ones of the photographs, and any others."""

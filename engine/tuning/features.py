@@ -230,10 +230,11 @@ class FeatureStore:
             yield done, len(missing)
 
     def fresh(self, stage: int, indices: Sequence[int]) -> Tensor:
-        """Like :meth:`stage`, without keeping the result (pixels are kept)."""
+        """Like :meth:`stage`, without keeping the result (pixels are kept, and what a trunk makes of them)."""
         if self.check:
             self.check()
-        return self._advance(self._pixels(list(indices), 0, Views()), stage)
+        chosen = list(indices)
+        return self._advance(chosen, *self._load(stage, chosen, 0, Views()), stage, 0, Views())
 
     def _compute(self, stage: int, missing: list[int], view: int, views: Views) -> Iterator[tuple[list[int], Tensor]]:
         """Yield (indices, rows) batch by batch; the next batch is decoded while one is encoded."""
@@ -241,26 +242,46 @@ class FeatureStore:
         # One thread, one batch ahead: PIL releases the interpreter's lock while it decodes, so reading costs no time of
         # the encoder's; more threads would only hold more pixels in memory.
         with ThreadPoolExecutor(1) as ahead:
-            futures = [ahead.submit(self._pixels, batch, view, views) for batch in batches[:1]]
+            futures = [ahead.submit(self._load, stage, batch, view, views) for batch in batches[:1]]
             for number, batch in enumerate(batches):
                 if self.check:
                     self.check()
-                pixels = futures.pop().result()
+                loaded = futures.pop().result()
                 if number + 1 < len(batches):
-                    futures.append(ahead.submit(self._pixels, batches[number + 1], view, views))
-                values = self._advance(pixels, stage)
-                if PATCHES <= stage < POOLED:  # rounded at once, so that a second run sees what the first one saw
+                    futures.append(ahead.submit(self._load, stage, batches[number + 1], view, views))
+                values = self._advance(batch, *loaded, stage, view, views)
+                if 0 <= stage < POOLED:  # rounded at once, so that a second run sees what the first one saw
                     values = values.half()
                 for i, row in zip(batch, values, strict=True):  # a copy: a view would keep its whole batch alive
                     self.cache.put(self._key(stage, i, view, views), row.clone())
                 yield batch, values
 
+    def _load(self, stage: int, batch: list[int], view: int, views: Views) -> tuple[Tensor, int]:
+        """Return what a stage is computed from, and its stage: a trunk's patches where those of the whole batch are
+        kept, or else uint8 pixels."""
+        if self._has_trunk(stage):
+            rows = [self.cache.get(self._key(PATCHES, i, view, views)) for i in batch]
+            found = [row for row in rows if row is not None]
+            if len(found) == len(batch):
+                return torch.stack(found), PATCHES
+        return self._pixels(batch, view, views), PIXELS
+
+    def _has_trunk(self, stage: int) -> bool:
+        """Whether a trunk stands between the pixels and a stage; what it makes of an image is kept for all others."""
+        return stage >= PATCHES == self.backbone.vision.first_trainable
+
     @torch.no_grad()
-    def _advance(self, pixels: Tensor, stage: int) -> Tensor:
-        tower = self.backbone.vision
-        x = self.backbone.normalise(pixels.to(self.backbone.device)).contiguous(memory_format=tower.memory_format)
+    def _advance(self, batch: list[int], x: Tensor, start: int, stage: int, view: int, views: Views) -> Tensor:
+        """Return values at ``stage`` of what :meth:`_load` found."""
+        tower, device = self.backbone.vision, self.backbone.device
+        if start == PIXELS:
+            x = self.backbone.normalise(x.to(device)).contiguous(memory_format=tower.memory_format)
+            if self._has_trunk(stage):
+                x, start = tower.advance(x, PIXELS, PATCHES), PATCHES
+                for i, row in zip(batch, x, strict=True):
+                    self.cache.put(self._key(PATCHES, i, view, views), row.clone())
         # Rows are kept in the usual order: tuning on maps with channels last has corrupted memory in torch 2.15.
-        return tower.advance(x, PIXELS, stage).contiguous()
+        return tower.advance(x.to(device), start, stage).contiguous()
 
     def _pixels(self, batch: list[int], view: int, views: Views) -> Tensor:
         """uint8 ``(B, 3, S, S)``, from the cache where possible."""
