@@ -79,6 +79,8 @@ class Shape:
     """Size of the pooled image feature that a linear layer projects; 0 where there is no such layer."""
     norm_parameters: int = 0
     """Scales and shifts of all LayerNorms."""
+    trunk_parameters: int = 0
+    """Parameters of a convolutional trunk under the image tower's transformer."""
     bias_parameters: int = 0
     """All biases, those of norms among them."""
     count_tokens: Callable[[str], int] = field(default=len, compare=False, repr=False)
@@ -359,19 +361,25 @@ def named_norms(model: nn.Module) -> Iterator[tuple[str, nn.LayerNorm]]:
 def named_biases(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     """(name of the module, module, attribute) of each bias; those of a convolutional trunk are batch norms that were
     merged into it, and no biases of the transformer."""
-    trunks = [name for name, module in model.named_modules() if getattr(module, "is_trunk", False)]
+    left_out = {id(module) for trunk in trunks(model) for module in trunk.modules()}
     for name, module in model.named_modules():
-        if name.startswith(tuple(trunks)):
+        if id(module) in left_out:
             continue
         for attribute in BIASES:
             if isinstance(module._parameters.get(attribute), nn.Parameter):
                 yield name, module, attribute
 
 
+def trunks(model: nn.Module) -> list[nn.Module]:
+    """Return the convolutional trunks that embed patches: one or none."""
+    return [module for module in model.modules() if getattr(module, "is_trunk", False)]
+
+
 def part_sizes(model: nn.Module) -> dict[str, Any]:
     """Return parameters of norms and biases, as the fields of :class:`Shape`."""
     return {
         "norm_parameters": sum(p.numel() for _, norm in named_norms(model) for p in norm.parameters(recurse=False)),
+        "trunk_parameters": sum(p.numel() for trunk in trunks(model) for p in trunk.parameters()),
         "bias_parameters": sum(getattr(module, bias).numel() for _, module, bias in named_biases(model)),
     }
 

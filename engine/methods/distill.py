@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.backbones.base import Backbone, Shape
 from engine.errors import BadAdapter, BadConfig, messages
-from engine.methods.full import Full, FullConfig
+from engine.methods.full import Full, FullConfig, full_count
 from engine.methods.lora import LayerChoice, Lora, LoraConfig
 from engine.methods.lora import count as lora_count
 from engine.tuning import adapter_files, registry
@@ -257,7 +257,7 @@ def answers(teacher: Tuner, values: Tensor, batch: int) -> Tensor:
 def count(shape: Shape, config: DistillConfig, K: int, N: int) -> int:
     """Return the student's: LoRA's matrices, or everything."""
     student = config.student_config()
-    return lora_count(shape, student, K, N) if isinstance(student, LoraConfig) else shape.parameters
+    return lora_count(shape, student, K, N) if isinstance(student, LoraConfig) else full_count(shape, student)
 
 
 register(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from engine.backbones.base import PIXELS
+from engine.backbones.base import PIXELS, Shape, trunks
 from engine.methods.lora import TowerTuner
 from engine.tuning.registry import MethodSpec, register
 from engine.tuning.tuner import TowerConfig, TunerContext, option
@@ -23,19 +23,25 @@ class FullConfig(TowerConfig):
     weight_decay: float = option(0.1, 0, 10, help="decoupled weight decay")
     warmup_epochs: int = option(1, 0, 100, help="epochs at the start in which the learning rate rises")
     views: int = option(2, 1, 64, help="versions of each training image: itself and random crops and flips")
+    trunk: bool = option(
+        False, help="train a convolutional trunk under the transformer too (Pocket CLIP's): ten times as long"
+    )
     mix: float = option(1.0, 0, 1, help="WiSE-FT: share of the tuned weights in the mix with the original ones")
 
 
 class Full(TowerTuner):
-    """Every parameter of both towers."""
+    """Every parameter of both towers; those of a convolutional trunk on demand."""
 
-    stage = PIXELS
     mixes = True
 
     def __init__(self, config: FullConfig, setting: TunerContext):
         super().__init__(config, setting)
         self.tuned = self.backbone.twin(share=False)
         self.model: nn.Module = self.tuned.model.requires_grad_(True)
+        self.stage = PIXELS if config.trunk else self.backbone.vision.first_trainable
+        if self.stage != PIXELS:
+            for part in trunks(self.model):
+                part.requires_grad_(False)
 
     def finished(self) -> Full:
         return self if self.config.mix == 1 else self.mixed(self.config.mix)
@@ -47,12 +53,18 @@ class Full(TowerTuner):
         nn.Module.__init__(other)
         other.config, other.backbone, other.chosen, other.ids = self.config, self.backbone, {"mix": share}, self.ids
         other.register_buffer("frozen_text", self.frozen_text, persistent=False)
+        other.stage = self.stage
         other.tuned = self.tuned.twin(share=False)
         other.model = other.tuned.model
         start = dict(self.backbone.model.named_parameters())
         for name, parameter in other.model.named_parameters():
             parameter.lerp_(start[name], 1 - share)
         return other
+
+
+def full_count(shape: Shape, config: FullConfig) -> int:
+    """Return the number of trained parameters: all, those of a convolutional trunk on demand."""
+    return shape.parameters - (0 if config.trunk else shape.trunk_parameters)
 
 
 register(
@@ -67,8 +79,8 @@ register(
         paper="WiSE-FT: Wortsman et al. 2021, Robust fine-tuning of zero-shot models, arXiv 2109.01903",
         config=FullConfig,
         tuner=lambda: Full,
-        count=lambda shape, config, K, N: shape.parameters,
-        formula="all",
+        count=lambda shape, config, K, N: full_count(shape, config),
+        formula="all, without those of a convolutional trunk unless trunk = true",
         runs_on="both@0",
         failures=(
             "On few images a small model often ends below zero-shot; the slider shows how much to take back.",
