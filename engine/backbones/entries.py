@@ -42,7 +42,7 @@ def _apple(id: str, name: str, parameters: float, repo: str, image_size: int = 2
 
 
 ENTRIES = (
-    Entry(POCKET, "Pocket CLIP", 4.9, 56, 0, "Apache-2.0"),
+    Entry(POCKET, "Pocket CLIP", 10.7, 224, 0, "Apache-2.0"),
     Entry("openai/clip-vit-base-patch32", "OpenAI CLIP ViT-B/32", 151.3, 224, 605, "MIT"),
     Entry("openai/clip-vit-base-patch16", "OpenAI CLIP ViT-B/16", 149.6, 224, 599, "MIT"),
     Entry("openai/clip-vit-large-patch14", "OpenAI CLIP ViT-L/14", 427.6, 224, 1710, "MIT"),

@@ -11,8 +11,8 @@ from engine.tuning import registry
 from engine.tuning.tuner import TunerContext
 from engine.types import Label
 
-CONTEXT_TOKENS = 21
-"""Tokens of the default context's 19 words in Pocket CLIP's vocabulary, which splits two of them."""
+CONTEXT_TOKENS = 19
+"""Tokens of the default context's 19 words in Pocket CLIP's vocabulary, which has each of them."""
 
 EXACT = [
     ("zero_shot", "budget", 0),
