@@ -236,8 +236,8 @@ def ranking_table(ranking: Ranking) -> str:
         )
         rows.append([
             s.group, s.method, f"{s.accuracy.value:.1%}", f"{s.accuracy.low:.1%} to {s.accuracy.high:.1%}", gain,
-            s.word, f"{s.parameters:,}", bytes_text(s.memory_bytes), f"{s.seconds:.1f}",
-            bytes_text(s.adapter_bytes),
+            s.word, f"{s.parameters:,}", "unknown" if s.memory_bytes is None else bytes_text(s.memory_bytes),
+            f"{s.seconds:.1f}", bytes_text(s.adapter_bytes),
         ])  # fmt: skip
     head = [
         "group", f"mean of {len(ranking.seeds)} seeds, {ranking.shots} shots", "accuracy", "95 % interval",

@@ -7,13 +7,14 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from engine.cli import compare, regions
 from engine.cli.common import build_episode, read_task, settings_of, table, uploads_limits
-from engine.errors import BadConfig, LabError, messages
+from engine.errors import BadConfig, LabError, Untraceable, messages
 from engine.units import bytes_text
 
 messages(
@@ -238,6 +239,8 @@ def tune_table(result: dict[str, Any]) -> str:
         f"evaluation {seconds['evaluate']:.1f} s; "
         f"adapter {bytes_text(result['adapter_bytes'])}",
     ]
+    if result["forecast_memory_bytes"] is None:
+        lines.append("forecast: unknown (a training step cannot be followed on tensors that have sizes and no values)")
     return "\n".join(lines)
 
 
@@ -271,9 +274,10 @@ def forecast(options: argparse.Namespace) -> tuple[Any, str]:
     room, largest = fits(needed), {}
     if trained and not all(room.values()):
         batch = min(config.batch_size, support)
-        smallest = of(replace(config, batch_size=1)).total_bytes
-        for place in (place for place, good in room.items() if not good):
-            largest[place] = largest_that_fits(PLACES[place], batch, needed.total_bytes, smallest)
+        with suppress(Untraceable):  # a batch of one image may be followed less well
+            smallest = of(replace(config, batch_size=1)).total_bytes
+            for place in (place for place, good in room.items() if not good):
+                largest[place] = largest_that_fits(PLACES[place], batch, needed.total_bytes, smallest)
     result = {
         "backbone": backbone.id, "method": spec.id, "preset": options.preset, "config": config.to_dict(),
         "labels": options.labels, "support": support, "precision": needed.precision, "device": device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,8 @@ import torch
 from engine.backbones import catalog
 from engine.costs import machine
 from engine.costs.op_counter import Work
-from engine.costs.trace import IMAGES, PRECISIONS, Guest, Step, follow, guest
-from engine.errors import BackboneUnavailable, OutOfMemory, messages
+from engine.costs.trace import IMAGES, PRECISIONS, Guest, Step, follow, guest, untraceable
+from engine.errors import BackboneUnavailable, OutOfMemory, Untraceable, messages
 from engine.tuning.features import CACHE_BYTES
 from engine.tuning.precision import choose
 from engine.tuning.sources import Shelf
@@ -117,13 +118,17 @@ def forecast(
         device: ``cpu`` or ``cuda``, for the memory; the backbone's own by default. Seconds are this machine's: where
             there is no CUDA, its processor's.
         shelf: what the settings may name; by default nothing but backbones.
+
+    Raises:
+        Untraceable: the step cannot be followed, as where it reads the value of a tensor: what a run needs is unknown.
     """
     device = device or ("cuda" if backbone.device.type == "cuda" else "cpu")
     precision = choose(precision, spec.runs_on, backbone, device)
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be auto or one of {', '.join(PRECISIONS)}, not {precision!r}")
     prompts = [f"class {k}" for k in range(labels)] if isinstance(labels, int) else list(labels)
-    step = follow(spec, config, backbone, prompts, support, precision, device)
+    with untraceable("forecast_unknown", spec.name):
+        step = follow(spec, config, backbone, prompts, support, precision, device)
     plan = plan_of(spec, config, support, images, cached_images, folds)
     others = known_guests(config, backbone, shelf or Shelf(files=False))
     guests = [guest(other, prompts) for other in others]
@@ -235,6 +240,8 @@ def seconds(
 
 
 messages(
+    forecast_unknown="How much memory and time {method} needs is unknown: its training step cannot be followed on "
+    "tensors that have sizes and no values ({reason}). It can be run all the same.",
     too_large_batch="{method} on {backbone} needs about {need} MB more memory, but only {free} MB are free here. Set "
     "batch_size to {batch}, which fits, and try again.",
     too_large="{method} on {backbone} needs about {need} MB more memory, but only {free} MB are free here, and a "
@@ -270,7 +277,8 @@ def check_room(
         return
     most = None
     if batch > 1:
-        most = largest_that_fits(used + free, batch, needed.memory_bytes, of_batch(1).memory_bytes)
+        with suppress(Untraceable):  # a batch of one image may be followed less well
+            most = largest_that_fits(used + free, batch, needed.memory_bytes, of_batch(1).memory_bytes)
     sizes = {"need": (needed.memory_bytes - used) >> 20, "free": free >> 20}
     if most:
         raise OutOfMemory("too_large_batch", method=names[0], backbone=names[1], batch=most, **sizes)
