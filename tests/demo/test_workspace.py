@@ -17,7 +17,7 @@ from demo.screens.tune import adapters
 from demo.screens.tune import service as tuning
 from demo.screens.tune.method import Method
 from demo.words import Translator
-from demo.workspace import Workspaces
+from demo.workspace import GRACE, Workspaces
 from engine.errors import BadAdapter, BadConfig, BadLabels, BadTask
 from tests.tiny import picture
 
@@ -82,7 +82,7 @@ def test_a_closed_page_stops_the_run_and_shortens_the_wait(workspaces):
     assert not workspace.stop.is_set()
     workspaces.left("b")
     assert workspace.stop.is_set()
-    workspaces.sweep(time.monotonic() + workspace.GRACE + 5)
+    workspaces.sweep(time.monotonic() + GRACE + 5)
     assert workspaces.get(workspace.id) is None
 
 
