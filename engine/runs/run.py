@@ -258,8 +258,8 @@ def zero_shot_scores(
 
 
 @torch.no_grad()
-def score_with(adapter: Adapter, images: Sequence[ImageFile]) -> tuple[Tensor, Tensor]:
-    """Probabilities ``(n, K)`` of images: prompt-ensembled zero-shot and the adapter's."""
+def score_with(adapter: Adapter | Outcome, images: Sequence[ImageFile]) -> tuple[Tensor, Tensor]:
+    """Probabilities ``(n, K)`` of images: prompt-ensembled zero-shot and those of an adapter or a finished run."""
     store, backbone = FeatureStore(adapter.setting.backbone, images), adapter.setting.backbone
     before = backbone.probabilities(backbone.logits(store.features(), adapter.setting.ensemble))
     return before, backbone.probabilities(predict(adapter.tuner, store, range(len(store))))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.cli import main
+from engine.runs.run import Run
 from engine.tuning import registry
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -155,7 +156,7 @@ def test_ctrl_c_exits_3(monkeypatch, capsys, task_folder):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main, "finish", interrupt)
+    monkeypatch.setattr(Run, "go", interrupt)
     assert call(capsys, "tune", "--task", task_folder, "--method", "tip_adapter")[0] == 3
 
 
