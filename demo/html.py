@@ -150,6 +150,8 @@ def _memory_card(result: Mapping[str, Any], t: Translate) -> str:
     if peak and forecast:
         error = t("html.percent", value=f"{100 * (forecast - peak) / peak:+.0f}".replace("-", "−"))
         details.append(t("html.forecast", size=bytes_text(forecast), error=error))
+    elif forecast is None:
+        details.append(t("html.forecast_unknown"))
     return _card(t("html.memory"), bytes_text(peak) if peak else NOTHING, " · ".join(details))
 
 
@@ -253,6 +255,7 @@ def method_panel(
     paper: str,
     t: Translate,
     fits: Mapping[str, bool] | None = None,
+    unknown: str = "",
 ) -> str:
     """Return what a method does and what it will need, before the run.
 
@@ -264,6 +267,7 @@ def method_panel(
         failures: known ways to disappoint, folded away.
         paper: authors, year, arXiv id.
         fits: places to run (graphics cards, Spaces) and whether the run fits there.
+        unknown: why there is no forecast; empty where there is one.
     """
     parts = [f'<p><span class="ctl-chip">{escape(family)}</span> {escape(sentence)}</p>']
     if reason_unavailable:
@@ -272,7 +276,8 @@ def method_panel(
             f"{escape(reason_unavailable)}</p>"
         )
     else:
-        parts.append(f"<p>{_needs(parameters, share, memory_bytes, seconds, t)}</p>{_fits(fits or {}, t)}")
+        needs = _needs(parameters, share, memory_bytes, seconds, t)
+        parts.append(f"<p>{' '.join(filter(None, (needs, escape(unknown))))}</p>{_fits(fits or {}, t)}")
     more = "".join(f"<li>{escape(failure)}</li>" for failure in failures)
     source = f"<p>{t('html.paper')} {escape(paper)}</p>" if paper else ""
     if more or source:

@@ -46,6 +46,10 @@ class BadRegion(LabError):
     """A click, box or image that gives no region."""
 
 
+class Untraceable(LabError):
+    """A method whose step cannot be followed on tensors that have no values; it can be run all the same."""
+
+
 class OutOfMemory(LabError):
     """The run needs more memory than there is."""
 

@@ -177,15 +177,15 @@ class Cost:
     peak_memory_bytes: int
     memory_kind: str
     """``cuda``: allocator peak of the run; ``process``: the process's own sampled peak."""
-    forecast_memory_bytes: int
-    """What ``peak_memory_bytes`` was expected to be."""
+    forecast_memory_bytes: int | None
+    """What ``peak_memory_bytes`` was expected to be; None, as ``forecast_seconds`` is too, where that is unknown."""
     seconds: Mapping[str, float]
     """``features``, ``train``, ``evaluate``."""
     adapter_bytes: int = 0
-    forecast_seconds: float = 0.0
+    forecast_seconds: float | None = None
     """What all of ``seconds`` were expected to be."""
     forecast_parts: Mapping[str, int] = field(default_factory=dict)
-    """Expected bytes by part: weights, gradients, optimizer, activations, features, workspace."""
+    """Expected bytes by part: weights, gradients, optimizer, activations, features, workspace. Empty where unknown."""
 
 
 @dataclass(frozen=True)

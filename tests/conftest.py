@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -13,11 +15,15 @@ os.environ["CTL_CACHE"] += os.environ.get("PYTEST_XDIST_WORKER", "")  # workers 
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from engine.backbones import catalog, hf_clip
 from engine.backbones.base import Backbone
 from engine.data import uploads
 from engine.data.images import ImageFile
+from engine.methods.linear_probe import LinearProbe
+from engine.tuning import registry
+from engine.tuning.registry import MethodSpec
 from tests import families
 from tests.tiny import COLOURS, TRUNK, make_tiny, picture
 
@@ -60,3 +66,21 @@ def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def task_images(task_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageFile, ...]:
     """The task's images, read by the ordinary way in."""
     return uploads.collect([task_folder], tmp_path_factory.mktemp("work")).images
+
+
+class ValueReader(LinearProbe):
+    """A linear probe that reads the value of a tensor in every step, as tensors without values do not allow."""
+
+    def head(self, image: Tensor, text: Tensor) -> Tensor:
+        logits = super().head(image, text)
+        return logits / 2 if logits.norm() > 1e6 else logits
+
+
+@pytest.fixture
+def value_reader() -> Iterator[MethodSpec]:
+    """A method whose step reads a value, known for the length of a test."""
+    spec = replace(
+        registry.get("linear_probe"), id="value_reader", name="Value reader", tuner=lambda: ValueReader
+    )  # fmt: skip
+    yield registry.register(spec)
+    del registry._METHODS[spec.id]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,32 +59,32 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> tuple[Any, str]:
     """Compare methods; what was run before on the same images and settings is not run again."""
+    from engine import front_door
     from engine.cli.common import read_task
-    from engine.compare import Request, compare
     from engine.compare.held_back import divide
     from engine.report.document import command_line, write_report
 
-    request = Request(
-        tuple(name.strip() for name in options.methods.split(",") if name.strip()),
-        whole_numbers("shots", options.shots, "1,2,4"), whole_numbers("seeds", options.seeds, "0,1,2"),
-        options.preset, options.templates, options.precision,
-    )  # fmt: skip
+    shots = whole_numbers("shots", options.shots, "1,2,4")
+    seeds = whole_numbers("seeds", options.seeds, "0,1,2")
     limits, executor = limits_of(options), executor_of(options)
     damage: list[Forgetting] = []
-    with tempfile.TemporaryDirectory() as work:
-        images, labels, backbone = read_task(options, Path(work))
-        if wanted := options.damage or limits.loss is not None:
-            divide(labels, images, 1, options.templates)  # raises now rather than after everything was run
-        comparison = shown(
-            compare(request, images, labels, backbone, executor=executor, constraints=limits, fresh=options.again)
+    task, backbone = read_task(options)
+    if wanted := options.damage or limits.loss is not None:
+        divide(task.labels, task.images, 1, options.templates)  # raises now rather than after everything was run
+    comparison = shown(
+        partial(
+            front_door.compare, task, options.methods, backbone, shots, seeds, preset=options.preset,
+            template_set=options.templates, precision=options.precision, limits=limits, executor=executor,
+            fresh=options.again,
         )
-        if wanted and comparison.ranking and not comparison.stopped:
-            comparison, damage = held_back(comparison, images, backbone, limits)
-        if options.report:
-            write_report(
-                comparison, options.report, images=images, task=Path(options.task).name,
-                command=command_line(comparison, options.task, options.labels or ""), damage=damage,
-            )  # fmt: skip
+    )  # fmt: skip
+    if wanted and comparison.ranking and not comparison.stopped:
+        comparison, damage = held_back(comparison, task.images, backbone, limits)
+    if options.report:
+        write_report(
+            comparison, options.report, images=task.images, task=task.name,
+            command=command_line(comparison, options.task, options.labels or ""), damage=damage,
+        )  # fmt: skip
     for note in comparison.notes:
         print(sentence(note.key, dict(note.values)), file=sys.stderr)
     if options.csv:
@@ -161,32 +161,37 @@ def size_of(name: str, text: str | None) -> int | None:
     return size
 
 
-def shown(events: Iterator[Event]) -> Comparison:
-    """Go through a comparison with a bar on stderr, or with a line a row where that is no terminal."""
+def shown(run: Callable[..., Comparison]) -> Comparison:
+    """Run a comparison with a bar on stderr, or with a line a row where that is no terminal.
+
+    Args:
+        run: takes ``progress``, which it calls with each event.
+    """
     from tqdm import tqdm
 
+    rows = 0
     with tqdm(disable=not sys.stderr.isatty(), unit="run", dynamic_ncols=True) as bar:
-        rows = 0
+
+        def show(event: Event) -> None:
+            nonlocal rows
+            if event.kind == "planned":
+                bar.reset(event.total)
+            elif event.kind == "features":
+                bar.set_postfix_str(f"features {event.done}/{event.total}")
+            elif event.job:
+                left = "" if event.seconds_left is None else f", about {event.seconds_left:.0f} s left"
+                bar.set_postfix_str(f"{event.job.spec.method}, {event.job.spec.episode.shots} shots{left}")
+            elif event.row:
+                rows = event.done
+                bar.update()
+                if bar.disable or event.row.error:
+                    tqdm.write(f"{event.done}/{event.total} {row_line(event.row)}", file=sys.stderr)
+
         try:
-            for event in events:
-                if event.kind == "planned":
-                    bar.reset(event.total)
-                elif event.kind == "features":
-                    bar.set_postfix_str(f"features {event.done}/{event.total}")
-                elif event.job:
-                    left = "" if event.seconds_left is None else f", about {event.seconds_left:.0f} s left"
-                    bar.set_postfix_str(f"{event.job.spec.method}, {event.job.spec.episode.shots} shots{left}")
-                elif event.row:
-                    rows = event.done
-                    bar.update()
-                    if bar.disable or event.row.error:
-                        tqdm.write(f"{event.done}/{event.total} {row_line(event.row)}", file=sys.stderr)
-                if event.comparison:
-                    return event.comparison
+            return run(progress=show)
         except KeyboardInterrupt:
             tqdm.write(f"{rows} rows are kept; the same command goes on from there.", file=sys.stderr)
             raise
-    raise AssertionError("a comparison ends with its last event")
 
 
 def row_line(row: Row) -> str:
@@ -236,8 +241,8 @@ def ranking_table(ranking: Ranking) -> str:
         )
         rows.append([
             s.group, s.method, f"{s.accuracy.value:.1%}", f"{s.accuracy.low:.1%} to {s.accuracy.high:.1%}", gain,
-            s.word, f"{s.parameters:,}", bytes_text(s.memory_bytes), f"{s.seconds:.1f}",
-            bytes_text(s.adapter_bytes),
+            s.word, f"{s.parameters:,}", "unknown" if s.memory_bytes is None else bytes_text(s.memory_bytes),
+            f"{s.seconds:.1f}", bytes_text(s.adapter_bytes),
         ])  # fmt: skip
     head = [
         "group", f"mean of {len(ranking.seeds)} seeds, {ranking.shots} shots", "accuracy", "95 % interval",

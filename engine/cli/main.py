@@ -7,13 +7,15 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from engine.cli import compare, regions
-from engine.cli.common import build_episode, read_task, settings_of, table, uploads_limits
-from engine.errors import BadConfig, LabError, messages
+from engine.cli.common import read_task, settings_of, table
+from engine.errors import BadConfig, LabError, Untraceable, messages, sentence
+from engine.types import Progress
 from engine.units import bytes_text
 
 messages(
@@ -156,63 +158,42 @@ def list_backbones(options: argparse.Namespace) -> tuple[Any, str]:
 
 
 def zero_shot(options: argparse.Namespace) -> tuple[Any, str]:
-    """Both baselines on every labelled image: nothing is trained, so all of them test."""
-    from engine.backbones import vocabulary
-    from engine.metrics import statistics
-    from engine.runs.run import zero_shot_scores
+    """Both baselines on every labelled image."""
+    from engine import front_door
 
-    with tempfile.TemporaryDirectory() as work:
-        images, labels, backbone = read_task(options, Path(work))
-        scores = zero_shot_scores(backbone, images, labels, options.templates)
-        names = {label.name: k for k, label in enumerate(labels)}
-        known = [i for i, image in enumerate(images) if image.label in names]
-        rows, result = [], {}
-        for name, logits in scores.items():
-            share = statistics.accuracy([float(logits[i].argmax() == names[images[i].label]) for i in known])
-            result[name] = share
-            rows.append([name, f"{share.value:.1%}", f"{share.low:.1%} to {share.high:.1%}"])
-    as_json = {
-        "backbone": backbone.id, "labels": [label.name for label in labels], "test": len(known),
-        "unfamiliar_words": list(vocabulary.unfamiliar(backbone.id, labels)),
-        "accuracy": {name: share.value for name, share in result.items()},
-        "interval95": {name: [share.low, share.high] for name, share in result.items()},
-    }  # fmt: skip
-    return as_json, table([f"on {len(known)} images", "accuracy", "95 % interval"], rows)
+    task, backbone = read_task(options)
+    found = front_door.zero_shot(task, backbone, options.templates)
+    rows = [[name, f"{rate.value:.1%}", f"{rate.low:.1%} to {rate.high:.1%}"] for name, rate in found.accuracy.items()]
+    return found.to_json(), table([f"on {found.tested} images", "accuracy", "95 % interval"], rows)
 
 
 def tune(options: argparse.Namespace) -> tuple[Any, str]:
-    """Tune one method and compare it with zero-shot."""
-    from engine.runs import store
-    from engine.runs.run import Run
+    """One run."""
+    from engine import front_door
     from engine.tuning import registry
     from engine.tuning.learned import LearnedTokens
-    from engine.types import RunSpec
 
-    registry.get(options.method).configure(options.preset, dict(settings_of(options)), options.shots)
+    settings: dict[str, Any] = dict(settings_of(options))
+    registry.get(options.method).configure(options.preset, settings, options.shots)  # raises before anything is read
+    task, backbone = read_task(options)
+    for note in front_door.split(task, options.shots, options.seed, options.templates).notes:
+        print(sentence(note.key, dict(note.values)), file=sys.stderr)
+    tuned = front_door.tune(
+        task, options.method, backbone, options.shots, options.seed, preset=options.preset,
+        template_set=options.templates, precision=options.precision, progress=show_progress, **settings,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as work:
-        images, labels, backbone = read_task(options, Path(work))
-        built = build_episode(options, images, labels)
-        spec = RunSpec(
-            backbone.id, options.method, built, options.preset, settings_of(options), options.seed, options.precision
-        )
-        outcome = run_to_end(Run(spec, images, backbone))
-        size = store.save(outcome, options.save or Path(work) / "adapter")
-    result = replace(outcome.result, cost=replace(outcome.result.cost, adapter_bytes=size)).to_json()
-    result["learned"] = [part.to_json() for part in outcome.tuner.learned() if isinstance(part, LearnedTokens)]
+        size = tuned.save(options.save or Path(work) / "adapter")
+    result = replace(tuned.result, cost=replace(tuned.result.cost, adapter_bytes=size)).to_json()
+    result["learned"] = [part.to_json() for part in tuned.outcome.tuner.learned() if isinstance(part, LearnedTokens)]
     return result, tune_table(result)
 
 
-def run_to_end(run: Any) -> Any:
-    """Run to the end with a progress line on stderr."""
-    from engine.types import Progress
-
-    for item in run.run():
-        if not isinstance(item, Progress):
-            return item
-        if sys.stderr.isatty():
-            loss = "" if item.loss is None else f" loss {item.loss:.3f}"
-            print(f"\r{item.stage} {item.done}/{item.total}{loss}\033[K", end="", file=sys.stderr)
-    raise AssertionError("a run ends with its outcome")
+def show_progress(moment: Progress) -> None:
+    """A progress line on stderr where someone reads it."""
+    if sys.stderr.isatty():
+        loss = "" if moment.loss is None else f" loss {moment.loss:.3f}"
+        print(f"\r{moment.stage} {moment.done}/{moment.total}{loss}\033[K", end="", file=sys.stderr)
 
 
 def tune_table(result: dict[str, Any]) -> str:
@@ -238,6 +219,8 @@ def tune_table(result: dict[str, Any]) -> str:
         f"evaluation {seconds['evaluate']:.1f} s; "
         f"adapter {bytes_text(result['adapter_bytes'])}",
     ]
+    if result["forecast_memory_bytes"] is None:
+        lines.append("forecast: unknown (a training step cannot be followed on tensors that have sizes and no values)")
     return "\n".join(lines)
 
 
@@ -271,9 +254,10 @@ def forecast(options: argparse.Namespace) -> tuple[Any, str]:
     room, largest = fits(needed), {}
     if trained and not all(room.values()):
         batch = min(config.batch_size, support)
-        smallest = of(replace(config, batch_size=1)).total_bytes
-        for place in (place for place, good in room.items() if not good):
-            largest[place] = largest_that_fits(PLACES[place], batch, needed.total_bytes, smallest)
+        with suppress(Untraceable):  # a batch of one image may be followed less well
+            smallest = of(replace(config, batch_size=1)).total_bytes
+            for place in (place for place, good in room.items() if not good):
+                largest[place] = largest_that_fits(PLACES[place], batch, needed.total_bytes, smallest)
     result = {
         "backbone": backbone.id, "method": spec.id, "preset": options.preset, "config": config.to_dict(),
         "labels": options.labels, "support": support, "precision": needed.precision, "device": device,
@@ -305,29 +289,16 @@ def forecast_table(result: dict[str, Any]) -> str:
 
 def predict(options: argparse.Namespace) -> tuple[Any, str]:
     """Zero-shot and tuned label of some images."""
-    from engine.backbones import catalog
-    from engine.data import uploads
-    from engine.runs import store
-    from engine.runs.run import score_with
-    from engine.tuning import adapter_files
+    from engine import front_door
 
+    adapter = front_door.load_adapter(options.adapter, options.device)
     with tempfile.TemporaryDirectory() as work:
-        folder = adapter_files.unpack(options.adapter, Path(work) / "adapter")
-        backbone = catalog.load(adapter_files.read_recipe(folder)["backbone"], options.device)
-        adapter = store.load(folder, backbone)
-        intake = uploads.collect(options.images, Path(work), uploads_limits())
+        intake = front_door.read_images(options.images, Path(work))
         for problem in intake.problems:
             print(problem.message, file=sys.stderr)
-        before, after = score_with(adapter, intake.images)
-    names = [label.name for label in adapter.labels]
-    rows: list[dict[str, Any]] = []
-    lines = []
-    for image, old, new in zip(intake.images, before.tolist(), after.tolist(), strict=True):
-        sides: dict[str, dict[str, Any]] = {}
-        for side, probabilities in (("zero_shot", old), ("tuned", new)):
-            best = names[max(range(len(names)), key=probabilities.__getitem__)]
-            sides[side] = {"label": best, "probabilities": dict(zip(names, probabilities, strict=True))}
-        rows.append({"image": image.name, **sides})
-        zero, tuned = sides["zero_shot"]["label"], sides["tuned"]["label"]
-        lines.append([image.name, zero, f"{max(old):.2f}", tuned, f"{max(new):.2f}"])
-    return {"predictions": rows}, table(["image", "zero-shot", "p", "tuned", "p"], lines)
+        found = front_door.predict(adapter, intake.images)
+    sides = [(row.image, row.zero_shot, row.tuned) for row in found]
+    lines = [
+        [image, old.label, f"{old.probability:.2f}", new.label, f"{new.probability:.2f}"] for image, old, new in sides
+    ]
+    return {"predictions": [row.to_json() for row in found]}, table(["image", "zero-shot", "p", "tuned", "p"], lines)

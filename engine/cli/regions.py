@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -210,17 +209,13 @@ def _scorer(options: argparse.Namespace) -> Scorer | None:
     """Zero-shot with the labels, or a saved adapter beside it; None where neither is asked for."""
     from engine.backbones import catalog
     from engine.data import episode
+    from engine.front_door import load_adapter
     from engine.regions.scores import Scorer
-    from engine.runs import store
-    from engine.tuning import adapter_files
 
     if options.adapter and options.labels:
         raise BadConfig("regions_both_labels")
     if options.adapter:
-        with tempfile.TemporaryDirectory() as work:
-            folder = adapter_files.unpack(options.adapter, Path(work) / "adapter")
-            backbone = catalog.load(adapter_files.read_recipe(folder)["backbone"], options.device)
-            adapter = store.load(folder, backbone)
+        adapter = load_adapter(options.adapter, options.device)
         return Scorer(adapter.setting, adapter.tuner)
     if options.labels:
         labels = episode.parse_labels(options.labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from engine.compare.ranking import Ranking, Standing
@@ -31,6 +32,9 @@ messages(
     "{high:+.1f}).",
     advice_nothing_fits="No method fits your limits. {method} comes nearest.",
     advice_over_memory="{method} needs {need:.0f} MB of memory; your limit is {limit:.0f} MB.",
+    advice_unknown_memory="How much memory {method} needs is unknown, so it cannot be held against your limit.",
+    advice_memory_unknown="How much memory {methods} needs is unknown: a training step cannot be followed on tensors "
+    "that have sizes and no values.",
     advice_over_seconds="{method} takes {need:.1f} s; your limit is {limit:.1f} s.",
     advice_over_parameters="{method} trains {need:,} parameters; your limit is {limit:,}.",
     advice_over_file="{method} makes a file of {need:.2f} MB; your limit is {limit:.2f} MB.",
@@ -59,7 +63,9 @@ class Constraints:
     """Most accuracy that may be lost on labels that were not tuned on, a share; only where that was measured."""
 
     def broken_by(self, standing: Standing) -> Iterator[tuple[float, Note]]:
-        """(times the limit, sentence) of each limit that a method breaks."""
+        """(times the limit, sentence) of each limit that a method breaks, or may break for all that is known."""
+        if self.memory_bytes is not None and standing.memory_bytes is None:
+            yield inf, Note("advice_unknown_memory", (("method", standing.name),))
         checks = (
             ("memory", standing.memory_bytes, self.memory_bytes, 1 / MB),
             ("seconds", standing.seconds, self.seconds, 1),
@@ -119,6 +125,7 @@ def advise(ranking: Ranking, constraints: Constraints = NO_LIMITS) -> Advice:
     if not within.standings:
         nearest = min(ranking.standings, key=lambda s: broken[s.method][0][0])
         notes = [Note("advice_nothing_fits", (("method", nearest.name),)), *(n for _, n in broken[nearest.method])]
+        notes += unknown(ranking)
         return Advice(None, None, within, tuple(notes), excluded)
     best = within.standings[0]
     top = [standing for standing in within.standings if standing.group == 1]
@@ -127,6 +134,7 @@ def advise(ranking: Ranking, constraints: Constraints = NO_LIMITS) -> Advice:
     tuned = [standing for standing in within.standings if not is_zero_shot(standing)]
     if tuned:
         notes.append(photos_or_method(tuned[0] if is_zero_shot(chosen) else chosen, ranking))
+    notes += unknown(ranking)
     return Advice(chosen.method, best.method, within, tuple(notes), excluded)
 
 
@@ -174,6 +182,12 @@ def beyond(chosen: Standing, ranking: Ranking, constraints: Constraints) -> Iter
         if gap.p <= LEVEL:
             yield Note("advice_beyond", (("method", first.name), *points(gap)))
             yield broken[0][1]
+
+
+def unknown(ranking: Ranking) -> Iterator[Note]:
+    """Whose memory is unknown, where there are such methods."""
+    if methods := tuple(standing.name for standing in ranking.standings if standing.memory_bytes is None):
+        yield Note("advice_memory_unknown", (("methods", methods),))
 
 
 def most_accurate(ranking: Ranking) -> Standing:

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from typing import Any
 
 from engine.backbones.base import Backbone
@@ -67,10 +68,10 @@ class Job:
     key: str
     """Hash of everything that decides the result."""
     spec: RunSpec
-    seconds: float = 0.0
-    """Expected for training and evaluation, once it was forecast."""
-    memory_bytes: int = 0
-    """Expected where nothing is loaded yet, once it was forecast."""
+    seconds: float | None = None
+    """Expected for training and evaluation; None until it is forecast, and where it cannot be."""
+    memory_bytes: int | None = None
+    """Expected where nothing is loaded yet; None as ``seconds`` is."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def cheapest_first(
     """The jobs with their forecasts, cheapest first.
 
     Tier by tier (see ``TIERS``), so that the first runs need not wait for the forecasts of the last; within a tier by
-    forecast seconds.
+    forecast seconds, those that cannot be forecast last.
 
     Args:
         jobs: those of the plan that are left.
@@ -209,8 +210,8 @@ def cheapest_first(
                 return
             expected += with_forecast([job for job in jobs if job.spec.method == method], len(plan.images), backbone)
         expect(expected)
-        for job in sorted(expected, key=lambda job: job.seconds):
-            if job.spec.method in plan.quick and job.seconds > QUICK_SECONDS:
+        for job in sorted(expected, key=lambda job: inf if job.seconds is None else job.seconds):
+            if job.spec.method in plan.quick and job.seconds is not None and job.seconds > QUICK_SECONDS:
                 name = registry.get(job.spec.method).name
                 skip(job, Note("compare_not_quick", (("method", name), ("seconds", job.seconds))))
             else:
@@ -218,9 +219,10 @@ def cheapest_first(
 
 
 def with_forecast(jobs: Sequence[Job], images: int, backbone: Backbone) -> list[Job]:
-    """Return one method's jobs with what they are expected to need.
+    """One method's jobs with what they are expected to need; as they are where that is unknown.
 
-    One step is followed, that of the most training images; fewer take their share of its steps and images.
+    One step is followed, that of the most training images; fewer take their share of its steps and images. Where the
+    method itself is at fault, its run says so.
     """
     spec = registry.get(jobs[0].spec.method)
 
@@ -239,7 +241,10 @@ def with_forecast(jobs: Sequence[Job], images: int, backbone: Backbone) -> list[
     largest = max(jobs, key=seen)
     config, support, folds = work(largest)
     prompts = [label.prompt for label in largest.spec.episode.labels]
-    needed = forecast(spec, config, backbone, prompts, support, images, folds, largest.spec.precision, images)
+    try:
+        needed = forecast(spec, config, backbone, prompts, support, images, folds, largest.spec.precision, images)
+    except LabError:
+        return list(jobs)
     train, rest = needed.seconds_by_part["train"], needed.seconds_by_part["evaluate"]
     most = max(1, seen(largest))
     return [

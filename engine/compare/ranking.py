@@ -36,7 +36,8 @@ class Standing:
     word: str
     """That difference as in ``Verdict.word``: ``better``, ``worse``, ``close`` or ``baseline``."""
     parameters: int
-    memory_bytes: int
+    memory_bytes: int | None
+    """None where it is a forecast and that is unknown."""
     memory_kind: str
     """``cuda``: the largest peak that was measured. ``forecast``: what a run needs where nothing is loaded yet, because
     the peak of a process on the CPU holds whatever else the process has done."""
@@ -184,12 +185,14 @@ def standing_of(resampled: BootstrapSamples, rows: Sequence[Row]) -> Standing:
     results = [row.result or {} for row in rows]
     on_card = all(result["memory_kind"] == "cuda" for result in results)
     memory = [r["peak_memory_bytes"] if on_card else sum(r["forecast_parts"].values()) for r in results]
+    known = on_card or all(result["forecast_parts"] for result in results)
     losses = [result["damage"]["loss"] for result in results if result.get("damage")]
     return Standing(
         rows[0].method, 0, 0, resampled.accuracy(rows[0].method, rows[0].shots or 0), 1.0,
-        Difference(0.0, 0.0, 0.0, 1.0), "baseline", max(r["trainable_parameters"] for r in results), max(memory),
-        "cuda" if on_card else "forecast", float(np.mean([sum(r["seconds"].values()) for r in results])),
-        max(r["adapter_bytes"] for r in results), float(np.mean(losses)) if losses else None, len(rows),
+        Difference(0.0, 0.0, 0.0, 1.0), "baseline", max(r["trainable_parameters"] for r in results),
+        max(memory) if known else None, "cuda" if on_card else "forecast",
+        float(np.mean([sum(r["seconds"].values()) for r in results])), max(r["adapter_bytes"] for r in results),
+        float(np.mean(losses)) if losses else None, len(rows),
     )  # fmt: skip
 
 

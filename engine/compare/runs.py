@@ -178,7 +178,7 @@ class _Running:
             yield self._row(late.pop(0))
 
     def _expect(self, jobs: Sequence[Job]) -> None:
-        self.ahead |= {job.key: job.seconds for job in jobs}
+        self.ahead |= {job.key: job.seconds for job in jobs if job.seconds is not None}
 
     def _row(self, row: Row) -> Event:
         self.rows.append(row)

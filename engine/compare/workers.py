@@ -226,9 +226,11 @@ class _PoolRun:
             yield job
 
     def _fits(self, job: Job) -> bool:
-        """Whether a job's memory is free beside the jobs under way; a single job always starts."""
+        """Whether a job's memory is free beside the jobs under way; a single job always starts, and one whose memory
+        is unknown is alone."""
         together = [*self.running.values(), job]
-        return len(together) == 1 or sum(j.memory_bytes + self.process for j in together) <= self.room
+        known = [j.memory_bytes + self.process for j in together if j.memory_bytes is not None]
+        return len(together) == 1 or (len(known) == len(together) and sum(known) <= self.room)
 
     def _lost(self) -> Iterator[JobUpdate]:
         """After a worker's death: try again what was under way, or give it up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,8 @@ import torch
 from engine.backbones import catalog
 from engine.costs import machine
 from engine.costs.op_counter import OpCost
-from engine.costs.trace import IMAGES, PRECISIONS, ExtraBackbone, StepCost, trace_backbone, trace_step
-from engine.errors import BackboneUnavailable, OutOfMemory, messages
+from engine.costs.trace import IMAGES, PRECISIONS, ExtraBackbone, StepCost, trace_backbone, trace_step, untraceable
+from engine.errors import BackboneUnavailable, OutOfMemory, Untraceable, messages
 from engine.tuning.features import CACHE_BYTES
 from engine.tuning.precision import choose_precision
 from engine.tuning.sources import NamedSources
@@ -117,13 +118,17 @@ def forecast(
         device: ``cpu`` or ``cuda``, for the memory; the backbone's own by default. Seconds are this machine's: where
             there is no CUDA, its processor's.
         shelf: what the settings may name; by default nothing but backbones.
+
+    Raises:
+        Untraceable: the step cannot be followed, as where it reads the value of a tensor: what a run needs is unknown.
     """
     device = device or ("cuda" if backbone.device.type == "cuda" else "cpu")
     precision = choose_precision(precision, spec.runs_on, backbone, device)
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be auto or one of {', '.join(PRECISIONS)}, not {precision!r}")
     prompts = [f"class {k}" for k in range(labels)] if isinstance(labels, int) else list(labels)
-    step = trace_step(spec, config, backbone, prompts, support, precision, device)
+    with untraceable("forecast_unknown", spec.name):
+        step = trace_step(spec, config, backbone, prompts, support, precision, device)
     plan = workload_of(spec, config, support, images, cached_images, folds)
     others = known_extra_backbones(config, backbone, sources or NamedSources(files=False))
     extra_backbones = [trace_backbone(other, prompts) for other in others]
@@ -175,8 +180,8 @@ def memory(
     device: str,
     extra_backbones: Sequence[ExtraBackbone] = (),
 ) -> dict[str, int]:
-    """Bytes by part at the run's largest moment. Backbones stay in memory once they are loaded, so a guest's weights
-    count to the end."""
+    """Bytes by part at the run's largest moment. Backbones stay in memory once they are loaded, so an extra one's
+    weights count to the end."""
     size = backbone.shape.embedding * FLOAT
     rows = 0 if step.at_features else plan.views * plan.support * step.row
     kept = min(CACHE_BYTES, (plan.images + 2 * labels) * size + rows)
@@ -247,6 +252,8 @@ def seconds(
 
 
 messages(
+    forecast_unknown="How much memory and time {method} needs is unknown: its training step cannot be followed on "
+    "tensors that have sizes and no values ({reason}). It can be run all the same.",
     too_large_batch="{method} on {backbone} needs about {need} MB more memory, but only {free} MB are free here. Set "
     "batch_size to {batch}, which fits, and try again.",
     too_large="{method} on {backbone} needs about {need} MB more memory, but only {free} MB are free here, and a "
@@ -282,7 +289,8 @@ def check_room(
         return
     most = None
     if batch > 1:
-        most = largest_that_fits(used + free, batch, needed.memory_bytes, of_batch(1).memory_bytes)
+        with suppress(Untraceable):  # a batch of one image may be followed less well
+            most = largest_that_fits(used + free, batch, needed.memory_bytes, of_batch(1).memory_bytes)
     sizes = {"need": (needed.memory_bytes - used) >> 20, "free": free >> 20}
     if most:
         raise OutOfMemory("too_large_batch", method=names[0], backbone=names[1], batch=most, **sizes)

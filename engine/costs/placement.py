@@ -18,11 +18,17 @@ from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, LINEAR_KINDS, PIXELS, POOLED, Backbone, Tower
 from engine.costs import trace
+from engine.errors import messages
 from engine.tuning import registry
 
 if TYPE_CHECKING:
     from engine.tuning.registry import MethodSpec
     from engine.tuning.tuner import Config, Tuner
+
+messages(
+    placement_unknown="Where {method} trains cannot be drawn: its step cannot be followed on tensors that have sizes "
+    "and no values ({reason}). It can be run all the same.",
+)
 
 TOKENS, NORM, ATTENTION, MLP = "tokens", "norm", "attention", "mlp"
 IMAGE, LOGITS = "image features", "logits"
@@ -96,11 +102,13 @@ def tower_diagram(
 
     Raises:
         BadConfig: the method cannot run on this backbone.
+        Untraceable: its step cannot be followed, as where it reads the value of a tensor.
     """
     if obstacle := registry.obstacle(spec, backbone, config):
         raise obstacle
     key = (backbone.id, backbone.weight_hash, "anatomy", spec.id, config, labels, support)
-    return trace.remembered(key, lambda: _look(spec, config, backbone, labels, support))
+    with trace.untraceable("placement_unknown", spec.name):
+        return trace.remembered(key, lambda: _look(spec, config, backbone, labels, support))
 
 
 def places(

@@ -18,8 +18,8 @@ import copy
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, PIXELS, Backbone
 from engine.costs.op_counter import OpCost, OpCounter, rounded
+from engine.errors import LabError, Untraceable
 from engine.tuning.registry import MethodSpec
 from engine.tuning.tuner import Config, TrainConfig, Tuner, TunerContext
 from engine.types import Label
@@ -142,6 +143,23 @@ def remembered(key: tuple, make: Callable[[], Any]) -> Any:
         while len(_found) > KEPT:
             _found.popitem(last=False)
     return value
+
+
+@contextmanager
+def untraceable(key: str, method: str) -> Iterator[None]:
+    """Turn whatever goes wrong inside, but the lab's own errors, into Untraceable with the sentence of ``key``.
+
+    Most often a step reads the value of a tensor (a norm, an ``if``), which fake tensors do not have. Any other error
+    counts too: where it is the method's own, the run meets it again and says it.
+    """
+    try:
+        yield
+    except LabError:
+        raise
+    except Exception as error:
+        text = str(error).strip()
+        reason = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+        raise Untraceable(key, method=method, reason=reason[:200]) from error
 
 
 def trace_step(

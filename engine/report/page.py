@@ -106,7 +106,7 @@ class Sections:
             share(standing.accuracy),
             f'<span title="{word}">{points}</span>',
             f"{standing.parameters:,}",
-            bytes_text(standing.memory_bytes),
+            self.say("unknown") if standing.memory_bytes is None else bytes_text(standing.memory_bytes),
             f"{standing.seconds:.1f} s",
             bytes_text(standing.adapter_bytes),
         ]

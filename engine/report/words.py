@@ -37,6 +37,7 @@ messages(
     report_over="Against zero-shot",
     report_parameters="Trained parameters",
     report_memory="Memory",
+    report_unknown="unknown",
     report_seconds="Time",
     report_file="File",
     report_loss="Other labels",

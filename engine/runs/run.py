@@ -17,6 +17,7 @@ from engine.costs import meters
 from engine.costs.forecast import Forecast, check_room, forecast
 from engine.data.episode import templates
 from engine.data.images import ImageFile
+from engine.errors import Untraceable
 from engine.metrics import statistics
 from engine.tuning import registry
 from engine.tuning.features import SHARED, Cache, FeatureStore, Views, text_features
@@ -65,8 +66,7 @@ class Run:
     def run(self) -> Iterator[Progress | Outcome]:
         """Yield progress at least once a step, then the outcome. Raises Stopped, LabError."""
         episode = self.spec.episode
-        expected = self.forecast()
-        self._check_room(expected)
+        expected = self._expected()
         with meters.MemoryMeter(self.backbone.device) as meter:
             with self.watch.part("features"):
                 yield from self._features()
@@ -86,6 +86,15 @@ class Run:
         result, arrays = self._outcome(tuner, setting, tuned, moved, meter, expected)
         yield Outcome(result, arrays, tuner, setting)
 
+    def _expected(self) -> Forecast | None:
+        """The forecast, None where it is unknown. Raises OutOfMemory where the run does not fit here."""
+        try:
+            expected = self.forecast()
+        except Untraceable:
+            return None
+        self._check_room(expected)
+        return expected
+
     def _check_room(self, expected: Forecast) -> None:
         """Raise OutOfMemory where the run does not fit here."""
         batch = 0
@@ -95,7 +104,7 @@ class Run:
         check_room(expected, self.forecast, batch, names, self.backbone.device.type)
 
     def forecast(self, batch_size: int | None = None) -> Forecast:
-        """Return what this run is expected to need, or would with another batch size."""
+        """What this run is expected to need, or would with another batch size. Raises Untraceable."""
         config = replace(self.config, batch_size=batch_size) if batch_size else self.config  # type: ignore[call-arg]
         episode = self.spec.episode
         prompts = [label.prompt for label in episode.labels]
@@ -169,7 +178,7 @@ class Run:
         tuned: list[list[Tensor]],
         moved: Tensor,
         meter: meters.MemoryMeter,
-        expected: Forecast,
+        expected: Forecast | None,
     ) -> tuple[RunResult, dict[str, np.ndarray]]:
         episode = self.spec.episode
         with self.watch.part("evaluate"):
@@ -188,10 +197,10 @@ class Run:
             self.backbone.shape.parameters,
             meter.peak,
             meter.kind,
-            expected.memory_bytes,
+            expected.memory_bytes if expected else None,
             dict(self.watch.seconds),
-            forecast_seconds=expected.seconds,
-            forecast_parts=dict(expected.parts),
+            forecast_seconds=expected.seconds if expected else None,
+            forecast_parts=dict(expected.parts) if expected else {},
         )
         result = RunResult(
             self.spec, self.config.to_dict(),
@@ -249,8 +258,8 @@ def zero_shot_scores(
 
 
 @torch.no_grad()
-def score_with(adapter: Adapter, images: Sequence[ImageFile]) -> tuple[Tensor, Tensor]:
-    """Return probabilities ``(n, K)`` of images: prompt-ensembled zero-shot and the adapter's."""
+def score_with(adapter: Adapter | Outcome, images: Sequence[ImageFile]) -> tuple[Tensor, Tensor]:
+    """Probabilities ``(n, K)`` of images: prompt-ensembled zero-shot and those of an adapter or a finished run."""
     store, backbone = FeatureStore(adapter.setting.backbone, images), adapter.setting.backbone
     before = backbone.probabilities(backbone.logits(store.features(), adapter.setting.ensemble))
     return before, backbone.probabilities(predict(adapter.tuner, store, range(len(store))))

@@ -8,11 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
-from demo import tasks
+from demo import html, tasks
+from demo.page import Page
 from demo.screens.tune import adapters
 from demo.screens.tune import service as tuning
+from demo.screens.tune.method import Method
+from demo.words import Translator
 from demo.workspace import GRACE, Workspaces
 from engine.errors import BadAdapter, BadConfig, BadLabels, BadTask
 from tests.tiny import picture
@@ -229,3 +233,18 @@ def test_settings_keep_only_what_differs(filled):
     assert filled.settings == {"r": 4, "lr": 0.5, "epochs": 7}
     tuning.take_settings(filled, {"r": 8, "lr": 0.5})
     assert filled.settings == {"lr": 0.5, "epochs": 7}
+
+
+def test_a_run_without_a_forecast_is_shown_and_done(filled, value_reader, tiny, monkeypatch):
+    monkeypatch.setattr(tuning, "backbone_of", lambda workspace: tiny)
+    filled.method = value_reader.id
+    known = tuning.forecast(filled)
+    assert (known.trainable_parameters, known.memory_bytes, known.seconds) == (3 * 25, None, None)
+    with gr.Blocks():
+        method = Method(Page(Workspaces()))
+    for language, words in (("en", "needs is unknown"), ("ko", "알 수 없습니다")):
+        panel = method.describe(filled, Translator(language))
+        assert panel.count(words) == 1 and "75" in panel and "ctl-unavailable" not in panel
+    record = run(filled, value_reader.id, epochs=2)
+    assert record.result["forecast_memory_bytes"] is None
+    assert html._memory_card(record.result, Translator("en")).count("forecast unknown") == 1

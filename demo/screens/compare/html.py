@@ -141,7 +141,7 @@ def _standing(standing: Standing, chosen: bool, faded: bool, damage: bool, name:
         interval(standing.accuracy, t),
         over,
         count_text(standing.parameters, t),
-        bytes_text(standing.memory_bytes),
+        _memory(standing, t),
         time_text(standing.seconds, t),
         bytes_text(standing.adapter_bytes),
     ]
@@ -268,6 +268,10 @@ def interval(share: Interval, t: Translate) -> str:
     )
 
 
+def _memory(standing: Standing, t: Translate) -> str:
+    return t("compare.unknown") if standing.memory_bytes is None else bytes_text(standing.memory_bytes)
+
+
 def signed(share: float) -> str:
     """Percentage points with their sign."""
     text = f"{100 * share:+.1f}"
@@ -278,7 +282,7 @@ def facts(standing: Any, t: Translate) -> tuple[tuple[str, str], ...]:
     """Return what the pointer shows of a method in the plot."""
     return (
         (t("compare.parameters"), count_text(standing.parameters, t)),
-        (t("compare.memory"), bytes_text(standing.memory_bytes)),
+        (t("compare.memory"), _memory(standing, t)),
         (t("compare.seconds"), time_text(standing.seconds, t).replace("&lt;", "<")),
         (t("compare.file"), bytes_text(standing.adapter_bytes)),
         (t("compare.over"), "" if standing.word == "baseline" else signed(standing.over_zero_shot.value)),

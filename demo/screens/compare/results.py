@@ -260,24 +260,28 @@ def _say(note: Any, t: Translator) -> str:
 
 
 def pareto(ranking: Any, advised: Any, axis: str, t: Translator, dark: bool | None, width: float) -> Any:
-    """Cost against accuracy."""
+    """Cost against accuracy; methods whose cost is unknown are left out."""
     from demo import plots
     from engine.report.page import dominated_by_cost
 
     costs, tick = {
-        "memory": ({s.method: float(s.memory_bytes) for s in ranking.standings}, bytes_text),
+        "memory": (
+            {s.method: float(s.memory_bytes) for s in ranking.standings if s.memory_bytes is not None},
+            bytes_text,
+        ),
         "seconds": ({s.method: s.seconds for s in ranking.standings}, lambda value: _plain(time_text(value, t))),
         "parameters": ({s.method: float(s.parameters) for s in ranking.standings}, lambda v: count_text(v, t)),
         "file": ({s.method: float(s.adapter_bytes) for s in ranking.standings}, bytes_text),
     }[axis]
-    dominated = dominated_by_cost(ranking.standings, costs)
+    standings = [s for s in ranking.standings if s.method in costs]
+    dominated = dominated_by_cost(standings, costs)
     dots = [
         plots.Dot(
             t.name(s.method), costs[s.method], s.accuracy.value, s.accuracy.low, s.accuracy.high, pieces.facts(s, t),
             s.family == "baseline", s.method in dominated or advised.ranking.standing(s.method) is None,
             s.method == advised.method,
         )
-        for s in ranking.standings
+        for s in standings
     ]  # fmt: skip
     return plots.pareto(dots, t(f"compare.{axis}"), tick, t, dark, width)
 

@@ -68,7 +68,7 @@ class Outlook:
     """There already."""
     seconds: float
     complete: bool
-    """Whether every run is in :attr:`seconds`."""
+    """Whether every run that can be forecast is in :attr:`seconds`."""
 
 
 def request_of(workspace: Workspace, methods: list[str], shots: list[int], seeds: int) -> Request:
@@ -110,7 +110,7 @@ def outlook(workspace: Workspace, request: Request) -> Iterator[Outlook]:
 
     jobs = cheapest_first(plan, left, backbone, lambda: workspace.version != version, skip, lambda expected: None)
     for job in jobs:
-        seconds += job.seconds
+        seconds += job.seconds or 0.0  # what is unknown adds nothing
         yield Outlook(len(left) - skipped, reused, seconds, False)
     yield Outlook(len(left) - skipped, reused, seconds, True)
 

@@ -15,7 +15,7 @@ from demo.model_download import backbone_name
 from demo.screens.tune import service as tuning
 from demo.words import Translator
 from demo.workspace import Workspace
-from engine.errors import LabError
+from engine.errors import LabError, Untraceable
 from engine.tuning.registry import PAPER_LINKS
 
 if TYPE_CHECKING:
@@ -43,7 +43,10 @@ def lesson(workspace: Workspace, method: str, t: Translator) -> str:
         sides = f"<div>{about(spec, t)}{_cannot(obstacle, t)}{_record(spec, t)}</div>"
     else:
         counted = _count(spec, config, backbone, labels, images, t)
-        picture = _figure(spec, config, backbone, labels, images, t)
+        try:
+            picture = _figure(spec, config, backbone, labels, images, t)
+        except Untraceable as unknown:
+            picture = html.notes([t.error(unknown)], t)
         sides = f"<div>{about(spec, t)}{counted}{_record(spec, t)}</div>{picture}"
     return f'<article class="ctl-lesson">{sides}</article>{settings(spec, t)}'
 

@@ -118,6 +118,7 @@ class Method:
                 sentence, t(f"family.{spec.family}"), 0, 0.0, None, None, t.error(error), failures, spec.paper, t
             )
         share = known.trainable_parameters / max(1, known.total_parameters)
+        unknown = known.reason if isinstance(known, service.UnknownForecast) else None
         return html.method_panel(
             sentence,
             t(f"family.{spec.family}"),
@@ -129,7 +130,8 @@ class Method:
             failures,
             spec.paper,
             t,
-            fits(known) if spec.tuner().trains else None,
+            fits(known) if spec.tuner().trains and not unknown else None,
+            t.error(unknown) if unknown else "",
         )
 
     # ---- handlers

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from demo.screens.tune import sources
 from demo.workspace import INPUTS, DisplayedResult, RunRecord, TunedModel, Workspace
 from engine.data import episode
 from engine.data.images import ImageFile
-from engine.errors import BadConfig, LabError
+from engine.errors import BadConfig, LabError, Untraceable
 from engine.types import Episode, Label, LogitScale, Note, Progress
 
 if TYPE_CHECKING:
@@ -128,8 +128,19 @@ def numpy_of(tensor: Any) -> np.ndarray:
 # ---- runs ---------------------------------------------------------------------------------------
 
 
-def forecast(workspace: Workspace) -> Forecast:
-    """Return what the chosen run will need; where images or labels are missing, for five labels. Raises LabError."""
+class UnknownForecast(NamedTuple):
+    """In place of a forecast: what is known without one, and why there is none."""
+
+    trainable_parameters: int
+    total_parameters: int
+    reason: LabError
+    memory_bytes: None = None
+    seconds: None = None
+
+
+def forecast(workspace: Workspace) -> Forecast | UnknownForecast:
+    """What the chosen run will need; where images or labels are missing, for five labels. Raises LabError where the
+    run itself is not possible."""
     from engine.costs.forecast import forecast as expected
     from engine.tuning import features, registry
 
@@ -146,8 +157,12 @@ def forecast(workspace: Workspace) -> Forecast:
         cached = features.FeatureStore(backbone, workspace.images).cached()
     except LabError:
         pass
-    known = sources.named(workspace)
-    return expected(spec, config, backbone, labels, support, images, folds, cached_images=cached, sources=known)
+    named = sources.named(workspace)
+    try:
+        return expected(spec, config, backbone, labels, support, images, folds, cached_images=cached, sources=named)
+    except Untraceable as reason:
+        count = spec.count(backbone.shape, config, labels if isinstance(labels, int) else len(labels), support)
+        return UnknownForecast(count, backbone.shape.parameters, reason)
 
 
 def tune(workspace: Workspace, stop: threading.Event) -> Iterator[Progress | RunRecord]:

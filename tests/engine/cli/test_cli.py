@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.cli import main
+from engine.runs.run import Run
 from engine.tuning import registry
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -155,5 +156,20 @@ def test_ctrl_c_exits_3(monkeypatch, capsys, task_folder):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main, "run_to_end", interrupt)
+    monkeypatch.setattr(Run, "run", interrupt)
     assert call(capsys, "tune", "--task", task_folder, "--method", "tip_adapter")[0] == 3
+
+
+def test_an_unknown_forecast_is_said_once(value_reader, task_folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("CTL_CACHE", str(tmp_path))
+    code, out, err = call(capsys, "forecast", "--method", value_reader.id)
+    assert code == 2 and not out and "Value reader needs is unknown" in err and "Traceback" not in err
+    task = ("--task", task_folder, "--labels", "red,green,blue")
+    code, out, _ = call(capsys, "tune", *task, "--method", value_reader.id, "--shots", 2, "--set", "epochs=2")
+    assert code == 0 and out.count("forecast: unknown") == 1 and "verdict:" in out
+    command = ("compare", *task, "--methods", f"{value_reader.id},linear_probe", "--shots", 1, "--seeds", 0)
+    code, out, err = call(capsys, *command, "--csv", tmp_path / "runs.csv", "--report", tmp_path / "report.html")
+    assert code == 0 and "Traceback" not in err
+    assert out.count("Value reader needs is unknown") == 1 and "linear_probe" in out
+    assert (tmp_path / "report.html").read_text(encoding="utf8").count("Value reader needs is unknown") == 1
+    assert len((tmp_path / "runs.csv").read_text(encoding="utf8").splitlines()) == 4

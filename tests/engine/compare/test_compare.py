@@ -18,6 +18,7 @@ import torch
 from engine import compare
 from engine.cli import main
 from engine.compare import Request, Results
+from engine.compare.plan import cheapest_first
 from engine.errors import BadConfig, BadLabels
 from engine.runs.run import Run
 from engine.tuning import registry
@@ -310,3 +311,46 @@ def test_too_few_labels_to_hold_back_are_refused_before_anything_is_run(tmp_path
     assert main.main([*arguments, "--damage"]) == main.main([*arguments, "--max-loss", "2"]) == 2
     assert "at least 6 labels" in capsys.readouterr().err
     assert not (tmp_path / "cache" / "results").exists()
+
+
+def test_a_method_without_a_forecast_loses_the_forecast_alone(go, value_reader):
+    events = go(Request((value_reader.id, "linear_probe"), (1, 4), (0, 1)))
+    comparison = events[-1].comparison
+    done = {(row.method, row.shots, row.seed) for row in comparison.rows if row.status == "done"}
+    assert done == {(m, s, d) for m in ("zero_shot_ensemble", value_reader.id, "linear_probe") for s in (1, 4)
+                    for d in (0, 1)}  # fmt: skip
+    memory = {standing.method: standing.memory_bytes for standing in comparison.ranking.standings}
+    assert memory[value_reader.id] is None and memory["linear_probe"] > 0
+    unknown = [text for text in comparison.advice.sentences if "unknown" in text]
+    assert len(unknown) == 1 and "Value reader" in unknown[0] and "Linear probe" not in unknown[0]
+    assert json.loads(json.dumps(comparison.to_json()))["ranking"]
+    left = [event.seconds_left for event in events if event.kind == "started"]
+    assert all(seconds is None or np.isfinite(seconds) for seconds in left)
+
+
+def test_unknown_memory_is_not_within_a_limit(go, value_reader):
+    ranking = go(Request((value_reader.id,), (4,), (0,)))[-1].comparison.ranking
+    advice = compare.advise(ranking, compare.Constraints(memory_bytes=1 << 40))
+    assert [(method, note.key) for method, note in advice.excluded] == [(value_reader.id, "advice_unknown_memory")]
+    assert compare.advise(ranking).excluded == ()
+
+
+def test_a_method_that_fails_in_its_step_is_a_row(go, value_reader, monkeypatch):
+    def broken(self, image, text):
+        raise ZeroDivisionError("by a norm")
+
+    monkeypatch.setattr(value_reader.tuner(), "head", broken)
+    rows = rows_of(go(Request((value_reader.id, "linear_probe"), (4,), (0,))))
+    status = {row.method: row.status for row in rows}
+    assert status == {"zero_shot_ensemble": "done", "linear_probe": "done", value_reader.id: "failed"}
+    (failed,) = (row for row in rows if row.status == "failed")
+    assert "ZeroDivisionError: by a norm" in failed.message
+
+
+def test_quick_keeps_a_method_that_cannot_be_forecast(tiny, task_images, value_reader):
+    plan = compare.make_plan(Request(("quick",), (1,), (0,)), task_images, LABELS, tiny)
+    assert value_reader.id in plan.quick
+    jobs = [job for job in plan.jobs if job.spec.method in (value_reader.id, "linear_probe")]
+    ordered = list(cheapest_first(plan, jobs, tiny, lambda: False, lambda job, why: None, lambda jobs: None))
+    assert [job.spec.method for job in ordered] == ["linear_probe", value_reader.id]
+    assert ordered[0].seconds > 0 and ordered[1].seconds is None and ordered[1].memory_bytes is None

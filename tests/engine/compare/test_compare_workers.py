@@ -111,7 +111,7 @@ def test_a_worker_with_other_weights_says_so(bench, task_images, pocket):
 
 @pytest.fixture
 def crew(bench, pocket, task_images):
-    jobs = compare.make_plan(REQUEST, task_images, LABELS, pocket).jobs
+    jobs = [replace(job, memory_bytes=1) for job in compare.make_plan(REQUEST, task_images, LABELS, pocket).jobs]
     return _PoolRun(2, bench, jobs, threading.Event())
 
 
@@ -126,6 +126,15 @@ def test_jobs_wait_for_memory(crew):
     crew.running.clear()
     crew.room *= 2
     assert len(list(_start(crew))) == 2
+
+
+def test_a_job_of_unknown_memory_is_alone(crew):
+    crew.jobs = iter([replace(job, memory_bytes=None) for job in crew.jobs])
+    (first,) = _start(crew)
+    assert not list(_start(crew))
+    crew.running.clear()
+    (second,) = _start(crew)
+    assert first.key != second.key
 
 
 def _start(crew):

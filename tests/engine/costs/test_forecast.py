@@ -15,11 +15,13 @@ from engine.backbones import catalog, entries
 from engine.backbones.base import FEATURES, PIXELS, POOLED
 from engine.backbones.skeleton import CONFIGS, meta_backbone
 from engine.costs import forecast, op_counter, trace
-from engine.errors import BackboneUnavailable
+from engine.data import episode
+from engine.errors import BackboneUnavailable, OutOfMemory, Untraceable
+from engine.runs.run import Run
 from engine.tuning import adapter_files, registry
 from engine.tuning.sources import NamedSources
 from engine.tuning.tuner import TunerContext
-from engine.types import Label
+from engine.types import Label, RunSpec
 from tests.tiny import make_tiny
 
 METHODS = list(registry.methods())
@@ -329,12 +331,6 @@ def test_a_line_between_batch_sizes_is_no_promise_too_much(tiny):
 
 @pytest.mark.parametrize(("share", "key"), [(2.0, None), (0.6, "too_large_batch"), (0.01, "too_large")])
 def test_what_does_not_fit_here_is_refused_with_what_would(share, key, tiny, task_images, monkeypatch):
-    from engine.costs import forecast
-    from engine.data import episode
-    from engine.errors import OutOfMemory
-    from engine.runs.run import Run
-    from engine.types import Label, RunSpec
-
     labels = tuple(Label(name, name) for name in ("red", "green", "blue"))
     chosen = episode.build(labels, [image.label for image in task_images], 8)
     run = Run(RunSpec("tiny", "visual_prompt", chosen), task_images, tiny)
@@ -352,3 +348,32 @@ def test_what_does_not_fit_here_is_refused_with_what_would(share, key, tiny, tas
     if key == "too_large_batch":
         batch = caught.value.values["batch"]
         assert run.forecast(batch).memory_bytes <= room < needed
+
+
+def test_a_step_that_reads_a_value_has_no_forecast(value_reader, tiny):
+    with pytest.raises(Untraceable, match="Value reader needs is unknown"):
+        forecast.forecast(value_reader, value_reader.configure(), tiny, 3, 12, 30)
+    known = forecast.forecast(registry.get("linear_probe"), value_reader.configure(), tiny, 3, 12, 30)
+    assert known.total_bytes > 0  # nothing is left behind that a later forecast stumbles over
+
+
+def test_room_is_checked_without_the_smallest_batch(monkeypatch):
+    monkeypatch.setattr(forecast, "used_bytes", lambda device: 0)
+    monkeypatch.setattr(forecast, "free_bytes", lambda device: 1 << 20)
+
+    def of_batch(size: int):
+        raise Untraceable("forecast_unknown", method="x", reason="y")
+
+    with pytest.raises(OutOfMemory) as caught:
+        forecast.check_room(needing(1 << 30), of_batch, 32, ("x", "tiny"), "cpu")
+    assert caught.value.key == "too_large"
+
+
+def test_a_run_goes_on_without_a_forecast(value_reader, tiny, task_images):
+    labels = tuple(Label(name, name) for name in ("red", "green", "blue"))
+    built = episode.build(labels, [image.label for image in task_images], 4, 0)
+    spec = RunSpec("tiny", value_reader.id, built, settings=(("epochs", 5),))
+    *_, outcome = Run(spec, task_images, tiny).run()
+    assert outcome.result.cost.forecast_memory_bytes is None and outcome.result.cost.forecast_seconds is None
+    found = outcome.result.to_json()
+    assert found["forecast_parts"] == {} and found["trainable_parameters"] == 3 * 25 and len(found["curve"]) == 5

@@ -18,7 +18,7 @@ from engine.costs.placement import (
     places,
     tower_diagram,
 )
-from engine.errors import BadConfig
+from engine.errors import BadConfig, Untraceable
 from engine.tuning import registry
 from tests import families
 
@@ -116,3 +116,8 @@ def test_looking_leaves_the_backbone_alone(tiny):
     of("full", tiny)
     assert (vars(tiny.vision), vars(tiny.text)) == before
     assert not any(p.requires_grad for p in tiny.model.parameters())
+
+
+def test_a_step_that_reads_a_value_is_not_drawn(value_reader, tiny):
+    with pytest.raises(Untraceable, match="Where Value reader trains cannot be drawn"):
+        tower_diagram(value_reader, value_reader.configure(), tiny, 3, 12)

@@ -14,6 +14,7 @@ import pytest
 from demo.page import HIDDEN, Page, Visit
 from demo.screens.compare import html as pieces
 from demo.screens.compare import service as comparing
+from demo.screens.compare.results import pareto
 from demo.screens.compare.screen import Compare
 from demo.screens.tune import service as tuning
 from demo.words import Translator
@@ -291,3 +292,17 @@ def test_an_outlook_tells_what_is_there_already():
     assert "12 runs, about 40 s." in pieces.outlook(12, 0, 40, True, t)
     assert "3 runs are there already" in pieces.outlook(12, 3, 40, False, t)
     assert "Nothing is left to run" in pieces.outlook(0, 15, 0, True, t)
+
+
+def test_a_method_of_unknown_memory_is_in_the_table(workspace, value_reader):
+    request = comparing.request_of(workspace, [value_reader.id], [1], 1)
+    assert list(comparing.outlook(workspace, request))[-1].seconds >= 0
+    found = compared(workspace, (value_reader.id,), (1,), 1)
+    ranking, t = found.comparison.ranking, Translator("ko")
+    table = pieces.standings(ranking, found.comparison.advice.ranking, None, t.name, t)
+    assert Balanced(table).text.count("알 수 없음") == 1
+    (said,) = [note for note in found.comparison.advice.notes if note.key == "advice_memory_unknown"]
+    assert "Value reader" in comparing.note_text(said, t)
+    for axis, drawn in (("memory", False), ("seconds", True)):
+        figure = pareto(ranking, found.comparison.advice, axis, t, False, 800)
+        assert (value_reader.name in str(figure.to_dict())) == drawn

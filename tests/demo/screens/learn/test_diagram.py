@@ -107,3 +107,10 @@ def test_the_glossary_explains_every_word(language):
     said = Text(lessons.glossary(Translator(language))).said
     for word in lessons.GLOSSARY:
         assert Translator(language)(f"glossary.{word}.text") in said
+
+
+def test_a_method_that_cannot_be_drawn_keeps_its_lesson(value_reader, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(lessons.tuning, "backbone_of", lambda workspace: tiny)
+    for language, words in (("en", "trains cannot be drawn"), ("ko", "그릴 수 없습니다")):
+        page = lessons.lesson(Workspace("id", tmp_path), value_reader.id, Translator(language))
+        assert page.count(words) == 1 and "<svg" not in page and value_reader.name in page

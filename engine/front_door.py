@@ -1,0 +1,400 @@
+"""The engine for a person at a notebook: from photos to a saved adapter in a few calls.
+
+``from engine import read_task, tune, ...`` finds them here. The command line goes through the same functions.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from engine.backbones import catalog, vocabulary
+from engine.backbones.base import Backbone
+from engine.data import episode, uploads
+from engine.data.images import ImageFile, Intake, Limits, Problem
+from engine.metrics import statistics
+from engine.runs import store
+from engine.runs.run import Run, score_with, zero_shot_scores
+from engine.runs.store import Adapter
+from engine.tuning import adapter_files
+from engine.tuning.outcome import Outcome
+from engine.types import Episode, Interval, Label, Progress, RunResult, RunSpec
+
+if TYPE_CHECKING:
+    from engine.compare import Comparison, Constraints, Event, Executor, Request, Results
+
+PathOrText = str | PathLike[str]
+LabelsLike = str | Sequence[str | Label] | Mapping[str, str]
+"""Labels as people give them: text by comma (``cat, tabby = a tabby cat``), names, or name -> what it is read as."""
+
+
+def load_backbone(id: str = "pocket", device: str | None = None) -> Backbone:
+    """Load an image-text model, once for each name and device.
+
+    Args:
+        id: ``pocket`` (bundled), a local folder, a name of the Hugging Face hub or of open_clip.
+        device: ``cpu`` or ``cuda``; CUDA where there is one by default.
+
+    Raises:
+        BackboneUnavailable: it cannot be loaded here; the message says what to do.
+    """
+    return catalog.load(id, device)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Photos, what they show, and what was left out of them."""
+
+    name: str
+    images: tuple[ImageFile, ...]
+    """In natural order of their names (img2 before img10)."""
+    labels: tuple[Label, ...]
+    problems: tuple[Problem, ...] = ()
+    """A sentence for each file that was left out or that there is something to know about."""
+
+    def __repr__(self) -> str:
+        names = ", ".join(label.name for label in self.labels)
+        return f"<Task {self.name}: {len(self.images)} images, labels {names}; {len(self.problems)} problems>"
+
+
+def read_task(path: PathOrText, labels: LabelsLike | None = None) -> Task:
+    """Read a folder or zip with one sub-folder a label.
+
+    A file that cannot be used is left out and has its sentence in ``problems``. What a zip holds lies in a temporary
+    folder as long as the task is there.
+
+    Args:
+        labels: by default the names of the sub-folders, each read as its name with spaces for underscores. Images of
+            a sub-folder that is not among them have no label.
+
+    Raises:
+        BadTask: there is no usable image.
+        BadLabels: the labels are empty, too many or contradict each other.
+    """
+    work = Path(tempfile.mkdtemp(prefix="clip-tuning-lab-"))
+    try:
+        intake = read_images([path], work)
+        task = Task(Path(path).name, intake.images, labels_of(labels, intake.images), intake.problems)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    weakref.finalize(task, shutil.rmtree, work, ignore_errors=True)
+    return task
+
+
+def labels_of(labels: LabelsLike | None, images: Sequence[ImageFile]) -> tuple[Label, ...]:
+    """Labels as given, or those of the images. Raises BadLabels."""
+    if labels is None:
+        labels = list(dict.fromkeys(image.label for image in images if image.label))
+    if isinstance(labels, str):
+        return episode.parse_labels(labels)
+    if isinstance(labels, Mapping):
+        return episode.check_labels([Label(name, prompt) for name, prompt in labels.items()])
+    return episode.check_labels(
+        [label if isinstance(label, Label) else Label(label, label.replace("_", " ")) for label in labels]
+    )
+
+
+def read_images(paths: Sequence[PathOrText], work: Path) -> Intake:
+    """Check images in folders, zips and single files; zips are unpacked below ``work``. A visitor's limits on number
+    and bytes do not hold for one's own files; the others do.
+
+    Raises BadTask where a path does not exist, or holds no usable image and is given alone.
+    """
+    limits = replace(Limits.from_environment(), images=1_000_000, upload_bytes=64 << 30)
+    return uploads.collect([str(path) for path in paths], work, limits)
+
+
+def split(task: Task, shots: int = 8, seed: int = 0, template_set: str = "general") -> Episode:
+    """Choose what trains and what tests, as :func:`tune` does. Raises BadLabels and BadConfig."""
+    names = [image.name for image in task.images]
+    return episode.build(task.labels, [image.label for image in task.images], shots, seed, template_set, names)
+
+
+@dataclass(frozen=True, eq=False)
+class ZeroShot:
+    """What a backbone makes of a task without any training."""
+
+    backbone: str
+    labels: tuple[Label, ...]
+    accuracy: Mapping[str, Interval]
+    """``zero_shot`` (one template) and ``zero_shot_ensemble``, on the images that have a label."""
+    tested: int
+    """Number of these images."""
+    logits: Mapping[str, Tensor]
+    """The same two -> ``(N, K)`` float32, rows as the task's images, columns as its labels."""
+    unfamiliar_words: tuple[str, ...]
+    """Words of the labels that the backbone has hardly seen, as far as that is known."""
+
+    def __repr__(self) -> str:
+        rates = "; ".join(f"{name} {_percent(share)}" for name, share in self.accuracy.items())
+        return f"<ZeroShot on {self.tested} images: {rates}>"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data, without the logits."""
+        return {
+            "backbone": self.backbone, "labels": [label.name for label in self.labels], "test": self.tested,
+            "unfamiliar_words": list(self.unfamiliar_words),
+            "accuracy": {name: share.value for name, share in self.accuracy.items()},
+            "interval95": {name: [share.low, share.high] for name, share in self.accuracy.items()},
+        }  # fmt: skip
+
+
+def zero_shot(task: Task, backbone: Backbone | str = "pocket", template_set: str = "general") -> ZeroShot:
+    """Score every image without training: nothing is trained, so all labelled images test.
+
+    Args:
+        template_set: sentences around a label, such as ``general``, ``plain``.
+
+    Raises:
+        BackboneUnavailable, BadConfig: the backbone or the template set cannot be had.
+    """
+    model = _loaded(backbone)
+    logits = zero_shot_scores(model, task.images, task.labels, template_set)
+    index = {label.name: k for k, label in enumerate(task.labels)}
+    known = [(i, index[image.label]) for i, image in enumerate(task.images) if image.label in index]
+    accuracy = {
+        name: statistics.accuracy([float(rows[i].argmax() == target) for i, target in known])
+        for name, rows in logits.items()
+    }
+    unfamiliar = vocabulary.unfamiliar(model.id, task.labels)
+    return ZeroShot(model.id, task.labels, accuracy, len(known), logits, unfamiliar)
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """A finished run: what it measured, and the adapter that can predict and be saved."""
+
+    outcome: Outcome
+
+    @property
+    def result(self) -> RunResult:
+        """Accuracy with its intervals, verdict, cost, curve, versions."""
+        return self.outcome.result
+
+    def save(self, folder: PathOrText) -> int:
+        """Write the adapter into a folder, made if need be; return the bytes of its tensors' file."""
+        return store.save(self.outcome, Path(folder))
+
+    def __repr__(self) -> str:
+        result = self.result
+        rates = "; ".join(
+            f"{name} {_percent(Interval(value, *result.interval95[name]))}" for name, value in result.accuracy.items()
+        )
+        return f"<{result.spec.method} on {result.verdict.tested} test images: {rates}; {result.verdict.word}>"
+
+
+def tune(
+    task: Task,
+    method: str = "lora",
+    backbone: Backbone | str = "pocket",
+    shots: int = 8,
+    seed: int = 0,
+    *,
+    preset: str = "budget",
+    template_set: str = "general",
+    precision: str = "auto",
+    progress: Callable[[Progress], object] | None = None,
+    stop: threading.Event | None = None,
+    **settings: Any,
+) -> Tuned:
+    """Tune a method on some images of a task and test it on the others, beside zero-shot.
+
+    Where too few images are left to test with, folds are trained and tested in turn.
+
+    Args:
+        method: id of a method, such as ``lora``, ``linear_probe``, ``prompt_tuning``.
+        shots: most training images a label.
+        seed: decides the draw of the training images and the random start.
+        preset: ``budget``, or ``paper`` for the published schedule where a method has it.
+        precision: of the training steps: ``auto``, ``fp32`` or ``bf16``.
+        progress: called at least once a training step.
+        stop: set it, from another thread, to end the run with Stopped.
+        settings: fields of the method's config, such as ``epochs=10``.
+
+    Raises:
+        BadConfig, BadLabels: the method, its settings or the labels cannot be used.
+        OutOfMemory: the run does not fit here; the message says what would.
+    """
+    model = _loaded(backbone)
+    built = split(task, shots, seed, template_set)
+    spec = RunSpec(model.id, method, built, preset, tuple(settings.items()), seed, precision)
+    for item in Run(spec, task.images, model, stop).run():
+        if not isinstance(item, Progress):
+            return Tuned(item)
+        if progress:
+            progress(item)
+    raise AssertionError("a run ends with its outcome")
+
+
+def compare(
+    task: Task,
+    methods: str | Sequence[str] = "quick",
+    backbone: Backbone | str = "pocket",
+    shots: int | Sequence[int] = (),
+    seeds: int | Sequence[int] = (0, 1, 2),
+    *,
+    preset: str = "budget",
+    template_set: str = "general",
+    precision: str = "auto",
+    limits: Constraints | None = None,
+    executor: Executor | None = None,
+    results: Results | None = None,
+    fresh: bool = False,
+    progress: Callable[[Event], object] | None = None,
+    stop: threading.Event | None = None,
+) -> Comparison:
+    """Run many methods on one task, rank them with their uncertainty and say which one to take.
+
+    What was run before on the same images, weights and settings is not run again. A run that fails is a row.
+
+    Args:
+        methods: ids, ``quick``, ``all`` or families; a text may name several by comma.
+        shots: training images a label; 1, 2, 4, 8, 16 as far as the images go by default.
+        seeds: draws of the training images.
+        limits: of the recommended method, such as ``engine.compare.Constraints(seconds=10)``.
+        executor: where runs are done; in this process by default.
+        results: where results are kept; the user's cache folder by default.
+        fresh: run everything, also what is there already.
+        progress: called with each moment of the comparison.
+        stop: set it, from another thread, to end soon with what is done.
+
+    Raises:
+        BadConfig, BadLabels: the request cannot be met, or no run could be done.
+    """
+    from engine.compare import compare as run
+    from engine.compare.advice import NO_LIMITS
+
+    request = _request(methods, shots, seeds, preset, template_set, precision)
+    model, found = _loaded(backbone), None
+    for event in run(request, task.images, task.labels, model, results, executor, stop, limits or NO_LIMITS, fresh):
+        if progress:
+            progress(event)
+        found = event.comparison
+    assert found is not None, "a comparison ends with its last event"
+    return found
+
+
+def _request(
+    methods: str | Sequence[str], shots: int | Sequence[int], seeds: int | Sequence[int], *rest: str
+) -> Request:
+    from engine.compare import Request
+
+    names = methods.split(",") if isinstance(methods, str) else methods
+    counts, draws = ((n,) if isinstance(n, int) else tuple(n) for n in (shots, seeds))
+    return Request(tuple(name.strip() for name in names if name.strip()), counts, draws, *rest)
+
+
+def load_adapter(path: PathOrText, device: str | None = None, backbone: Backbone | None = None) -> Adapter:
+    """Load a saved adapter and the backbone that it belongs to.
+
+    Args:
+        path: folder or zip.
+        device: ``cpu`` or ``cuda`` for the backbone.
+        backbone: the adapter's, where it is loaded already.
+
+    Raises:
+        BadAdapter: it is damaged or belongs to something else.
+        BackboneUnavailable: its backbone cannot be loaded here.
+    """
+    with tempfile.TemporaryDirectory() as work:
+        folder = adapter_files.unpack(Path(path), Path(work) / "adapter")
+        model = backbone or load_backbone(adapter_files.read_recipe(folder)["backbone"], device)
+        return store.load(folder, model)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one model makes of an image."""
+
+    label: str
+    """The most probable one."""
+    probabilities: Mapping[str, float]
+    """Label -> probability, in the order of the adapter's labels; they sum to 1."""
+
+    @property
+    def probability(self) -> float:
+        """Return that of :attr:`label`."""
+        return self.probabilities[self.label]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An image before and after tuning."""
+
+    image: str
+    """Its name."""
+    zero_shot: Scores
+    """Of the prompt ensemble."""
+    tuned: Scores
+
+    @property
+    def label(self) -> str:
+        """Return what the tuned model says."""
+        return self.tuned.label
+
+    @property
+    def probability(self) -> float:
+        """Return how sure the tuned model is, 0 to 1."""
+        return self.tuned.probability
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+
+def predict(adapter: Adapter | Tuned, images: Task | PathOrText | Sequence[PathOrText | ImageFile]) -> list[Prediction]:
+    """Label images with a tuned model, and by zero-shot beside it.
+
+    A file that cannot be used is left out with a warning that says why.
+
+    Args:
+        images: a task, or images, folders and zips by their paths.
+
+    Returns:
+        One prediction an image, in natural order of their names where they come from paths.
+
+    Raises:
+        BadTask: a path does not exist, or holds no usable image and is given alone.
+    """
+    if isinstance(images, Task):
+        return _predict(adapter, images.images)
+    given = [images] if isinstance(images, (str, PathLike)) else list(images)
+    files = [image for image in given if isinstance(image, ImageFile)]
+    paths = [path for path in given if not isinstance(path, ImageFile)]
+    with tempfile.TemporaryDirectory() as work:
+        intake = read_images(paths, Path(work)) if paths else Intake((), ())
+        for problem in intake.problems:
+            warnings.warn(problem.message, stacklevel=2)
+        return _predict(adapter, [*files, *intake.images])
+
+
+def _predict(adapter: Adapter | Tuned, images: Sequence[ImageFile]) -> list[Prediction]:
+    if not images:
+        return []
+    ready = adapter.outcome if isinstance(adapter, Tuned) else adapter
+    names = [label.name for label in ready.setting.labels]
+
+    def scores(row: Sequence[float]) -> Scores:
+        return Scores(names[max(range(len(names)), key=row.__getitem__)], dict(zip(names, row, strict=True)))
+
+    rows = zip(images, *(side.tolist() for side in score_with(ready, images)), strict=True)
+    return [Prediction(image.name, scores(before), scores(after)) for image, before, after in rows]
+
+
+def _loaded(backbone: Backbone | str) -> Backbone:
+    return load_backbone(backbone) if isinstance(backbone, str) else backbone
+
+
+def _percent(share: Interval) -> str:
+    return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
