@@ -18,7 +18,7 @@ from engine.data.images import ImageFile, thumbnail
 from engine.errors import LabError
 from engine.metrics.calibration import Calibration, calibration
 from engine.report.page import Sections
-from engine.report.words import Say, english
+from engine.report.words import ENGLISH, Words
 
 if TYPE_CHECKING:
     from engine.compare import Comparison
@@ -65,8 +65,7 @@ def write_report(
     command: str = "",
     damage: Sequence[Forgetting] = (),
     check: LabelErrorReport | None = None,
-    say: Say = english,
-    language: str = "en",
+    words: Words = ENGLISH,
 ) -> Path:
     """Write a comparison as one HTML file; returns its path.
 
@@ -76,7 +75,7 @@ def write_report(
         command: the same comparison on the command line.
         damage: tests on labels that were not tuned on, where there were any.
         check: images whose label may be wrong, where that was looked for.
-        say, language: the words; English by default.
+        words: in whose language it speaks; English by default.
     """
     path = Path(path)
     with tempfile.TemporaryDirectory() as folder:
@@ -84,10 +83,8 @@ def write_report(
         def picture(i: int) -> str:
             return thumbnail_uri(images[i], Path(folder)) if i < len(images) else ""
 
-        sections = Sections(comparison, say, picture)
-        path.write_text(
-            _document(sections, comparison, images, task, command, damage, check, language), encoding="utf8"
-        )
+        sections = Sections(comparison, words, picture)
+        path.write_text(_document(sections, comparison, images, task, command, damage, check), encoding="utf8")
     return path
 
 
@@ -99,7 +96,6 @@ def _document(
     command: str,
     damage: Sequence[Forgetting],
     check: LabelErrorReport | None,
-    language: str,
 ) -> str:
     say = sections.say
     title = say("title", task=task or ", ".join(label.name for label in comparison.labels[:4]))
@@ -122,7 +118,7 @@ def _document(
     parts += [sections.mislabelled(check), sections.failed()]
     parts += [sections.images(of_label) if of_label else "", sections.repeat(command)]
     return (
-        f'<!DOCTYPE html><html lang="{language}"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<!DOCTYPE html><html lang="{sections.words.language}"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{CSS}</style></head>'
         f"<body>{''.join(parts)}</body></html>\n"

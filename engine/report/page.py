@@ -11,7 +11,7 @@ from engine.checks.forgetting import Forgetting
 from engine.checks.label_errors import LabelErrorReport
 from engine.metrics.calibration import Calibration
 from engine.report import svg
-from engine.report.words import Say
+from engine.report.words import Words
 from engine.tuning import registry
 from engine.types import BASELINE, Note
 from engine.units import bytes_text
@@ -28,17 +28,17 @@ class Sections:
     """The parts of one comparison's report.
 
     Args:
-        say: from a message's key and fields to plain text.
+        words: in whose language it speaks.
         picture: from an image's position to a data URI of its thumbnail, empty where there is none.
     """
 
-    def __init__(self, comparison: Comparison, say: Say, picture: Callable[[int], str] = lambda i: ""):
+    def __init__(self, comparison: Comparison, words: Words, picture: Callable[[int], str] = lambda i: ""):
         self.comparison, self.picture = comparison, picture
-        self.words = say
+        self.words = words
 
     def plain(self, key: str, **values: Any) -> str:
         """Return the report's own sentence of a key, not escaped: for plots, which do so themselves."""
-        return self.words(f"report_{key}", values)
+        return self.words(f"report.{key}", **values)
 
     def say(self, key: str, **values: Any) -> str:
         """Return the report's own sentence of a key."""
@@ -46,11 +46,11 @@ class Sections:
 
     def name(self, method: str) -> str:
         """Return a method's name, not escaped: for plots."""
-        return self.plain("name", name=registry.get(method).name)
+        return self.words.name(method)
 
     def sentence(self, note: Note) -> str:
         """Return a sentence of another part of the engine."""
-        return escape(self.words(note.key, dict(note.values)))
+        return escape(self.words.engine(note.key, dict(note.values)))
 
     @property
     def ranking(self) -> Ranking:
@@ -98,11 +98,11 @@ class Sections:
     def _standing(self, standing: Standing, damage: bool) -> str:
         chosen = self.comparison.advice is not None and self.comparison.advice.method == standing.method
         over = standing.over_zero_shot
-        word = "" if standing.word == "baseline" else self.say(standing.word)
+        word = "" if standing.word == "baseline" else escape(self.words(f"verdict.{standing.word}"))
         points = "" if standing.method == BASELINE else f"{SIGNS[standing.word]} {signed(over.value)}"
         cells = [
             f"{'★ ' if chosen else ''}{escape(self.name(standing.method))}",
-            self.say(f"family_{standing.family.replace(' ', '_')}"),
+            escape(self.words(f"family.{standing.family}")),
             share(standing.accuracy),
             f'<span title="{word}">{points}</span>',
             f"{standing.parameters:,}",
@@ -191,7 +191,9 @@ class Sections:
                 escape(self.name(d.method)),
                 f"{share(d.tuned_labels[0])} → {share(d.tuned_labels[1])}",
                 f"{share(d.other_labels[0])} → {share(d.other_labels[1])}",
-                "" if d.verdict.word == "baseline" else f"{SIGNS[d.verdict.word]} {self.say(d.verdict.word)}",
+                ""
+                if d.verdict.word == "baseline"
+                else f"{SIGNS[d.verdict.word]} {escape(self.words(f'verdict.{d.verdict.word}'))}",
                 f"{d.drift.image:.3f}, {d.drift.text:.3f}",
             )
             for d in found
@@ -204,7 +206,7 @@ class Sections:
         """The WiSE-FT curves of the methods that can be mixed; empty where there is none."""
         curves = [
             svg.Line(
-                self.plain(f"line_{side}", method=registry.get(d.method).name),
+                self.plain(f"line_{side}", method=self.name(d.method)),
                 tuple(100 * point.share for point in d.curve),
                 tuple(getattr(point, f"{side}_labels") for point in d.curve),
                 colour=colour,

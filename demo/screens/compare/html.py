@@ -132,7 +132,7 @@ def standings(ranking: Ranking, within: Ranking, chosen: str | None, name: Calla
 def _standing(standing: Standing, chosen: bool, faded: bool, damage: bool, name: str, t: Translate) -> str:
     over = ""
     if standing.word != "baseline":
-        sign, word = VERDICT_SIGNS[standing.word], t(f"runs.{standing.word}")
+        sign, word = VERDICT_SIGNS[standing.word], t(f"verdict.{standing.word}")
         over = f'<span title="{word}" aria-label="{word}">{sign} {signed(standing.over_zero_shot.value)}</span>'
     star = '<span aria-hidden="true">★</span> ' if chosen else ""
     family = t(f"family.{standing.family}")
@@ -202,7 +202,7 @@ def damage(found: Sequence[Forgetting], name: Callable[[str], str], t: Translate
             escape(name(d.method)),
             _change(d.tuned_labels, t),
             _change(d.other_labels, t),
-            f"{VERDICT_SIGNS[d.verdict.word]} {t(f'runs.{d.verdict.word}')}",
+            f"{VERDICT_SIGNS[d.verdict.word]} {t(f'verdict.{d.verdict.word}')}",
             f"{d.drift.image:.3f}",
             f"{d.drift.text:.3f}",
         ]
@@ -258,7 +258,7 @@ def _cells(cells: Sequence[str], numbers_from: int) -> str:
 
 
 def _percent(share: float, t: Translate) -> str:
-    return t("html.percent", value=f"{100 * share:.0f}") if share == share else html.NOTHING
+    return t("number.percent", value=f"{100 * share:.0f}") if share == share else html.NOTHING
 
 
 def interval(share: Interval, t: Translate) -> str:

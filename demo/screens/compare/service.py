@@ -266,7 +266,7 @@ def write_files(workspace: Workspace, found: Compared, advised: Advice | None, t
     paths["json"].write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf8")
     write_report(
         shown, paths["html"], images=found.images, task=found.title, command=command_line(shown, *found.disk),
-        damage=list(found.damage.values()), check=found.check, say=t.engine, language=t.language,
+        damage=list(found.damage.values()), check=found.check, words=t,
     )  # fmt: skip
     return paths
 

@@ -180,8 +180,7 @@ def test_calibration_is_over_all_seeds(comparison):
 def test_it_speaks_the_callers_language(comparison, tmp_path):
     from demo.words import Translator
 
-    path = write_report(comparison, tmp_path / "ko.html", damage=[DAMAGE], check=CHECK, say=Translator("ko").engine,
-                        language="ko")  # fmt: skip
+    path = write_report(comparison, tmp_path / "ko.html", damage=[DAMAGE], check=CHECK, words=Translator("ko"))
     text = path.read_text(encoding="utf8")
     assert '<html lang="ko">' in text
     assert "우열을 가리기 어렵습니다" in text
