@@ -12,37 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from engine.report import figures
+from engine.report.figures import NOTHING, count_text
+from engine.report.figures import SIGNS as VERDICT_SIGNS
 from engine.units import bytes_text
 
 Translate = Callable[..., str]
 
 MOST_PROBLEMS = 50
 """Files listed one by one."""
-NOTHING = "—"
-VERDICT_SIGNS = {"better": "▲", "worse": "▼", "close": "≈", "baseline": "●"}
 
 
 # ---- numbers for people -------------------------------------------------------------------------
 
 
-def count_text(number: float, t: Translate) -> str:
-    """``49,152``, ``4.9 M`` or ``1.2 B``."""
-    if number < 1e6:
-        return f"{number:,.0f}"
-    key, value = ("number.million", number / 1e6) if number < 999.5e6 else ("number.billion", number / 1e9)
-    return t(key, value=f"{value:.0f}" if value >= 99.5 else f"{value:.1f}")
-
-
 def time_text(seconds: float, t: Translate) -> str:
-    """``0.4 s``, ``12 s``, ``1 min 20 s``, ``2 h 5 min``."""
-    if seconds < 59.5:
-        value = f"{seconds:.1f}" if seconds < 9.95 else f"{seconds:.0f}"
-        return t("number.seconds", value="<0.1" if 0 < seconds < 0.05 else value).replace("<", "&lt;")
-    if seconds < 3570:
-        minutes, rest = divmod(round(seconds), 60)
-        return t("number.minutes", minutes=minutes, seconds=rest)
-    hours, rest = divmod(round(seconds / 60), 60)
-    return t("number.hours", hours=hours, minutes=rest)
+    """``0.4 s``, ``12 s``, ``1 min 20 s``, ``2 h 5 min``; ``<`` is escaped."""
+    return figures.time_text(seconds, t).replace("<", "&lt;")
 
 
 def percent_text(share: float, t: Translate) -> str:

@@ -269,7 +269,7 @@ def damage_table(found: Sequence[Forgetting]) -> str:
         for d in found
         for point in d.curve
     ]
-    parts = [table(head, rows), ENGLISH("report.drift_note")]
+    parts = [table(head, rows), ENGLISH("compare.drift_hint")]
     if mixes:
         parts.append(table(["WiSE-FT", "tuned weights", "tuned labels", "other labels"], mixes))
     return "\n\n".join(parts)
