@@ -243,7 +243,7 @@ class CompareResults:
 
         advised, measured = service.advice(found, self._limits(visit)), calibrations(found.comparison)
         return {
-            self.reliability: reliability(measured, advised and advised.method, t, visit.dark),
+            self.reliability: reliability(measured, advised.method if advised else None, t, visit.dark),
             self.calibration: str(pieces.shared(t).calibration(measured)),
         }
 

@@ -150,7 +150,7 @@ def end(found: Compared) -> None:
     ranking = rank(rows) if any(row.status == "done" for row in rows) else None
     names = tuple(image.name for image in found.images)
     found.comparison = Comparison(
-        found.request, found.backbone, found.labels, names, rows, ranking, ranking and advise(ranking), (),
+        found.request, found.backbone, found.labels, names, rows, ranking, advise(ranking) if ranking else None, (),
         time.monotonic() - found.started, True,
     )  # fmt: skip
 

@@ -129,6 +129,26 @@ def test_nothing_is_run_or_loaded(html):
     assert "default-src 'none'" in html
 
 
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_a_label_with_tags_is_text_on_the_page_and_in_the_report(comparison, tmp_path, language):
+    from demo.screens.compare import html as page
+    from demo.words import Translator
+
+    label, t = "<img src=x onerror=alert(1)>", Translator(language)
+    damage = replace(DAMAGE, tuned_on=(label,), others=(label,))
+    comparison.labels = (Label(label, label), *comparison.labels[1:])
+    report = write_report(comparison, tmp_path / "out.html", task=label, damage=[damage], check=CHECK, words=t)
+    suspect = page.suspect("", label, label, label, 0.8, 2, [label], t)
+    for html, times in (
+        (report.read_text(encoding="utf8"), 4),  # heading, title, tuned on, others
+        (str(page.shared(t).forgetting([damage])), 2),
+        (suspect, 4),
+    ):
+        outline = Outline(html)
+        assert not {"img", "script"} & set(outline.tags) and not outline.open
+        assert outline.text.count(label) >= times
+
+
 def test_what_tuning_costs_elsewhere(comparison, tmp_path):
     plain = write_report(comparison, tmp_path / "plain.html", damage=[DAMAGE]).read_text(encoding="utf8")
     text = " ".join(Outline(plain).text.split())
