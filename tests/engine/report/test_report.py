@@ -14,9 +14,9 @@ from engine.checks.forgetting import Drift, Forgetting, Mixed
 from engine.checks.label_errors import LabelErrorReport, Suspect
 from engine.cli.compare import damage_table
 from engine.cli.main import main
+from engine.compare import Difference, Standing
 from engine.metrics.calibration import calibration
 from engine.report.document import calibrations, command_line, write_report
-from engine.tuning import registry
 from engine.types import Interval, Label, Note, Verdict
 
 NASTY = '<script>alert("x")</script>'
@@ -50,15 +50,24 @@ def comparison():
     """What :func:`engine.compare.compare` ends with, made by hand."""
     standings, curves = [], []
     for number, (method, accuracy, group, parameters, memory, loss) in enumerate(METHODS):
-        spec = registry.get(method)
         standings.append(
-            SimpleNamespace(
-                method=method, name=spec.name, family=spec.family, rank=number + 1, group=group,
-                accuracy=around(accuracy), over_zero_shot=SimpleNamespace(value=accuracy - 0.34),
-                word="baseline" if method == "zero_shot_ensemble" else "better", parameters=parameters,
-                memory_bytes=int(memory), seconds=1.5, adapter_bytes=4 * parameters, loss=loss,
+            Standing(
+                method=method,
+                rank=number + 1,
+                group=group,
+                accuracy=around(accuracy),
+                p_group=1.0,
+                over_zero_shot=Difference(accuracy - 0.34, 0.0, 0.6, 0.01),
+                word="baseline" if method == "zero_shot_ensemble" else "better",
+                parameters=parameters,
+                memory_bytes=int(memory),
+                memory_kind="forecast",
+                seconds=1.5,
+                adapter_bytes=4 * parameters,
+                loss=loss,
+                seeds=2,
             )
-        )  # fmt: skip
+        )
         points = tuple(around(accuracy - drop) for drop in (0.2, 0.1, 0))
         curves.append(SimpleNamespace(method=method, shots=(2, 4, 8), accuracy=points, doubling=None))
     needs = Note("method_needs", (("method", "BitFit"), ("backbone", "pocket"), ("needed", "linear layers")))
