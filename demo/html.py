@@ -12,37 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from engine.report import figures
+from engine.report.figures import NOTHING, count_text
+from engine.report.figures import SIGNS as VERDICT_SIGNS
 from engine.units import bytes_text
 
 Translate = Callable[..., str]
 
 MOST_PROBLEMS = 50
 """Files listed one by one."""
-NOTHING = "—"
-VERDICT_SIGNS = {"better": "▲", "worse": "▼", "close": "≈", "baseline": "●"}
 
 
 # ---- numbers for people -------------------------------------------------------------------------
 
 
-def count_text(number: float, t: Translate) -> str:
-    """``49,152``, ``4.9 M`` or ``1.2 B``."""
-    if number < 1e6:
-        return f"{number:,.0f}"
-    key, value = ("html.million", number / 1e6) if number < 999.5e6 else ("html.billion", number / 1e9)
-    return t(key, value=f"{value:.0f}" if value >= 99.5 else f"{value:.1f}")
-
-
 def time_text(seconds: float, t: Translate) -> str:
-    """``0.4 s``, ``12 s``, ``1 min 20 s``, ``2 h 5 min``."""
-    if seconds < 59.5:
-        value = f"{seconds:.1f}" if seconds < 9.95 else f"{seconds:.0f}"
-        return t("html.seconds", value="<0.1" if 0 < seconds < 0.05 else value).replace("<", "&lt;")
-    if seconds < 3570:
-        minutes, rest = divmod(round(seconds), 60)
-        return t("html.minutes", minutes=minutes, seconds=rest)
-    hours, rest = divmod(round(seconds / 60), 60)
-    return t("html.hours", hours=hours, minutes=rest)
+    """``0.4 s``, ``12 s``, ``1 min 20 s``, ``2 h 5 min``; ``<`` is escaped."""
+    return figures.time_text(seconds, t).replace("<", "&lt;")
 
 
 def percent_text(share: float, t: Translate) -> str:
@@ -54,7 +40,7 @@ def percent_text(share: float, t: Translate) -> str:
         value = "&lt; 0.01"
     else:
         value = f"{percent:.1f}" if percent >= 0.95 else f"{percent:.2g}"
-    return t("html.percent", value=value)
+    return t("number.percent", value=value)
 
 
 def _known(value: Any) -> bool:
@@ -63,7 +49,7 @@ def _known(value: Any) -> bool:
 
 
 def _accuracy(share: float | None, t: Translate) -> str:
-    return t("html.percent", value=f"{100 * share:.0f}") if _known(share) else NOTHING  # type: ignore[operator]
+    return t("number.percent", value=f"{100 * share:.0f}") if _known(share) else NOTHING  # type: ignore[operator]
 
 
 # ---- header and headings ------------------------------------------------------------------------
@@ -148,7 +134,7 @@ def _memory_card(result: Mapping[str, Any], t: Translate) -> str:
     peak, forecast = result.get("peak_memory_bytes", 0), result.get("forecast_memory_bytes", 0)
     details = [t("html.memory_cuda" if result.get("memory_kind") == "cuda" else "html.memory_process")]
     if peak and forecast:
-        error = t("html.percent", value=f"{100 * (forecast - peak) / peak:+.0f}".replace("-", "−"))
+        error = t("number.percent", value=f"{100 * (forecast - peak) / peak:+.0f}".replace("-", "−"))
         details.append(t("html.forecast", size=bytes_text(forecast), error=error))
     elif forecast is None:
         details.append(t("html.forecast_unknown"))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
 from demo.plots import style
 from demo.plots.style import Translate
+from engine.report.geometry import CostAxis, Dot, Growth, percent_range, percent_step
 from engine.report.label_layout import Box, LabelPosition, place, spread
-from engine.report.svg import percent_range, round_numbers
 
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 16, 52
 """Margins in pixels, fixed so that places of names can be computed."""
@@ -20,28 +19,9 @@ NARROW = 560
 FADED = 0.35
 
 
-@dataclass(frozen=True)
-class Dot:
-    """A method in the plot of cost against accuracy."""
-
-    name: str
-    cost: float
-    """In the plot's unit; 0 stands at the left edge."""
-    value: float
-    """Accuracy, 0 to 1, with its 95 % interval."""
-    low: float
-    high: float
-    facts: tuple[tuple[str, str], ...] = ()
-    """What the pointer shows: names and values in words."""
-    baseline: bool = False
-    faded: bool = False
-    """Whether another method is at least as accurate and costs no more, or the limits leave it out."""
-    chosen: bool = False
-
-    @property
-    def colour(self) -> str:
-        """Grey for zero-shot, blue for tuned."""
-        return style.ZERO_SHOT if self.baseline else style.TUNED
+def _colour(method: Dot | Growth) -> str:
+    """Grey for zero-shot, blue for tuned."""
+    return style.ZERO_SHOT if method.baseline else style.TUNED
 
 
 def pareto(
@@ -62,7 +42,8 @@ def pareto(
     if not dots:
         return style.empty(dark, t("compare.empty_plot"))
     height = 420 if width >= NARROW else 340
-    position, ticks = _cost_axis([dot.cost for dot in dots])
+    costs = CostAxis.of([dot.cost for dot in dots])
+    position, ticks = costs.place, costs.ticks(6)
     low, high = percent_range([dot.low for dot in dots], [dot.high for dot in dots])
     span = (-0.04, 1.04)
     figure = go.Figure(layout=style.layout(dark, height, showlegend=False))
@@ -73,7 +54,7 @@ def pareto(
     )  # fmt: skip
     figure.update_yaxes(
         style.axis(dark, title=style.titled(dark, t("compare.axis_accuracy")), automargin=False,
-                   range=[100 * low - 1, 100 * high + 1], dtick=10 if high - low < 0.65 else 20)
+                   range=[100 * low - 1, 100 * high + 1], dtick=percent_step(low, high))
     )  # fmt: skip
     for dot in dots:
         figure.add_scatter(**_dot(dot, position(dot.cost)))
@@ -88,23 +69,6 @@ def pareto(
     return figure
 
 
-def _cost_axis(costs: Sequence[float]) -> tuple[Callable[[float], float], list[float]]:
-    """From a cost to 0 to 1 along the axis, and the costs that are written below it."""
-    positive = [cost for cost in costs if cost > 0] or [1.0]
-    low, high = math.log10(min(positive)), math.log10(max(positive))
-    room = max(0.12, 0.05 * (high - low))
-    start = 0.12 if min(costs) <= 0 else 0.0
-
-    def position(cost: float) -> float:
-        if cost <= 0:
-            return 0.02
-        return start + (1 - start) * (math.log10(cost) - low + room) / (high - low + 2 * room)
-
-    ticks = round_numbers(10 ** (low - room), 10 ** (high + room))
-    ticks = ticks[:: max(1, -(-len(ticks) // 6))]
-    return position, ([0.0] if start else []) + ticks
-
-
 def _dot(dot: Dot, x: float) -> dict:
     """One method's point with its interval."""
     facts = "".join(
@@ -112,12 +76,14 @@ def _dot(dot: Dot, x: float) -> dict:
     )
     error = {
         "type": "data", "symmetric": False, "array": [100 * (dot.high - dot.value)],
-        "arrayminus": [100 * (dot.value - dot.low)], "thickness": 1.5, "width": 3, "color": dot.colour,
+        "arrayminus": [100 * (dot.value - dot.low)], "thickness": 1.5, "width": 3, "color": _colour(dot),
     }  # fmt: skip
     return {
         "x": [x], "y": [100 * dot.value], "mode": "markers", "error_y": error, "name": style.shorten(dot.name, 40),
         "opacity": FADED if dot.faded else 1,
-        "marker": {"color": dot.colour, "size": 14 if dot.chosen else 10, "symbol": "star" if dot.chosen else "circle"},
+        "marker": {
+            "color": _colour(dot), "size": 14 if dot.chosen else 10, "symbol": "star" if dot.chosen else "circle",
+        },
         "hovertemplate": f"<b>{style.full(dot.name)}</b><br>{100 * dot.value:.1f} % "
         f"({100 * dot.low:.1f}–{100 * dot.high:.1f}){facts}<extra></extra>",
     }  # fmt: skip
@@ -162,19 +128,6 @@ def _label(text: str, dot: Dot, x: float, middle: tuple[float, float], spot: Lab
     }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Growth:
-    """A method's accuracy by training images a label."""
-
-    name: str
-    shots: tuple[int, ...]
-    values: tuple[float, ...]
-    lows: tuple[float, ...]
-    highs: tuple[float, ...]
-    baseline: bool = False
-    chosen: bool = False
-
-
 def shot_curves(curves: Sequence[Growth], t: Translate, dark: bool | None = None, width: float = 720) -> go.Figure:
     """Return accuracy by training images a label; intervals for the recommended method and for zero-shot."""
     shots = sorted({count for curve in curves for count in curve.shots})
@@ -193,7 +146,7 @@ def shot_curves(curves: Sequence[Growth], t: Translate, dark: bool | None = None
     bounds = (100 * low - 1, 100 * high + 1)
     figure.update_yaxes(
         style.axis(dark, title=style.titled(dark, t("compare.axis_accuracy")), range=list(bounds), automargin=False,
-                   dtick=10 if high - low < 0.65 else 20)
+                   dtick=percent_step(low, high))
     )  # fmt: skip
     for curve in sorted(curves, key=lambda c: (c.chosen, c.baseline)):
         figure.add_scatter(**_growth(curve))
@@ -215,7 +168,7 @@ def shot_curves(curves: Sequence[Growth], t: Translate, dark: bool | None = None
 def _growth(curve: Growth) -> dict:
     """One line; the ones that matter are strong and have intervals."""
     strong = curve.chosen or curve.baseline
-    colour = style.ZERO_SHOT if curve.baseline else style.TUNED
+    colour = _colour(curve)
     values = [100 * value for value in curve.values]
     error = {
         "type": "data", "symmetric": False, "array": [100 * h - v for h, v in zip(curve.highs, values, strict=True)],

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
 from demo.plots import style
 from demo.plots.style import Translate
-from engine.report.svg import percent_range
+from engine.report.geometry import Mixture, percent_range, percent_step
 
 OTHER = "#e69f00"
 """Labels that were not tuned on."""
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """A method's accuracy over the share of its tuned weights; all shares 0 to 1."""
-
-    name: str
-    shares: tuple[float, ...]
-    tuned_labels: tuple[float, ...]
-    other_labels: tuple[float, ...]
 
 
 def mixing(curves: Sequence[Mixture], t: Translate, dark: bool | None = None) -> go.Figure:
@@ -51,6 +40,6 @@ def mixing(curves: Sequence[Mixture], t: Translate, dark: bool | None = None) ->
     )  # fmt: skip
     figure.update_yaxes(
         style.axis(dark, title=style.titled(dark, t("compare.axis_plain")), range=[100 * low - 2, 100 * high + 2],
-                   dtick=10 if high - low < 0.65 else 20)
+                   dtick=percent_step(low, high))
     )  # fmt: skip
     return figure

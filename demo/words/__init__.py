@@ -1,20 +1,21 @@
 """Every visible string, in both languages.
 
-``en.json`` and ``*.en.json`` are merged, and so are the Korean ones; a key belongs to one file. The
-engine's own sentences stay in the engine in English; ``engine.ko.json`` and ``methods.ko.json`` say
-the same in Korean.
+``en.json`` and ``*.en.json`` are merged with the words that the report shares (``engine/report/words/``),
+and so are the Korean ones; a key belongs to one file. The engine's own sentences stay in the engine in
+English; ``engine.ko.json`` and ``methods.ko.json`` say the same in Korean.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import string
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from engine.errors import LabError
+from engine.report import words as shared
+from engine.report.words import Counted
 
 FOLDER = Path(__file__).resolve().parent
 LANGUAGES = {"en": "English", "ko": "한국어"}
@@ -30,7 +31,7 @@ def read(path: Path) -> dict[str, str]:
 @cache
 def table(language: str) -> dict[str, str]:
     """Key -> sentence of the page itself. Raises ValueError where two files have the same key."""
-    merged: dict[str, str] = {}
+    merged = dict(shared.table(language))
     for path in sorted([FOLDER / f"{language}.json", *FOLDER.glob(f"*.{language}.json")]):
         if path.name in ENGINE_FILES or not path.exists():
             continue
@@ -45,15 +46,6 @@ def table(language: str) -> dict[str, str]:
 def engine_table(file: str) -> dict[str, str]:
     """Korean for the engine's sentences (``engine.ko.json``) or the methods' (``methods.ko.json``)."""
     return read(FOLDER / file)
-
-
-class Counted(string.Formatter):
-    """``str.format`` where ``{count:image|images}`` is a number and the word for one or for several."""
-
-    def format_field(self, value: Any, format_spec: str) -> str:
-        """Return one field of a sentence."""
-        one, divided, several = format_spec.partition("|")
-        return f"{value} {one if value == 1 else several}" if divided else super().format_field(value, format_spec)
 
 
 class Translator:

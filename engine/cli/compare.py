@@ -254,7 +254,7 @@ def ranking_table(ranking: Ranking) -> str:
 def damage_table(found: Sequence[Forgetting]) -> str:
     """Return a line a method with what it loses elsewhere, and the WiSE-FT curve of those that can be mixed."""
     from engine.cli.common import table
-    from engine.report.words import english
+    from engine.report.words import ENGLISH
 
     if not found:
         return ""
@@ -274,7 +274,7 @@ def damage_table(found: Sequence[Forgetting]) -> str:
         for d in found
         for point in d.curve
     ]
-    parts = [table(head, rows), english("report_drift_note", {})]
+    parts = [table(head, rows), ENGLISH("compare.drift_hint")]
     if mixes:
         parts.append(table(["WiSE-FT", "tuned weights", "tuned labels", "other labels"], mixes))
     return "\n\n".join(parts)

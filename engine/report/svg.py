@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 from engine.metrics.calibration import Bin
+from engine.report.geometry import CostAxis, percent_range, percent_step
 from engine.report.label_layout import Box, columns, place, spread
 
 ZERO_SHOT, TUNED, OTHER, FADED = "#6b7688", "#3b6fe0", "#c77700", "#b9c1cf"
@@ -95,35 +96,17 @@ def drawing(width: float, height: float, parts: Sequence[str], title: str) -> st
     )
 
 
-def percent_range(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
-    """Return accuracy axis in steps of ten points around the values, at least 20 points long."""
-    low, high = math.floor(10 * min(lows)) / 10, math.ceil(10 * max(highs) - 1e-9) / 10
-    if high - low < 0.2:
-        low, high = max(0.0, low - 0.1), min(1.0, high + 0.1)
-    return low, high
-
-
 def _accuracy_axis(area: Box, low: float, high: float, label: str) -> tuple[Callable[[float], float], list[str]]:
     def y(value: float) -> float:
         return area.bottom - (value - low) / (high - low) * (area.bottom - area.top)
 
-    step = 0.1 if high - low <= 0.6 + 1e-9 else 0.2
+    step = percent_step(low, high) / 100
     ticks = [low + step * k for k in range(int((high - low) / step + 1.001))]
     parts = [line(area.left, y(tick), area.right, y(tick), GRID) for tick in ticks]
     parts += [text(area.left - 8, y(tick), f"{100 * tick:.0f}", "end") for tick in ticks]
     middle = (area.top + area.bottom) / 2
     parts.append(f'<g transform="rotate(-90 14 {number(middle)})">{text(14, middle, label, "middle")}</g>')
     return y, parts
-
-
-def round_numbers(low: float, high: float) -> list[float]:
-    """Round numbers between two positive values: powers of ten, with their 2 and 5 fold where those are few."""
-    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
-        found = [step * 10.0**k for k in powers for step in steps if low <= step * 10.0**k <= high]
-        if len(found) >= 3:
-            break
-    return found
 
 
 def scatter(
@@ -134,23 +117,14 @@ def scatter(
     Args:
         tick: a cost in words.
     """
-    positive = [p.x for p in points if p.x > 0] or [1.0]
-    low, high = math.log10(min(positive)), math.log10(max(positive))
-    room = max(0.15, 0.06 * (high - low))
+    costs = CostAxis.of([p.x for p in points])
     area = Box(LEFT, TOP, WIDTH - 20, height - BOTTOM)
-    zeros = any(p.x <= 0 for p in points)
-    start = area.left + (50 if zeros else 0)
 
     def x(value: float) -> float:
-        if value <= 0:
-            return area.left + 18
-        share = (math.log10(value) - low + room) / (high - low + 2 * room)
-        return start + share * (area.right - start)
+        return area.left + costs.place(value) * (area.right - area.left)
 
     y, parts = _accuracy_axis(area, *percent_range([p.low for p in points], [p.high for p in points]), y_label)
-    ticks = round_numbers(10 ** (low - room), 10 ** (high + room))
-    ticks = ticks[:: max(1, -(-len(ticks) // 8))]
-    for value in ([0.0] if zeros else []) + ticks:
+    for value in costs.ticks(8):
         parts.append(line(x(value), area.top, x(value), area.bottom, GRID))
         parts.append(text(x(value), area.bottom + 14, tick(value), "middle"))
     parts.append(text((area.left + area.right) / 2, height - 10, x_label, "middle"))

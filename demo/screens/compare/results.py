@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from demo import tasks
-from demo.html import count_text, time_text
 from demo.page import HIDDEN, Key, Page, Visit
 from demo.screens.compare import html as pieces
 from demo.screens.compare import service
 from demo.screens.compare.service import Compared
 from demo.words import Translator
-from engine.units import bytes_text
+
+if TYPE_CHECKING:
+    from engine.checks.forgetting import Forgetting
+    from engine.compare import Advice, Ranking
+    from engine.metrics.calibration import Calibration
 
 AXES = ("memory", "seconds", "parameters", "file")
 DECISIONS = ("relabel", "drop", "keep_label")
@@ -78,7 +82,7 @@ class CompareResults:
             self.test = page.make(gr.Button, value=Key("compare.damage_go"), size="sm", elem_id="compare-damage-go")
             self.damage = gr.HTML("", padding=False, elem_id="compare-damage")
             with gr.Column(elem_classes=HIDDEN, elem_id="compare-mixing") as self.mixing_part:
-                page.html(lambda t: f"<h4>{t('compare.mix')}</h4>{pieces.hint(t('compare.mix_hint'))}")
+                page.html(lambda t: f"<h4>{t('compare.mix')}</h4>{_mix_hint(t)}")
                 self.mixing = gr.Plot(show_label=False, container=False, elem_id="plot-mixing")
 
     def _build_suspects(self) -> None:
@@ -133,7 +137,7 @@ class CompareResults:
     def arriving(self, found: Compared, t: Translator) -> dict[Any, Any]:
         """Return the table that grows while the comparison runs, in place of the last result."""
         return {
-            self.live: pieces.arriving(found.rows, t.name, t),
+            self.live: pieces.arriving(found.rows, t),
             self.advice: "",
             self.column: gr.update(elem_classes=HIDDEN),
         }
@@ -145,9 +149,10 @@ class CompareResults:
             return {self.live: "", self.advice: "", self.column: gr.update(elem_classes=HIDDEN)}
         if found.comparison is None:
             return self.arriving(found, t)
-        comparison = found.comparison
-        failed = pieces.failed(comparison.rows, t.name, partial(_say, t=t), t)
-        if comparison.ranking is None:
+        comparison, shared = found.comparison, pieces.shared(t)
+        failed = str(shared.failed(comparison.rows))
+        ranking = comparison.ranking
+        if ranking is None:
             return {
                 self.live: failed,
                 self.advice: pieces.hint(t("compare.nothing")),
@@ -158,12 +163,12 @@ class CompareResults:
         stale = pieces.hint(t("compare.stale")) if found.version != visit.workspace.version else ""
         return {
             self.live: stale,
-            self.advice: pieces.advice(advised, comparison.stopped, partial(_say, t=t), t),
+            self.advice: str(shared.advice(advised, ranking.standings, comparison.stopped)),
             self.column: gr.update(elem_classes=[]),
-            self.pareto: pareto(comparison.ranking, advised, visit[self.axis], t, visit.dark, width),
-            self.table: pieces.standings(comparison.ranking, advised.ranking, advised.method, t.name, t),
+            self.pareto: pareto(ranking, advised, visit[self.axis], t, visit.dark, width),
+            self.table: str(shared.standings(ranking, advised.ranking.standings, advised.method)),
             self.failed: failed,
-            self.curve: curves(comparison.ranking, advised.method, t, visit.dark, width),
+            self.curve: curves(ranking, advised.method, t, visit.dark, width),
             **self._damage(visit),
             **self._suspects(visit),
         }  # fmt: skip
@@ -176,7 +181,7 @@ class CompareResults:
         measured, t = list(visit.workspace.compared.damage.values()), visit.t
         mixed = any(damage.curve for damage in measured)
         return {
-            self.damage: pieces.damage(measured, t.name, t),
+            self.damage: str(pieces.shared(t).forgetting(measured)),
             self.mixing_part: gr.update(elem_classes=[] if mixed else HIDDEN),
             self.mixing: mixing(measured, t, visit.dark) if mixed else None,
         }
@@ -238,8 +243,8 @@ class CompareResults:
 
         advised, measured = service.advice(found, self._limits(visit)), calibrations(found.comparison)
         return {
-            self.reliability: reliability(measured, advised and advised.method, t, visit.dark),
-            self.calibration: pieces.calibration(measured, t.name, t),
+            self.reliability: reliability(measured, advised.method if advised else None, t, visit.dark),
+            self.calibration: str(pieces.shared(t).calibration(measured)),
         }
 
     def _decide(self, visit: Visit, what: str) -> dict[Any, Any]:
@@ -255,84 +260,45 @@ class CompareResults:
         }
 
 
-def _say(note: Any, t: Translator) -> str:
-    return service.note_text(note, t)
+def _mix_hint(t: Translator) -> str:
+    return pieces.hint(f"{t('compare.mix_hint')} {t('compare.mix_slider')}")
 
 
-def pareto(ranking: Any, advised: Any, axis: str, t: Translator, dark: bool | None, width: float) -> Any:
-    """Cost against accuracy; methods whose cost is unknown are left out."""
+def pareto(ranking: Ranking, advised: Advice, axis: str, t: Translator, dark: bool | None, width: float) -> Any:
+    """Cost against accuracy."""
     from demo import plots
-    from engine.report.page import dominated_by_cost
+    from engine.report.figures import Figures
+    from engine.report.plots import COSTS, dots
 
-    costs, tick = {
-        "memory": (
-            {s.method: float(s.memory_bytes) for s in ranking.standings if s.memory_bytes is not None},
-            bytes_text,
-        ),
-        "seconds": ({s.method: s.seconds for s in ranking.standings}, lambda value: _plain(time_text(value, t))),
-        "parameters": ({s.method: float(s.parameters) for s in ranking.standings}, lambda v: count_text(v, t)),
-        "file": ({s.method: float(s.adapter_bytes) for s in ranking.standings}, bytes_text),
-    }[axis]
-    standings = [s for s in ranking.standings if s.method in costs]
-    dominated = dominated_by_cost(standings, costs)
-    dots = [
-        plots.Dot(
-            t.name(s.method), costs[s.method], s.accuracy.value, s.accuracy.low, s.accuracy.high, pieces.facts(s, t),
-            s.family == "baseline", s.method in dominated or advised.ranking.standing(s.method) is None,
-            s.method == advised.method,
-        )
-        for s in standings
-    ]  # fmt: skip
-    return plots.pareto(dots, t(f"compare.{axis}"), tick, t, dark, width)
+    tick = partial(COSTS[axis][1], Figures(t))
+    found = dots(ranking, axis, advised.method, t, within=advised.ranking)
+    return plots.pareto(found, t(f"compare.{axis}"), tick, t, dark, width)
 
 
-def _plain(text: str) -> str:
-    return text.replace("&lt;", "<")
-
-
-def curves(ranking: Any, chosen: str | None, t: Translator, dark: bool | None, width: float) -> Any:
+def curves(ranking: Ranking, chosen: str | None, t: Translator, dark: bool | None, width: float) -> Any:
     """Return accuracy by training images a label."""
     from demo import plots
-    from engine.tuning import registry
+    from engine.report.plots import growths
 
-    growths = [
-        plots.Growth(
-            t.name(c.method), c.shots, tuple(a.value for a in c.accuracy), tuple(a.low for a in c.accuracy),
-            tuple(a.high for a in c.accuracy), registry.get(c.method).family == "baseline", c.method == chosen,
-        )
-        for c in ranking.curves
-    ]  # fmt: skip
-    return plots.shot_curves(growths, t, dark, width)
+    return plots.shot_curves(growths(ranking, chosen, t), t, dark, width)
 
 
-def mixing(measured: Any, t: Translator, dark: bool | None) -> Any:
+def mixing(measured: Sequence[Forgetting], t: Translator, dark: bool | None) -> Any:
     """Return the WiSE-FT curves of methods that can be mixed."""
     from demo import plots
+    from engine.report.plots import mixtures
 
-    return plots.mixing(
-        [
-            plots.Mixture(
-                t.name(d.method), tuple(point.share for point in d.curve),
-                tuple(point.tuned_labels for point in d.curve), tuple(point.other_labels for point in d.curve),
-            )
-            for d in measured
-            if d.curve
-        ],
-        t, dark,
-    )  # fmt: skip
+    return plots.mixing(mixtures(measured, t), t, dark)
 
 
-def reliability(measured: Any, chosen: str | None, t: Translator, dark: bool | None) -> Any:
+def reliability(measured: Mapping[str, Calibration], chosen: str | None, t: Translator, dark: bool | None) -> Any:
     """Return the recommended method beside zero-shot."""
     from demo import plots
-    from engine.tuning import registry
-    from engine.types import BASELINE
+    from engine.report.plots import before_and_after
 
-    tuned = [method for method in measured if registry.get(method).family != "baseline"]
-    after = chosen if chosen in tuned else next(iter(tuned), None)
+    before, after = before_and_after(measured, chosen)
 
     def bins(method: str | None) -> list[tuple[float, float, int]]:
-        found = measured.get(method)
-        return [(b.confidence, b.accuracy, b.count) for b in found.bins] if found else []
+        return [(b.confidence, b.accuracy, b.count) for b in measured[method].bins] if method else []
 
-    return plots.reliability(bins(BASELINE), bins(after), t.name(after) if after else "", t, dark)
+    return plots.reliability(bins(before), bins(after), t.name(after) if after else "", t, dark)

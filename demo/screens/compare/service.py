@@ -150,7 +150,7 @@ def end(found: Compared) -> None:
     ranking = rank(rows) if any(row.status == "done" for row in rows) else None
     names = tuple(image.name for image in found.images)
     found.comparison = Comparison(
-        found.request, found.backbone, found.labels, names, rows, ranking, ranking and advise(ranking), (),
+        found.request, found.backbone, found.labels, names, rows, ranking, advise(ranking) if ranking else None, (),
         time.monotonic() - found.started, True,
     )  # fmt: skip
 
@@ -266,7 +266,7 @@ def write_files(workspace: Workspace, found: Compared, advised: Advice | None, t
     paths["json"].write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf8")
     write_report(
         shown, paths["html"], images=found.images, task=found.title, command=command_line(shown, *found.disk),
-        damage=list(found.damage.values()), check=found.check, say=t.engine, language=t.language,
+        damage=list(found.damage.values()), check=found.check, words=t,
     )  # fmt: skip
     return paths
 

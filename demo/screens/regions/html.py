@@ -102,7 +102,7 @@ def table(
 
 def _share(region: Region, t: Translate) -> str:
     percent = 100 * region.area / (region.size[0] * region.size[1])
-    return t("html.percent", value=f"{percent:.0f}" if percent >= 9.95 else f"{percent:.1f}")
+    return t("number.percent", value=f"{percent:.0f}" if percent >= 9.95 else f"{percent:.1f}")
 
 
 def _guess(guess: Guess | None, side: str, names: Mapping[str, str], t: Translate, differs: bool = False) -> str:
@@ -112,7 +112,7 @@ def _guess(guess: Guess | None, side: str, names: Mapping[str, str], t: Translat
     sign = '<span aria-hidden="true">→ </span>' if differs else ""
     points = t("regions.lead", value=f"{100 * guess.margin:.0f}")
     lead = f'<span class="ctl-small" title="{t("regions.lead_title")}">{points}</span>'
-    percent = t("html.percent", value=f"{100 * guess.probability:.0f}")
+    percent = t("number.percent", value=f"{100 * guess.probability:.0f}")
     name = escape(names.get(guess.label, guess.label))
     return f'<span class="ctl-{side}">{sign}{name} {percent}</span><br>{lead}'
 

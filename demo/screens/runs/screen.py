@@ -103,7 +103,7 @@ def _facts(run: RunRecord, t: Translator) -> dict[str, str]:
     """Column -> cell, escaped."""
     result = run.result
     size = t("runs.size_text", labels=len(result["labels"]), images=len(run.inputs["images"]), shots=result["shots"])
-    verdict = f'<span aria-hidden="true">{SIGNS.get(result["verdict"], "")}</span> {t("runs." + result["verdict"])}'
+    verdict = f'<span aria-hidden="true">{SIGNS.get(result["verdict"], "")}</span> {t("verdict." + result["verdict"])}'
     return {
         "time": _clock(run),
         "method": escape(t.name(run.result["method"])),

@@ -14,9 +14,9 @@ from engine.checks.forgetting import Drift, Forgetting, Mixed
 from engine.checks.label_errors import LabelErrorReport, Suspect
 from engine.cli.compare import damage_table
 from engine.cli.main import main
+from engine.compare import Difference, Standing
 from engine.metrics.calibration import calibration
 from engine.report.document import calibrations, command_line, write_report
-from engine.tuning import registry
 from engine.types import Interval, Label, Note, Verdict
 
 NASTY = '<script>alert("x")</script>'
@@ -50,15 +50,24 @@ def comparison():
     """What :func:`engine.compare.compare` ends with, made by hand."""
     standings, curves = [], []
     for number, (method, accuracy, group, parameters, memory, loss) in enumerate(METHODS):
-        spec = registry.get(method)
         standings.append(
-            SimpleNamespace(
-                method=method, name=spec.name, family=spec.family, rank=number + 1, group=group,
-                accuracy=around(accuracy), over_zero_shot=SimpleNamespace(value=accuracy - 0.34),
-                word="baseline" if method == "zero_shot_ensemble" else "better", parameters=parameters,
-                memory_bytes=int(memory), seconds=1.5, adapter_bytes=4 * parameters, loss=loss,
+            Standing(
+                method=method,
+                rank=number + 1,
+                group=group,
+                accuracy=around(accuracy),
+                p_group=1.0,
+                over_zero_shot=Difference(accuracy - 0.34, 0.0, 0.6, 0.01),
+                word="baseline" if method == "zero_shot_ensemble" else "better",
+                parameters=parameters,
+                memory_bytes=int(memory),
+                memory_kind="forecast",
+                seconds=1.5,
+                adapter_bytes=4 * parameters,
+                loss=loss,
+                seeds=2,
             )
-        )  # fmt: skip
+        )
         points = tuple(around(accuracy - drop) for drop in (0.2, 0.1, 0))
         curves.append(SimpleNamespace(method=method, shots=(2, 4, 8), accuracy=points, doubling=None))
     needs = Note("method_needs", (("method", "BitFit"), ("backbone", "pocket"), ("needed", "linear layers")))
@@ -129,6 +138,26 @@ def test_nothing_is_run_or_loaded(html):
     assert "default-src 'none'" in html
 
 
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_a_label_with_tags_is_text_on_the_page_and_in_the_report(comparison, tmp_path, language):
+    from demo.screens.compare import html as page
+    from demo.words import Translator
+
+    label, t = "<img src=x onerror=alert(1)>", Translator(language)
+    damage = replace(DAMAGE, tuned_on=(label,), others=(label,))
+    comparison.labels = (Label(label, label), *comparison.labels[1:])
+    report = write_report(comparison, tmp_path / "out.html", task=label, damage=[damage], check=CHECK, words=t)
+    suspect = page.suspect("", label, label, label, 0.8, 2, [label], t)
+    for html, times in (
+        (report.read_text(encoding="utf8"), 4),  # heading, title, tuned on, others
+        (str(page.shared(t).forgetting([damage])), 2),
+        (suspect, 4),
+    ):
+        outline = Outline(html)
+        assert not {"img", "script"} & set(outline.tags) and not outline.open
+        assert outline.text.count(label) >= times
+
+
 def test_what_tuning_costs_elsewhere(comparison, tmp_path):
     plain = write_report(comparison, tmp_path / "plain.html", damage=[DAMAGE]).read_text(encoding="utf8")
     text = " ".join(Outline(plain).text.split())
@@ -180,8 +209,7 @@ def test_calibration_is_over_all_seeds(comparison):
 def test_it_speaks_the_callers_language(comparison, tmp_path):
     from demo.words import Translator
 
-    path = write_report(comparison, tmp_path / "ko.html", damage=[DAMAGE], check=CHECK, say=Translator("ko").engine,
-                        language="ko")  # fmt: skip
+    path = write_report(comparison, tmp_path / "ko.html", damage=[DAMAGE], check=CHECK, words=Translator("ko"))
     text = path.read_text(encoding="utf8")
     assert '<html lang="ko">' in text
     assert "우열을 가리기 어렵습니다" in text

@@ -11,6 +11,7 @@ import pytest
 
 from engine.metrics.calibration import Bin
 from engine.report import svg
+from engine.report.geometry import percent_range
 from engine.report.label_layout import COLUMN, HEIGHT, Box, columns, place, spread
 
 NASTY = '<script>alert("x")</script> & 한국어'
@@ -117,6 +118,6 @@ def test_reliability_stays_in_its_square():
 
 @pytest.mark.parametrize(("low", "high"), [(0.31, 0.44), (0.0, 1.0), (0.985, 1.0)])
 def test_the_axis_holds_all_intervals(low, high):
-    bottom, top = svg.percent_range([low], [high])
+    bottom, top = percent_range([low], [high])
     assert 0 <= bottom <= low <= high <= top <= 1
     assert top - bottom >= 0.2 - 1e-9

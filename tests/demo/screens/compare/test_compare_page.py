@@ -22,7 +22,7 @@ from demo.workspace import Workspace, Workspaces
 from engine.checks.forgetting import Drift, Forgetting, Mixed
 from engine.checks.label_errors import LabelErrorReport, Suspect
 from engine.errors import BadLabels
-from engine.types import Interval, Verdict
+from engine.types import Interval, Note, Verdict
 
 NASTY = '<img src=x onerror="alert(1)">'
 
@@ -249,15 +249,26 @@ def test_calibration_is_drawn_when_it_is_looked_at(workspace, screen):
 # ---- pieces ---------------------------------------------------------------------------------------
 
 
+class Nasty(Translator):
+    """Names and reasons as bad as a user's."""
+
+    def name(self, method: str) -> str:
+        return NASTY
+
+    def engine(self, key, values) -> str:
+        return NASTY
+
+
 def test_everything_typed_is_escaped():
     t = Translator("en")
+    shared = pieces.shared(Nasty("en"))
     pair = (Interval(0.5, 0.4, 0.6), Interval(0.3, 0.2, 0.4))
     damage = Forgetting("full", (NASTY,), (NASTY,), pair, pair, Verdict("worse", 0.01, 0, 9, 40), DRIFT)
     for html in (
-        pieces.damage([damage], lambda method: NASTY, t),
+        str(shared.forgetting([damage])),
         pieces.suspect("", NASTY, NASTY, NASTY, 0.8, 2, [NASTY], t),
         pieces.progress(1, 2, NASTY, 3.0, t),
-        pieces.failed([SimpleNamespace(method="x", error=1)], lambda method: NASTY, lambda note: NASTY, t),
+        str(shared.failed([SimpleNamespace(method="x", error=Note("any", ()))])),
     ):
         found = Balanced(html)
         assert "img" not in found.tags
@@ -266,11 +277,9 @@ def test_everything_typed_is_escaped():
 
 def test_damage_shows_how_far_embeddings_moved():
     t = Translator("en")
-    pair = (Interval(0.5, 0.4, 0.6), Interval(0.7, 0.6, 0.8))
-    found = Balanced(
-        pieces.damage([Forgetting("lora", ("a",), ("b",), pair, pair, Verdict("close", 0.5, 3, 2, 40), DRIFT)], str, t)
-    )
-    assert "0.125" in found.text and "0.062" in found.text and "mean of 1 − cosine" in found.text
+    pair, verdict = (Interval(0.5, 0.4, 0.6), Interval(0.7, 0.6, 0.8)), Verdict("close", 0.5, 3, 2, 40)
+    found = Balanced(str(pieces.shared(t).forgetting([Forgetting("lora", ("a",), ("b",), pair, pair, verdict, DRIFT)])))
+    assert "0.125" in found.text and "0.062" in found.text and "mean of 1 - cosine" in found.text
 
 
 def test_the_mix_is_drawn_only_where_there_is_one(workspace, screen):
