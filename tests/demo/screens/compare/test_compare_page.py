@@ -22,7 +22,7 @@ from demo.workspace import Workspace, Workspaces
 from engine.checks.forgetting import Drift, Forgetting, Mixed
 from engine.checks.label_errors import LabelErrorReport, Suspect
 from engine.errors import BadLabels
-from engine.types import Interval, Note, Verdict
+from engine.types import BASELINE, Interval, Note, Verdict
 
 NASTY = '<img src=x onerror="alert(1)">'
 
@@ -200,7 +200,8 @@ def test_the_screen_shows_a_comparison_in_both_languages(workspace, screen):
         table = Balanced(updates[compare.results.table])
         names = {"en": ("Tip-Adapter", "Linear probe"), "ko": ("Tip-Adapter", "선형 프로브 (linear probe)")}[language]
         assert [table.text.count(name) for name in names] == [1, 1]
-        assert "★" in Balanced(updates[compare.results.advice]).text
+        sign = "●" if found.comparison.advice.method == BASELINE else "★"
+        assert sign in Balanced(updates[compare.results.advice]).text
         assert len(updates[compare.results.pareto].data) == 3
         assert len(updates[compare.results.curve].data) == 3
     tight = compare.view(visit(workspace, parameters=1))
@@ -308,8 +309,8 @@ def test_a_method_of_unknown_memory_is_in_the_table(workspace, value_reader):
     assert list(comparing.outlook(workspace, request))[-1].seconds >= 0
     found = compared(workspace, (value_reader.id,), (1,), 1)
     ranking, t = found.comparison.ranking, Translator("ko")
-    table = pieces.standings(ranking, found.comparison.advice.ranking, None, t.name, t)
-    assert Balanced(table).text.count("알 수 없음") == 1
+    table = pieces.shared(t).standings(ranking, found.comparison.advice.ranking.standings, None)
+    assert Balanced(str(table)).text.count("알 수 없음") == 1
     (said,) = [note for note in found.comparison.advice.notes if note.key == "advice_memory_unknown"]
     assert "Value reader" in comparing.note_text(said, t)
     for axis, drawn in (("memory", False), ("seconds", True)):
