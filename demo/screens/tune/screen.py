@@ -65,7 +65,7 @@ class Tune:
             self.samples: dict[str, gr.Button] = {}
             with gr.Row():
                 for id, sample in tasks.samples().items():
-                    with gr.Column(min_width=180, elem_classes="ctl-sample"):
+                    with gr.Column(min_width=260, elem_classes="ctl-sample"):
                         page.html(partial(_sample_card, sample=sample))
                         self.samples[id] = gr.Button(sample.title["en"], elem_id=f"start-{id}", variant="secondary")
                         page.bound.append((self.samples[id], {"value": partial(_title, sample=sample)}))
