@@ -258,14 +258,14 @@ def test_vit_b32_needs_what_was_measured_on_its_real_sizes():
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_needs_fewer_activations(precision, pocket):
+def test_half_precision_needs_fewer_activations(precision, tiny):
     spec = registry.get("lora")
     full, half = (
-        forecast.forecast(spec, spec.configure(), pocket, 10, 80, 160, precision=p) for p in ("fp32", precision)
+        forecast.forecast(spec, spec.configure(), tiny, 10, 80, 160, precision=p) for p in ("fp32", precision)
     )
     assert half.parts["activations"] < full.parts["activations"]
     with pytest.raises(ValueError, match="int3"):
-        forecast.forecast(spec, spec.configure(), pocket, 10, 80, 160, precision="int3")
+        forecast.forecast(spec, spec.configure(), tiny, 10, 80, 160, precision="int3")
 
 
 def test_on_cuda_the_libraries_take_workspace_too(tiny):
