@@ -36,7 +36,7 @@ def test_settings_are_taken_over_one_by_one(browser, server):
         open_settings(page)
         page.fill("#setting-context textarea", "a photo\nof thing")
         page.locator("#setting-context textarea").blur()
-        trains(page, 640)  # 4 tokens of 160
+        trains(page, 768)  # 4 tokens of 192
         page.fill("#setting-epochs input", "0")
         page.press("#setting-epochs input", "Enter")
         page.wait_for_selector("#setting-problem [role=alert]")
@@ -51,7 +51,7 @@ def test_settings_are_taken_over_one_by_one(browser, server):
         page.wait_for_selector("#setting-problem [role=alert]", state="detached")
         page.fill("#setting-context textarea", "a photo")  # two at once: neither is lost
         page.select_option("#setting-optimizer select", "sgd")
-        trains(page, 320)
+        trains(page, 384)
         page.click("#language label >> nth=1")
         page.wait_for_function("document.querySelector('#setting-epochs small').innerText.includes('학습 이미지를')")
         values = [page.input_value(f"#value-{name}") for name in ("context", "epochs", "optimizer")]
