@@ -37,11 +37,11 @@ class Source:
 
 
 SOURCES = (
-    Source("photos", ("photos-224-a.parquet", "photos-224-b.parquet"), 0.32, 5, 0.35, drawn=(4,)),
-    Source("flickr", ("flickr8k-224.parquet",), 0.2, 4, 0.4),
+    Source("photos", ("photos-224-a.parquet", "photos-224-b.parquet"), 0.34, 5, 0.35, drawn=(4,)),
+    Source("flickr", ("flickr8k-224.parquet",), 0.16, 4, 0.4),
     Source("emoji", ("emoji.parquet",), 0.03, 3, 0.7),
-    Source("tiny-imagenet", ("tiny-imagenet-a.parquet", "tiny-imagenet-b.parquet"), 0.3, 1, 0.6, most=30_000),
-    Source("cifar", ("cifar.parquet",), 0.22, 1, 0.7, most=30_000),
+    Source("tiny-imagenet", ("tiny-imagenet-a.parquet", "tiny-imagenet-b.parquet"), 0.27, 1, 0.6, most=30_000),
+    Source("cifar", ("cifar.parquet",), 0.2, 1, 0.7, most=30_000),
 )
 
 
