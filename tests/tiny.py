@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from PIL import Image
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from engine.backbones import entries, hf_clip
 from engine.backbones.conv_stem import ConvStem, HybridCLIPModel
@@ -23,6 +24,7 @@ def make_tiny(seed: int = 0, id: str = "tiny", **vision) -> hf_clip.HFClip:
     tokenizer = AutoTokenizer.from_pretrained(entries.POCKET_FOLDER)
     processor = AutoImageProcessor.from_pretrained(entries.POCKET_FOLDER)
     side = vision.get("image_size", 16)
+    processor.image_mean, processor.image_std = OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
     processor.size = {"shortest_edge": side}
     processor.crop_size = {"height": side, "width": side}
     text = {

@@ -38,6 +38,17 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
     return model
 
 
+def run_lower(network: Any, pixels: Tensor) -> Tensor:
+    """Map normalised pixels ``(B, 3, S, S)`` to a folded EfficientNet's map ``(B, C, S / 16, S / 16)`` after its first
+    ``LOWER`` stages."""
+    return network.blocks[:LOWER](network.bn1(network.conv_stem(pixels)))
+
+
+def run_upper(network: Any, hidden: Tensor) -> Tensor:
+    """Map what :func:`run_lower` returns to the network's last map, ``(B, F, S / 32, S / 32)``."""
+    return network.bn2(network.conv_head(network.blocks[LOWER:](hidden)))
+
+
 class ConvStem(nn.Module):
     """EfficientNet-Lite, its last map of features projected to tokens.
 
@@ -63,14 +74,12 @@ class ConvStem(nn.Module):
         return self.projection.weight
 
     def lower(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels ``(B, 3, S, S)`` to the map ``(B, C, S / 16, S / 16)`` after the first ``LOWER`` stages."""
-        x = self.trunk.bn1(self.trunk.conv_stem(pixels))
-        return self.trunk.blocks[:LOWER](x)
+        """Map normalised pixels ``(B, 3, S, S)`` as :func:`run_lower` does."""
+        return run_lower(self.trunk, pixels)
 
     def upper(self, hidden: Tensor) -> Tensor:
-        """The map of :meth:`lower` to the trunk's last one, ``(B, features, S / 32, S / 32)``."""
-        x = self.trunk.blocks[LOWER:](hidden)
-        return self.trunk.bn2(self.trunk.conv_head(x))
+        """Map what :meth:`lower` returns as :func:`run_upper` does."""
+        return run_upper(self.trunk, hidden)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pixels ``(B, 3, S, S)`` to ``(B, D, S / 32, S / 32)``."""

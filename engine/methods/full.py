@@ -72,7 +72,8 @@ register(
         id="full",
         name="Full fine-tuning",
         family="weights",
-        sentence="Trains every weight of both towers; a slider then mixes the result with the original weights.",
+        sentence="Trains every weight of both towers, a convolutional trunk's only with the setting trunk; a slider "
+        "then mixes the result with the original weights.",
         use_when="There are hundreds of images, memory is plentiful and nothing smaller was enough; check the WiSE-FT "
         "slider.",
         equation="θ = (1 − m)·θ₀ + m·θ_tuned  (WiSE-FT; m = 1: tuned)",

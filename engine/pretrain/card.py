@@ -13,8 +13,8 @@ SOURCES = """| data | pictures | terms |
 |---|---|---|
 | labelled photographs of 28 public sets, 237 labels | 10,528 | theirs, see below |
 | Flickr8k (official train split, 5 captions each) | 5,984 | research use |
-| Tiny-ImageNet (train) | 30,000 | research use |
-| CIFAR-10 and CIFAR-100 (train) | 30,000 | Krizhevsky 2009, cite |
+| Tiny-ImageNet (train) | 60,000 | research use |
+| CIFAR-10 and CIFAR-100 (train) | 60,000 | Krizhevsky 2009, cite |
 | Noto emoji (Unicode names) | 1,405 | Apache-2.0 |
 | patterns drawn by `engine/pretrain/patterns.py` (stripes, dots, cracks ...) | 2,880 | Apache-2.0 |"""
 

@@ -14,6 +14,8 @@ from engine.pretrain.lexicon import ABOVE_TEMPLATES, DRAWN_TEMPLATES, EMOJI_TEMP
 
 BROADER_SHARE = 0.15
 """Share of captions that are replaced by a broader word where there is one."""
+LABELLED = ("photos", "tiny-imagenet", "cifar")
+"""Sources whose captions are labels, of which there are few enough to be wrong answers to each other."""
 
 
 @dataclass
@@ -52,7 +54,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Batch:
-    """``B`` crops and the ``U`` distinct captions that were drawn for them."""
+    """``B`` crops and ``U`` distinct captions: those that were drawn for them, then some that fit other pictures."""
 
     maps: Tensor
     """``(B, C, 14, 14)`` int8."""
@@ -72,8 +74,10 @@ class Batch:
 class Mixer:
     """Batches made of every source's share."""
 
-    def __init__(self, pictures: Sequence[Pictures], batch_size: int, seed: int):
-        self.pictures, self.seed = pictures, seed
+    def __init__(self, pictures: Sequence[Pictures], batch_size: int, seed: int, distractors: int = 0):
+        self.pictures, self.seed, self.distractors = pictures, seed, distractors
+        labelled = [p.captions for p in pictures if p.source.name in LABELLED]
+        self.labels = list(dict.fromkeys(caption for rows in labelled for row in rows for caption in row))
         total = sum(p.source.share for p in pictures)
         self.counts = [max(1, round(batch_size * p.source.share / total)) for p in pictures]
         self._order: dict[tuple[int, int], Tensor] = {}
@@ -93,7 +97,8 @@ class Mixer:
         maps, pooled, logits = (torch.cat(group) for group in zip(*parts, strict=True))
         mirrored = torch.rand(len(maps), generator=generator) < 0.5
         maps[mirrored] = maps[mirrored].flip(-1)
-        return Batch(maps, pooled, logits, torch.tensor(taught), *arrange(chosen, fitting, generator))
+        others = [self.labels[randint(len(self.labels), generator)] for _ in range(self.distractors)]
+        return Batch(maps, pooled, logits, torch.tensor(taught), *arrange(chosen, fitting, others, generator))
 
     def _templates(self, pictures: Pictures, crop: int) -> tuple[str, ...]:
         name = pictures.source.name
@@ -127,11 +132,12 @@ def randint(high: int, generator: torch.Generator) -> int:
 
 
 def arrange(
-    chosen: list[tuple[str, tuple[str, ...]]], fitting: list[list[str]], generator: torch.Generator
+    chosen: list[tuple[str, tuple[str, ...]]], fitting: list[list[str]], others: list[str], generator: torch.Generator
 ) -> tuple[list[str], list[str], Tensor, Tensor]:
-    """Return the distinct captions, a sentence for each, each crop's caption and which captions fit which crop."""
-    column = {caption: k for k, caption in enumerate(dict.fromkeys(c for c, _ in chosen))}
-    templates = dict(reversed(chosen))
+    """Return the distinct captions, ``others`` last, a sentence for each, each crop's caption and which captions fit
+    which crop."""
+    column = {caption: k for k, caption in enumerate(dict.fromkeys([*(c for c, _ in chosen), *others]))}
+    templates = {**dict.fromkeys(others, TEMPLATES), **dict(reversed(chosen))}
     sentences = [phrase(caption, templates[caption], generator) for caption in column]
     target = torch.tensor([column[caption] for caption, _ in chosen])
     related = torch.zeros(len(chosen), len(column), dtype=torch.bool)

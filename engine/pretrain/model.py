@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPConfig
 
-from engine.backbones.conv_stem import STRIDE, HybridCLIPModel
-from engine.pretrain.precision import FULL_PRECISION_ATTENTION
+from engine.backbones.conv_stem import LOWER, STRIDE, HybridCLIPModel
+from engine.pretrain.precision import FULL_PRECISION_ATTENTION, full_precision_depthwise
 from engine.pretrain.training import BaseRecipe
 
-FROZEN = 6
-"""Stages of the trunk that are never trained. The sixth one's 5 x 5 convolutions would double the time of a step."""
+FROZEN = LOWER
+"""Stages of the trunk that are never trained: what they see is extracted once."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Recipe(BaseRecipe):
     batch_size: int = 256
     muon_lr: float = 2e-3
     adam_lr: float = 1e-3
-    trunk_rate: float = 0.1
+    trunk_rate: float = 0.2
     """Learning rate of the trunk's last stages, as a share of ``adam_lr``."""
     trunk_from: float = 0.3
     """Share of training after which the trunk's last stages are trained too."""
@@ -45,6 +45,8 @@ class Recipe(BaseRecipe):
     """Longest text in tokens."""
     tokens: int = 32
     """Image tokens of 49 that are kept, at random, until the trunk is trained too (FLIP, arXiv 2212.00794)."""
+    distractors: int = 96
+    """Labels a step that none of its pictures has: wrong answers beside the other pictures' captions."""
     classes: int = 160
     """ImageNet classes a step that the text tower names."""
     imagined: int = 64
@@ -111,11 +113,16 @@ class Student(nn.Module):
         trunk = self.stem.trunk
         for part in (trunk.conv_stem, trunk.bn1, trunk.blocks[:FROZEN]):
             part.requires_grad_(False)
+        full_precision_depthwise(trunk)
 
     @property
     def stem(self) -> Any:
         """The convolutional trunk with its projection."""
         return self.clip.vision_model.embeddings.patch_embedding
+
+    def teaching(self) -> dict[str, Tensor]:
+        """What only training needs: a state that :meth:`load_state_dict` takes with ``strict=False``."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("clip.")}
 
     def trunk_parameters(self) -> list[nn.Parameter]:
         """Those of the trunk's last stages."""

