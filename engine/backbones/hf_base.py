@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from engine.backbones.base import Backbone, Shape, TextTower, VisionTower, mean_position, part_sizes, without_marks
+from engine.data.images import central
 
 LINEAR_PARTS = {
     "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj", "out": "self_attn.out_proj",
@@ -102,6 +103,8 @@ class HFBackbone(Backbone):
         return self.model.logit_scale.exp().reshape(())
 
     def load_pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        if getattr(self.processor, "do_center_crop", False):
+            images = [central(image) for image in images]
         return self.processor(list(images), do_rescale=False, do_normalize=False, return_tensors="pt").pixel_values
 
     def normalise(self, pixels: Tensor) -> Tensor:

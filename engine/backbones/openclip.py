@@ -27,6 +27,7 @@ from engine.backbones.openclip_towers import (
     out_features,
 )
 from engine.backbones.split_attention import split_block
+from engine.data.images import central
 from engine.errors import BackboneUnavailable
 
 PREFERRED_TAGS = ("dfndr2b", "datacompdr", "webli", "meta", "laion2b_s34b_b79k", "laion2b_s34b_b88k", "openai")
@@ -130,11 +131,14 @@ class OpenClip(Backbone):
         return None if self._bias is None else self._bias.reshape(())
 
     def load_pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        from torchvision.transforms import CenterCrop
         from torchvision.transforms.functional import pil_to_tensor
 
-        rows = []
+        steps, rows = self.transform.transforms[:-2], []  # all but to-tensor and normalise: still a picture
+        cropped = any(isinstance(step, CenterCrop) for step in steps)
         for image in images:
-            for step in self.transform.transforms[:-2]:  # all but to-tensor and normalise: still a picture
+            image = central(image) if cropped else image
+            for step in steps:
                 image = step(image)
             rows.append(pil_to_tensor(image))
         return torch.stack(rows)

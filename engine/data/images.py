@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from engine.data.file_kind import HEAD_BYTES, refuse_other_kinds
 from engine.errors import BadConfig, BadImage, LabError, messages
 from engine.units import MB
 
@@ -156,6 +157,20 @@ def read_image(source: str | Path | bytes, *, name: str = "", max_megapixels: fl
         return _rgb(_upright(image))
 
 
+def central(image: Image.Image, longest: float = 4.0) -> Image.Image:
+    """Return the middle of ``image``, at most ``longest`` times as long as it is wide.
+
+    For whatever resizes the short side before it takes the square in the middle: a picture of 1,000,000 x 8 pixels
+    would first become one of 28,000,000 x 224.
+    """
+    width, height = image.size
+    wide, high = min(width, math.ceil(longest * height)), min(height, math.ceil(longest * width))
+    if (wide, high) == (width, height):
+        return image
+    left, top = (width - wide) // 2, (height - high) // 2
+    return image.crop((left, top, left + wide, top + high))
+
+
 def inspect(path: Path, name: str, label: str | None, max_megapixels: float) -> tuple[ImageFile, Problem | None]:
     """Check one file by decoding all of it, without keeping the pixels. The problem returned is only a note.
 
@@ -207,60 +222,6 @@ def thumbnail(image: ImageFile, folder: Path, side: int = 160) -> Path:
         os.unlink(unfinished)
         raise
     return target
-
-
-# What kind of file is it? By content: names lie.
-
-HEAD_BYTES = 64
-"""How many bytes of a file :func:`kind_of` looks at."""
-
-_SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"\xff\xd8\xff", "image"),
-    (b"\x89PNG\r\n\x1a\n", "image"),
-    (b"GIF87a", "image"),
-    (b"GIF89a", "image"),
-    (b"II*\0", "image"),
-    (b"MM\0*", "image"),
-    (b"PK\x03\x04", "zip"),
-    (b"PK\x05\x06", "zip"),
-    (b"Rar!\x1a\x07", "RAR"),
-    (b"7z\xbc\xaf\x27\x1c", "7z"),
-    (b"\x1f\x8b\x08", "gzip"),
-    (b"\xfd7zXZ\0", "xz"),
-)
-_HEIF_BRANDS = re.compile(rb"^(?:....)*?(?:heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
-
-
-def kind_of(head: bytes) -> str:
-    """From a file's head: "image", "HEIC", "AVIF", "zip", "RAR", "7z", "gzip", "xz", "empty", or "" if unknown."""
-    if not head:
-        return "empty"
-    for signature, kind in _SIGNATURES:
-        if head.startswith(signature):
-            return kind
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image"
-    if head[:2] == b"BM" and head[14:18] in {bytes((size, 0, 0, 0)) for size in (12, 40, 52, 56, 64, 108, 124)}:
-        return "image"
-    if head[4:8] == b"ftyp":
-        brands = head[8 : max(12, min(int.from_bytes(head[:4], "big"), len(head)))]
-        if b"avif" in brands or b"avis" in brands:
-            return "AVIF"
-        return "HEIC" if _HEIF_BRANDS.match(brands) else ""
-    return ""
-
-
-def refuse_other_kinds(head: bytes, name: str) -> None:
-    """Raise :class:`BadImage` unless ``head``, the first bytes of a file, begins like an image."""
-    kind = kind_of(head)
-    if kind == "empty":
-        raise BadImage("image_empty", name=name)
-    if kind in ("HEIC", "AVIF"):
-        raise BadImage("image_convert", name=name, kind=kind)
-    if kind == "":
-        raise BadImage("image_not_image", name=name)
-    if kind != "image":
-        raise BadImage("image_archive", name=name, kind=kind)
 
 
 # Opening

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 
-from engine.data.images import HEAD_BYTES, ImageFile, Intake, Limits, Problem, inspect, kind_of, refuse_other_kinds
+from engine.data.file_kind import HEAD_BYTES, is_zip, refuse_other_kinds
+from engine.data.images import ImageFile, Intake, Limits, Problem, inspect
 from engine.errors import BadImage, BadTask, LabError, messages
 from engine.units import MB
 
@@ -101,7 +102,7 @@ def collect(
             groups.append((False, list(_walk(source, found))))
         elif not os.path.isfile(source):
             raise BadTask("upload_missing", name=_shown(str(source)))
-        elif _is_zip(source):
+        elif is_zip(source):
             try:
                 groups.append((True, _unpack(source, Path(work), found)))
             except LabError as error:
@@ -219,13 +220,13 @@ def _labelled(groups: list[tuple[bool, list[_Candidate]]]) -> list[_Candidate]:
     """Give each file of each folder or zip its folder's name as label."""
     tops = {candidate.name.split("/")[0] for _, group in groups for candidate in group}
     result = []
-    for is_zip, group in groups:
+    for zipped, group in groups:
         own_tops = {candidate.name.split("/")[0] for candidate in group}
         deeper = any(candidate.name.count("/") > 1 for candidate in group)
         # A common top folder with folders below it is a wrapper. Without, it is one in a zip (made of the folder
         # "photos"), unless another zip has another top: then somebody packed each class by itself. A folder that
         # was given as such has no wrapper: its only sub-folder is a class.
-        wrapped = len(own_tops) == 1 and (deeper or (is_zip and len(tops) == 1))
+        wrapped = len(own_tops) == 1 and (deeper or (zipped and len(tops) == 1))
         for candidate in group:
             parts = candidate.name.split("/")
             label = parts[-2].strip() if len(parts) > (2 if wrapped else 1) else ""
@@ -285,15 +286,6 @@ def _walk(folder: Path, found: _Found) -> Iterator[_Candidate]:
                 found.problems.append(Problem.of(error))
             except OSError as error:
                 found.problems.append(Problem.of(BadImage("image_missing", name=name, reason=error.strerror)))
-
-
-def _is_zip(path: Path) -> bool:
-    try:
-        with open(path, "rb") as file:
-            kind = kind_of(file.read(HEAD_BYTES))
-    except OSError:
-        return False  # named when it is opened as an image
-    return kind == "zip" or (path.suffix.lower() == ".zip" and kind in ("", "empty"))
 
 
 def _unpack(source: Path, work: Path, found: _Found) -> list[_Candidate]:

@@ -37,6 +37,8 @@ MOST_POINTS = 100
 """Clicks that shape one region."""
 
 messages(
+    region_strip="The image is {width} x {height} pixels, too long and narrow to find regions in. Crop it to less than "
+    "{times} times as long as it is wide.",
     region_plain="The image is one colour, so there are no regions in it. Choose another image.",
     region_outside="The point ({x:g}, {y:g}) lies outside the image of {width} x {height} pixels. Click inside it.",
     region_no_points="There is no click on the object: all points mark the background. Add one on the object.",
@@ -51,6 +53,8 @@ messages(
     region_granularity="There is no granularity {name!r}. Choose one of: {known}.",
 )
 
+LONGEST = 32
+"""How many times as long as wide an image may be: of a longer one hardly a row of pixels reaches the segmenter."""
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all) before each step; what it raises ends the search."""
 
@@ -73,7 +77,12 @@ class Segmenter:
         self._lock = threading.Lock()
 
     def set_image(self, image: Image.Image) -> Scene:
-        """Return an RGB image to prompt. It is encoded at once, unless one of the same content is still here."""
+        """Return an RGB image to prompt. It is encoded at once, unless one of the same content is still here.
+
+        Raises :class:`BadRegion` for one that is more than ``LONGEST`` times as long as it is wide.
+        """
+        if max(image.size) > LONGEST * min(image.size):
+            raise BadRegion("region_strip", width=image.width, height=image.height, times=LONGEST)
         scene = Scene(self, image)
         self.predictor(scene)
         return scene

@@ -287,12 +287,11 @@ class FeatureStore:
         """uint8 ``(B, 3, S, S)``, from the cache where possible."""
         keys = [("pixels", *self._identity(i, view, views)) for i in batch]
         rows = [self.cache.get(key) for key in keys]
-        absent = [j for j, row in enumerate(rows) if row is None]
-        if absent:
-            read = [self._read(batch[j], view, views) for j in absent]
-            for j, pixels in zip(absent, self.backbone.load_pixels(read), strict=True):
-                rows[j] = kept = pixels.clone()
-                self.cache.put(keys[j], kept)
+        for j in [j for j, row in enumerate(rows) if row is None]:
+            # One at a time: a batch of decoded photographs would take gigabytes.
+            (pixels,) = self.backbone.load_pixels([self._read(batch[j], view, views)])
+            rows[j] = pixels
+            self.cache.put(keys[j], pixels)
         return torch.stack([row for row in rows if row is not None])
 
     def _read(self, i: int, view: int, views: Views) -> Image.Image:

@@ -11,6 +11,7 @@ import torch
 
 from engine.backbones import catalog, hf_clip
 from engine.backbones.base import FEATURES, PATCHES, PIXELS, POOLED, named_biases
+from engine.data.images import central
 from engine.errors import BackboneUnavailable
 from tests.tiny import TRUNK, make_tiny, picture
 
@@ -41,6 +42,11 @@ def test_preprocessing_equals_the_processor(backbone):
     expected = backbone.processor(images, return_tensors="pt").pixel_values
     torch.testing.assert_close(backbone.normalise(backbone.load_pixels(images)), expected, atol=1e-5, rtol=0)
     assert backbone.load_pixels(images).dtype == torch.uint8
+
+
+def test_a_strip_of_a_million_pixels_costs_no_more_than_its_middle(backbone):
+    strip = picture((90, 150, 30), 1, 8).resize((1_000_000, 8))
+    assert torch.equal(backbone.load_pixels([strip]), backbone.load_pixels([central(strip)]))
 
 
 def test_any_stage_leads_to_the_same_features(backbone):

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.data.images import ImageFile, Limits, Problem, inspect, kind_of, read_image, thumbnail
+from engine.data.file_kind import kind_of
+from engine.data.images import ImageFile, Limits, Problem, central, inspect, read_image, thumbnail
 from engine.errors import MESSAGES, BadConfig, BadImage
 
 
@@ -222,6 +223,17 @@ def test_kinds_are_named() -> None:
     assert "HEIC image" in str(refused(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"))
     assert "AVIF image" in str(refused(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf"))
     assert kind_of(b"7z\xbc\xaf\x27\x1c\0") == "7z"
+
+
+def test_a_strip_keeps_its_middle_and_an_ordinary_picture_all() -> None:
+    strip = Image.new("RGB", (100_000, 8), "red")
+    strip.paste("blue", (49_900, 0, 50_100, 8))
+    middle = central(strip)
+    assert middle.size == (32, 8)
+    assert middle.getcolors() == [(256, (0, 0, 255))]
+    assert central(strip.transpose(Image.Transpose.ROTATE_90)).size == (8, 32)
+    photo = Image.new("RGB", (4000, 1000))
+    assert central(photo) is photo
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.97])

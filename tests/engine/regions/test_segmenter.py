@@ -192,6 +192,12 @@ def test_one_colour_has_no_regions():
                 ask(scene(image))
 
 
+@pytest.mark.parametrize("size", [(100_000, 8), (8, 100_000)])
+def test_a_strip_is_refused_with_its_size(size):
+    with pytest.raises(BadRegion, match=f"{size[0]} x {size[1]} pixels"):
+        colour_segmenter().set_image(Image.effect_noise(size, 50).convert("RGB"))
+
+
 def test_nothing_good_enough_is_said():
     never = Thresholds(1.1, (Level(1.1, 1, 0.1),) * 3, 4)
     seen = colour_segmenter(never).set_image(shapes())
