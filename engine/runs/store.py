@@ -31,6 +31,7 @@ messages(
     adapter_weights="The adapter was made on other weights of {id} (hash {wanted}, here {given}). Use the same version "
     "of the backbone, or tune again.",
     adapter_tensors="{file} is damaged, cut short or no safetensors file. Save or download the adapter again.",
+    adapter_finite="The tensor {name} of the adapter holds values that are no numbers (NaN or infinity). Tune again.",
     adapter_key="The adapter lacks the tensor {name}. Save the adapter again.",
     adapter_extra="The adapter has the tensor {name}, which {method} does not have. It belongs to another method or "
     "version.",
@@ -87,6 +88,9 @@ def load(folder: str | Path, backbone: Backbone) -> Adapter:
         tensors = load_file(folder / TENSORS)
     except (SafetensorError, OSError, ValueError) as error:
         raise BadAdapter("adapter_tensors", file=TENSORS) from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise BadAdapter("adapter_finite", name=name)
     try:
         spec = registry.get(recipe["method"])
         config = spec.configure("budget", recipe["config"])

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from engine.errors import BadAdapter, messages
+from engine.units import MB
 
 SCHEMA = 1
 RECIPE, TENSORS, CARD = "adapter.json", "adapter.safetensors", "README.md"
@@ -20,7 +22,8 @@ FIELDS = {
 }  # fmt: skip
 """What a recipe must hold to be rebuilt, with its JSON types."""
 UNPACKED_LIMIT = 4 << 30
-"""Most bytes that an adapter zip may unpack to."""
+"""Most bytes of an adapter's tensors, where its backbone is not known."""
+_RECIPE_LIMIT, _MAX_ENTRIES, _MAX_RATIO, _CHUNK = 16 << 20, 1000, 100, 1 << 20
 
 messages(
     adapter_missing="{path} holds no adapter: {file} is missing. Choose the folder or zip that was saved here.",
@@ -40,21 +43,49 @@ def pack(folder: Path, target: Path) -> Path:
     return target
 
 
-def unpack(path: Path, work: Path) -> Path:
-    """Return a zip's adapter, unpacked below ``work``; a folder is returned as it is. Raises BadAdapter."""
+def most_bytes(parameters: int) -> int:
+    """Return the most bytes that the tensors of an adapter can take on a backbone of that many parameters: all of them
+    in fp32, and room for support features."""
+    return 4 * parameters + (256 << 20)
+
+
+def unpack(path: Path, work: Path, most: int = UNPACKED_LIMIT) -> Path:
+    """Return a zip's adapter, its recipe and tensors unpacked into ``work``; a folder is returned as it is.
+
+    Nothing else of the zip is written, and memory stays small. ``most`` is the greatest size of the tensors in bytes.
+    Raises BadAdapter.
+    """
     if path.is_dir():
         return path
     try:
         with zipfile.ZipFile(path) as archive:
-            if sum(item.file_size for item in archive.infolist()) > UNPACKED_LIMIT:
-                raise BadAdapter("adapter_zip", path=path.name, reason="it is too large")
+            if len(archive.infolist()) > _MAX_ENTRIES:
+                raise BadAdapter("adapter_zip", path=path.name, reason=f"it holds more than {_MAX_ENTRIES:,} files")
             work.mkdir(parents=True, exist_ok=True)
-            for item in archive.infolist():
-                if not item.is_dir():  # file names only: a path inside the zip cannot lead elsewhere
-                    (work / PurePosixPath(item.filename).name).write_bytes(archive.read(item))
-    except (zipfile.BadZipFile, OSError, RuntimeError, EOFError) as error:
+            # By file name: a path inside the zip cannot lead elsewhere.
+            found = {PurePosixPath(item.filename).name: item for item in archive.infolist()}
+            for name, limit in ((RECIPE, _RECIPE_LIMIT), (TENSORS, most)):
+                if name in found:
+                    _copy(archive, found[name], work / name, limit)
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, NotImplementedError, ValueError) as error:
         raise BadAdapter("adapter_zip", path=path.name, reason=str(error) or type(error).__name__) from error
     return work
+
+
+def _copy(archive: zipfile.ZipFile, item: zipfile.ZipInfo, target: Path, limit: int) -> None:
+    """Write one file of a zip piece by piece; what the zip says of its size need not be true.
+
+    Raises ValueError with the reason.
+    """
+    small, size = max(item.compress_size, 1), 0
+    with archive.open(item) as packed, open(target, "wb") as file:
+        while chunk := packed.read(_CHUNK):
+            size += len(chunk)
+            if size > limit:
+                raise ValueError(f"{target.name} unpacks to more than {limit / MB:,.0f} MB")
+            if size > 10 * _CHUNK and size > _MAX_RATIO * small:
+                raise ValueError(f"{target.name} unpacks to more than {_MAX_RATIO} times its size, as weights never do")
+            file.write(chunk)
 
 
 def read_recipe(folder: str | Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -172,8 +173,10 @@ def load_adapter(workspace: Workspace, path: str) -> None:
     from engine.tuning import adapter_files, features
     from engine.tuning.predict import describe
 
-    folder = adapter_files.unpack(Path(path), workspace.new_folder("loaded"))
-    adapter = store.load(folder, backbone_of(workspace))
+    backbone = backbone_of(workspace)
+    most = adapter_files.most_bytes(backbone.shape.parameters)
+    with tempfile.TemporaryDirectory(dir=workspace.new_folder("loaded")) as work:  # its tensors are in memory then
+        adapter = store.load(adapter_files.unpack(Path(path), Path(work), most), backbone)
     labels, setting = adapter.labels, adapter.setting
     images = workspace.images
     rows = features.FeatureStore(setting.backbone, images)

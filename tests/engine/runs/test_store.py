@@ -180,7 +180,36 @@ def test_missing_files_and_broken_zips(saved, tiny, tmp_path):
 def test_zip_paths_stay_inside(tmp_path):
     evil = tmp_path / "evil.zip"
     with zipfile.ZipFile(evil, "w") as archive:
-        archive.writestr("../../outside.json", "{}")
+        archive.writestr("../../adapter.json", "{}")
+        archive.writestr("notes.txt", "nobody reads this")
     adapter_files.unpack(evil, tmp_path / "in")
-    assert [p.name for p in (tmp_path / "in").iterdir()] == ["outside.json"]
-    assert not (tmp_path.parent / "outside.json").exists()
+    assert [p.name for p in (tmp_path / "in").iterdir()] == ["adapter.json"]
+    assert not (tmp_path.parent / "adapter.json").exists()
+
+
+@pytest.mark.parametrize("most", [adapter_files.UNPACKED_LIMIT, 20_000_000])
+def test_a_zip_that_unpacks_to_far_more_is_refused_before_it_does(most, tmp_path):
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED, compresslevel=9 if most > 2**30 else 0) as archive:
+        archive.writestr("adapter.safetensors", bytes(60_000_000))
+    with pytest.raises(BadAdapter, match="unpacks to more than"):
+        adapter_files.unpack(bomb, tmp_path / "in", most)
+    assert (tmp_path / "in" / "adapter.safetensors").stat().st_size < 30_000_000
+
+
+def test_a_zip_of_countless_files_is_refused(tmp_path):
+    crowd = tmp_path / "crowd.zip"
+    with zipfile.ZipFile(crowd, "w") as archive:
+        for k in range(1001):
+            archive.writestr(f"{k}", "")
+    with pytest.raises(BadAdapter, match="more than 1,000 files"):
+        adapter_files.unpack(crowd, tmp_path / "in")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_tensors_that_are_no_numbers_are_refused(saved, tiny, value):
+    tensors = load_file(saved / "adapter.safetensors")
+    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    tensors[name].view(-1)[0] = value
+    save_file(tensors, saved / "adapter.safetensors")
+    assert refused(saved, tiny).key == "adapter_finite"
