@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
@@ -15,6 +14,7 @@ from engine.backbones import download
 from engine.backbones.base import Backbone
 from engine.backbones.entries import ENTRIES, HUB_NAME, POCKET, POCKET_FOLDER, Entry, similar
 from engine.backbones.hub import explained, here, hub_file, in_cache
+from engine.backbones.loading import read_json
 from engine.errors import BackboneUnavailable
 from engine.model_cache import Shared
 
@@ -129,17 +129,6 @@ def _load_transformers(kind: str, source: Any, id: str, device: str) -> Backbone
     if kind not in ("clip", "siglip"):
         raise BackboneUnavailable("backbone_not_clip", id=id, kind=kind or "?")
     return (hf_clip if kind == "clip" else hf_siglip).load(source, id, device)
-
-
-def read_json(path: Path, id: str) -> dict[str, Any]:
-    """Return a configuration file. Raises BackboneUnavailable."""
-    try:
-        found = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
-        raise BackboneUnavailable("backbone_config", id=id, file=path.name, field="its contents") from error
-    if not isinstance(found, dict):
-        raise BackboneUnavailable("backbone_config", id=id, file=path.name, field="its contents")
-    return found
 
 
 def read_kind(path: Path, id: str) -> str:

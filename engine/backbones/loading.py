@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from engine.backbones.config_limits import check_processor, check_sizes, check_weights, weight_bytes
 from engine.backbones.hub import WEIGHTS, explained, here, hub_file
 from engine.errors import BackboneUnavailable, messages
 
@@ -90,6 +92,24 @@ def check_tokens(ids: Tensor, known: int, id: str) -> None:
         raise BackboneUnavailable("backbone_other_tokenizer", id=id, token=int(ids.max()), known=known)
 
 
+def check_sight(ids: Sequence[Sequence[int]], id: str) -> None:
+    """Raise BackboneUnavailable where the two texts of :data:`SIGHT` have the same tokens."""
+    first, second = (list(row) for row in ids)
+    if first == second:
+        raise BackboneUnavailable("backbone_blind", id=id)
+
+
+def read_json(path: Path, id: str) -> dict[str, Any]:
+    """Return a configuration file. Raises BackboneUnavailable."""
+    try:
+        found = json.loads(path.read_text(encoding="utf8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BackboneUnavailable("backbone_config", id=id, file=path.name, field="its contents") from error
+    if not isinstance(found, dict):
+        raise BackboneUnavailable("backbone_config", id=id, file=path.name, field="its contents")
+    return found
+
+
 def load_tokenizer(source: Any, id: str) -> Any:
     """Return the checkpoint's tokenizer, as transformers chooses it. Raises BackboneUnavailable.
 
@@ -119,6 +139,8 @@ def load_processor(source: Any, id: str) -> Any:
 
 SAMPLE = "a photo of a cat, 고양이"
 """A text whose tokens must be in the vocabulary."""
+SIGHT = ("a cat", "a dog")
+"""Two texts that must have different tokens."""
 
 
 def load_transformers(cls: Any, source: str | Path, id: str, device: str) -> tuple[Any, Any, Any]:
@@ -131,6 +153,11 @@ def load_transformers(cls: Any, source: str | Path, id: str, device: str) -> tup
         if not file:
             reason = f"there is neither {WEIGHTS[0]} nor {WEIGHTS[2]}"
             raise BackboneUnavailable("backbone_no_weights", id=id, reason=reason)
+        config = source / "config.json" if isinstance(source, Path) else hub_file(source, "config.json")
+        if config:
+            sizes = read_json(Path(config), id)
+            check_sizes(sizes, "config.json", id)
+            check_weights(sizes, weight_bytes(Path(config).parent), id)
         with BUILDING:
             model, info = cls.from_pretrained(
                 source, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True,
@@ -140,5 +167,7 @@ def load_transformers(cls: Any, source: str | Path, id: str, device: str) -> tup
     check_finite(model, id)
     tokenizer, processor = load_tokenizer(source, id), load_processor(source, id)
     check_tokens(tokenizer(SAMPLE, return_tensors="pt").input_ids, model.config.text_config.vocab_size, id)
+    check_sight([tokenizer(text).input_ids for text in SIGHT], id)
+    check_processor(processor, model.config.vision_config.image_size, id)
     model.name_or_path = model.config._name_or_path = id  # what PEFT writes down: a name, not this machine's folder
     return model.to(device), tokenizer, processor

@@ -13,9 +13,19 @@ from PIL import Image
 from torch import Tensor, nn
 
 from engine.backbones.base import Backbone, Shape, TextTower, VisionTower, part_sizes, without_marks
+from engine.backbones.config_limits import check_scaling, check_sizes
 from engine.backbones.hf_base import first_of
-from engine.backbones.hub import explained
-from engine.backbones.loading import BUILDING, SAMPLE, check_finite, check_tokens, hash_weights
+from engine.backbones.hub import explained, here
+from engine.backbones.loading import (
+    BUILDING,
+    SAMPLE,
+    SIGHT,
+    check_finite,
+    check_sight,
+    check_tokens,
+    hash_weights,
+    read_json,
+)
 from engine.backbones.openclip_towers import (
     FastVitTower,
     OpenClipText,
@@ -253,17 +263,30 @@ def load(name: str, tag: str | None = None, id: str | None = None, device: str =
         quick = bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False))
     with explained(id):
         fetch(name, tag)
+        if config := own_config(name):
+            check_sizes(read_json(config, id), config.name, id)
         with BUILDING:
             model = open_clip.create_model(
                 name, tag, precision="fp32", device="cpu", force_quick_gelu=quick, require_pretrained=True
             )
     check_finite(model, id)
+    check_sizes({"image_size": model.visual.preprocess_cfg["size"]}, "open_clip_config.json", id)
+    check_scaling(model.visual.preprocess_cfg["mean"], model.visual.preprocess_cfg["std"], id)
     transform = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
     tokenizer = load_tokenizer(name, id)
     known = getattr(getattr(text_holder(model)[0], "token_embedding", None), "num_embeddings", None)
     if known:
         check_tokens(tokenizer([SAMPLE]), known, id)
+    check_sight(tokenizer(list(SIGHT)).tolist(), id)
     return OpenClip(model.to(device), tokenizer, transform, id)
+
+
+def own_config(name: str) -> Path | None:
+    """Return the configuration file that a folder or hub repository brings; None for open_clip's own names."""
+    file = "open_clip_config.json"
+    if name.startswith("local-dir:"):
+        return Path(name.removeprefix("local-dir:")) / file
+    return here(name.removeprefix("hf-hub:"), file) if name.startswith("hf-hub:") else None
 
 
 def load_tokenizer(name: str, id: str) -> Any:
