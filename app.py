@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     if options.device:
         os.environ["CTL_DEVICE"] = options.device
+    if options.share or options.host not in ("127.0.0.1", "localhost", "::1"):
+        os.environ.setdefault("CTL_LOCAL_PATHS", "no")  # strangers name what is on the hub, not this machine's files
     from demo import app as page
     from demo.workspace import Workspaces
     from engine.data.images import Limits

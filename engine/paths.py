@@ -1,4 +1,4 @@
-"""Where this machine keeps what can be made again."""
+"""Where this machine keeps what can be made again, and whether names may be paths of it."""
 
 from __future__ import annotations
 
@@ -13,3 +13,9 @@ def cache_folder() -> Path:
         return Path(chosen).expanduser()
     usual = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
     return Path(usual) / "clip-tuning-lab"
+
+
+def paths_allowed() -> bool:
+    """Whether the name of a backbone or segmenter may be a path of this machine: ``CTL_LOCAL_PATHS=no`` forbids it, as
+    the page does where others than its owner reach it."""
+    return os.environ.get("CTL_LOCAL_PATHS", "yes").strip().lower() not in ("no", "0", "false", "off")

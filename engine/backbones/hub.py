@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from engine.backbones.entries import similar
 from engine.errors import BackboneUnavailable, messages
+from engine.paths import paths_allowed
 
 messages(
     backbone_missing="The backbone {id} cannot be loaded: {reason}. Choose another backbone, or give the path of a "
@@ -71,6 +72,8 @@ def explain(error: BaseException, id: str) -> BackboneUnavailable:
     if found := re.search(r'(?:key\(s\) in state_dict: "|size mismatch for )([\w.]+)', str(error)):
         return BackboneUnavailable("backbone_other_weights", id=id, name=found[1])
     reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+    if not paths_allowed():
+        reason = re.sub(r"(?:[A-Za-z]:)?(?:[/\\][^\s/\\'\"]+){2,}", "(a file here)", reason)
     return BackboneUnavailable("backbone_missing", id=id, reason=reason)
 
 

@@ -39,6 +39,7 @@ from engine.backbones.openclip_towers import (
 from engine.backbones.split_attention import split_block
 from engine.data.images import central
 from engine.errors import BackboneUnavailable
+from engine.paths import paths_allowed
 
 PREFERRED_TAGS = ("dfndr2b", "datacompdr", "webli", "meta", "laion2b_s34b_b79k", "laion2b_s34b_b88k", "openai")
 """Weights that a name without a tag means, the first that there is."""
@@ -314,7 +315,7 @@ def check_tag(name: str, tag: str, id: str) -> None:
     import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model(name)
-    if not open_clip.get_pretrained_cfg(name, tag) and not Path(tag).is_file():
+    if not open_clip.get_pretrained_cfg(name, tag) and not (paths_allowed() and Path(tag).is_file()):
         raise BackboneUnavailable("backbone_no_tag", id=id, tag=tag, known=", ".join(tags) or "none")
 
 

@@ -16,6 +16,7 @@ from engine.backbones.catalog import best_device
 from engine.backbones.hub import in_cache
 from engine.errors import BackboneUnavailable, SegmenterUnavailable, messages
 from engine.model_cache import Shared
+from engine.paths import paths_allowed
 from engine.regions import checkpoints
 from engine.regions.checkpoints import Checkpoint
 from engine.regions.pocket_sam import POCKET_SAM, load_pocket_sam
@@ -159,20 +160,32 @@ def load(id: str = POCKET, device: str | None = None) -> Segmenter:
 
 
 def _load(id: str, device: str) -> Segmenter:
-    entry, path = get(id), Path(id).expanduser()
+    entry, path = get(id), _path(id)
     if entry and (obstacle := entry.obstacle()):
         raise obstacle
     with explained(id):
         if entry:
             return Segmenter(id, entry.name, entry.thresholds, _predictors(entry, device))
-        if path.is_file():
+        if path and path.is_file():
             sam = checkpoints.read(path, path.name).to(device)
             return Segmenter(id, path.name, SURE, lambda: SamPredictor(sam))
-        if id.strip() and (path / "config.json").is_file():
+        if path and (path / "config.json").is_file():
             from engine.regions import hf_sam
 
             return Segmenter(id, path.name, SURE, hf_sam.load(path, path.name, device))
     raise SegmenterUnavailable("segmenter_unknown", id=id, known=", ".join(entry.id for entry in ENTRIES))
+
+
+def _path(id: str) -> Path | None:
+    """The path that an id is, where ids may be paths and this one can be."""
+    if not paths_allowed() or not id.strip():
+        return None
+    try:
+        path = Path(id).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, of no user, or with a zero byte
+        return None
+    return path
 
 
 def _predictors(entry: Entry, device: str) -> Callable[[], SamPredictor]:

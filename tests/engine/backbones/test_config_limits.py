@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from engine.backbones import catalog
-from engine.errors import BackboneUnavailable
+from engine.backbones.hub import explain
+from engine.errors import BackboneUnavailable, SegmenterUnavailable
+from engine.regions import catalog as segmenters
 from tests.tiny import make_tiny
 
 
@@ -27,7 +29,7 @@ def change(file: Path, part: str, **values) -> None:
     file.write_text(json.dumps(found))
 
 
-def refused(folder: Path) -> BackboneUnavailable:
+def refused(folder: Path | str) -> BackboneUnavailable:
     started = time.perf_counter()
     with pytest.raises(BackboneUnavailable) as caught:
         catalog.load(str(folder), "cpu")
@@ -86,3 +88,31 @@ def test_a_tokenizer_that_gives_all_words_the_same_tokens_is_refused(folder):
     tokenizer["model"]["merges"] = []
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     assert refused(folder).key == "backbone_blind"
+
+
+@pytest.mark.parametrize("there", ["folder", "file", "nothing", "long", "user", "up"])
+def test_where_paths_are_forbidden_all_of_them_have_one_answer(there, folder, monkeypatch):
+    monkeypatch.setenv("CTL_LOCAL_PATHS", "no")
+    paths = {
+        "folder": str(folder), "file": str(folder / "config.json"), "nothing": str(folder / "nothing"),
+        "long": "/x" * 400, "user": "~nobody-of-this-name/x/y", "up": "../../..",
+    }  # fmt: skip
+    error = refused(paths[there])
+    assert (error.key, error.values["near"]) == ("backbone_unknown", "none")
+    with pytest.raises(SegmenterUnavailable) as caught:
+        segmenters.load(paths[there], "cpu")
+    assert caught.value.key == "segmenter_unknown"
+
+
+@pytest.mark.parametrize("id", ["x" * 400, "/x" * 3000, "~nobody-of-this-name/x/y", "a\0b"])
+def test_names_that_can_be_no_path_are_unknown(id):
+    with pytest.raises(BackboneUnavailable) as caught:
+        catalog.load(id, "cpu")
+    assert caught.value.key == "backbone_unknown"
+
+
+def test_a_library_s_sentence_names_no_path_of_the_server(monkeypatch):
+    error = OSError("Error no file named model.safetensors found in directory /srv/visitor/ab12/work.")
+    assert "/srv" in str(explain(error, "org/model"))
+    monkeypatch.setenv("CTL_LOCAL_PATHS", "no")
+    assert "/srv" not in str(explain(error, "org/model"))
