@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
+import struct
 import uuid
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +29,12 @@ from engine.units import MB
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 CACHE_MB = 500
 """Default of CTL_CACHE_MB: some fifty thousand results of a task of 500 images."""
+
+UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, RecursionError, MemoryError,
+    OverflowError, SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error, struct.error, lzma.LZMAError,
+)  # fmt: skip
+"""What reading a damaged result raises, of json, zipfile and numpy."""
 
 messages(
     compare_disk="Results cannot be written to {folder} ({reason}). Free some space there, or let CTL_CACHE name "
@@ -82,8 +91,7 @@ class Row:
     def _arrays(self) -> dict[str, np.ndarray]:
         if self.file is None:
             raise ValueError(f"the run of {self.method} has no arrays: it is {self.status}")
-        with np.load(self.file, allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
+        return read_arrays(self.file)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays of :class:`Measured`, read when they are first asked for."""
@@ -96,6 +104,21 @@ class Row:
             error = {"key": self.error.key, "values": dict(self.error.values), "sentence": self.message}
         own = {"key": self.key, "status": self.status, "reused": self.reused, "error": error}
         return {**own, "method": self.method, "shots": self.shots, "seed": self.seed, **(self.result or {})}
+
+
+def read_arrays(file: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a ``.npz``. Raises one of :data:`UNREADABLE`."""
+    with np.load(file, allow_pickle=False) as found:
+        return {name: found[name] for name in found.files}
+
+
+def check_arrays(arrays: Mapping[str, np.ndarray], labels: int) -> None:
+    """Raise ValueError where arrays are not those that :class:`Measured` describes."""
+    n = len(arrays["tested"])
+    wanted = {"tested": (n,), "target": (n,), "predicted": (n,), "correct": (n,), "probabilities": (n, labels)}
+    for name, shape in wanted.items():
+        if arrays[name].shape != shape or arrays[name].dtype.kind not in "if":
+            raise ValueError(f"{name} is not what was written")
 
 
 class Results:
@@ -113,17 +136,22 @@ class Results:
         self.folder = Path(folder) if folder else cache_folder() / "results"
         limit = variable("CTL_CACHE_MB", CACHE_MB) * MB
         self.most_bytes = int(limit if most_bytes is None else most_bytes)
+        self.unreadable = 0
+        """Results that :meth:`find` met and could not read."""
 
     def find(self, job: Job) -> Row | None:
         """Return the row of a run that was done before; None where there is none, or it cannot be read."""
         file = self._file(job.key, "json")
+        if not file.exists():
+            return None
         try:
             found = json.loads(file.read_text(encoding="utf8"))
-            with zipfile.ZipFile(file.with_suffix(".npz")) as arrays:
-                whole = arrays.testzip() is None
-        except (OSError, ValueError, zipfile.BadZipFile):
+            current = found["format"] == FORMAT
+            check_arrays(read_arrays(file.with_suffix(".npz")), len(found["result"]["labels"]))
+        except UNREADABLE:
+            self.unreadable += 1
             return None
-        if not whole or not isinstance(found, dict) or found.get("format") != FORMAT:
+        if not current:
             return None
         with suppress(OSError):  # where nothing can be written, nothing is pruned either
             os.utime(file)

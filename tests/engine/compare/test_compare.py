@@ -118,6 +118,30 @@ def test_damaged_results_are_run_again(go, tmp_path):
     assert {row.key for row in again if not row.reused} == {row.key for row in rows[:3]}
 
 
+def test_no_flipped_bit_is_more_than_a_result_to_compute_again(go, tiny, task_images, tmp_path):
+    rows, random, results = rows_of(go()), np.random.default_rng(0), Results(tmp_path / "results")
+    job = next(job for job in compare.make_plan(REQUEST, task_images, LABELS, tiny).jobs if job.key == rows[0].key)
+    for path in (rows[0].file, rows[0].file.with_suffix(".json")):
+        whole = path.read_bytes()
+        for place in random.integers(len(whole), size=400):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << random.integers(8)
+            path.write_bytes(bytes(damaged))
+            found = results.find(job)
+            if found and path.suffix == ".npz":
+                assert all(np.array_equal(found.arrays()[name], rows[0].arrays()[name]) for name in found.arrays())
+        path.write_bytes(whole)
+    assert results.unreadable > 400
+    assert results.find(job).result == rows[0].result
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "null", "[]", '{"format": {}}', '{"result": 1}'])
+def test_a_result_of_another_shape_is_computed_again(content, go):
+    rows = rows_of(go())
+    rows[0].file.with_suffix(".json").write_text(content)
+    assert {row.key for row in rows_of(go()) if not row.reused} == {rows[0].key}
+
+
 def test_a_failing_run_is_a_row_and_the_others_go_on(go, monkeypatch):
     original = Run.run
 
