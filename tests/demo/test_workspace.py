@@ -16,6 +16,7 @@ from demo.page import Page
 from demo.screens.tune import adapters
 from demo.screens.tune import service as tuning
 from demo.screens.tune.method import Method
+from demo.screens.tune.results import adapter_line
 from demo.words import Translator
 from demo.workspace import GRACE, Workspaces
 from engine.errors import BadAdapter, BadConfig, BadLabels, BadTask
@@ -141,6 +142,12 @@ def test_an_adapter_saved_and_loaded_gives_the_same_scores(filled, tmp_path):
     before = filled.shown.arrays["after"]
     adapters.load_adapter(filled, str(saved))
     assert filled.shown.run is None and abs(filled.shown.arrays["after"] - before).max() < 1e-5
+    learned = [image.digest[:12] in filled.shown.result["trained_on"] for image in filled.images]
+    assert any(learned) and not filled.shown.arrays["tested"][learned].any()
+    assert filled.shown.arrays["tested"].sum() == len(learned) - sum(learned)
+    line = adapter_line(filled.shown, Translator("en"))
+    assert f"On {len(learned) - sum(learned)} images of yours that it never saw" in line
+    assert f"Not counted: {sum(learned)} images of yours that trained it" in line
     new = tmp_path / "new.png"
     picture((200, 20, 20), 7).save(new)
     found, _ = adapters.try_image(filled, str(new))

@@ -13,7 +13,7 @@ from demo import tasks
 from demo.screens.tune.service import backbone_of, numpy_of
 from demo.workspace import DisplayedResult, TunedModel, Workspace
 from engine.data import episode
-from engine.types import LogitScale
+from engine.types import DIGITS, LogitScale
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,9 @@ def load_adapter(workspace: Workspace, path: str) -> None:
     rows = features.FeatureStore(setting.backbone, images)
     index = {label.name: k for k, label in enumerate(labels)}
     targets = tuple(index.get(image.label or "", -1) for image in images)
-    tested = np.asarray([t >= 0 for t in targets], bool)
+    learned = set(adapter.recipe.get("trained_on", ()))
+    fresh = [image.digest[:DIGITS] not in learned for image in images]
+    tested = np.asarray([t >= 0 and new for t, new in zip(targets, fresh, strict=True)], bool)
     arrays = {"tested": tested, "text_before": numpy_of(setting.ensemble), "text_after": _text(adapter.tuner)}
     if images:
         logits, moved = describe(adapter.tuner, rows, range(len(rows)))

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from demo import html, tasks
 from demo.page import Key, Page, Visit
@@ -274,4 +275,11 @@ def kind_radio(page: Page, name: str, **options: Any) -> gr.Radio:
 def adapter_line(shown: DisplayedResult, t: Translator) -> str:
     """Return what a loaded adapter is."""
     recipe = shown.result or {}
-    return t("adapter.loaded", count=len(shown.labels), method=t.name(recipe["method"]))
+    line = t("adapter.loaded", count=len(shown.labels), method=t.name(recipe["method"]))
+    tested, goal = shown.arrays["tested"], np.asarray(shown.targets)
+    known = int((goal >= 0).sum()) - int(tested.sum())
+    if not tested.any():
+        return line + " " + t("adapter.all_known" if known else "adapter.no_labels")
+    right = {key: int((shown.arrays[key].argmax(1) == goal)[tested].sum()) for key in ("before", "after")}
+    own = t("adapter.here", zero_shot=right["before"], tuned=right["after"], total=int(tested.sum()))
+    return f"{line} {own} {t('adapter.known', count=known)}" if known else f"{line} {own}"
