@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import inf
+from math import inf, log10
 from typing import Any
 
-from engine.compare.ranking import Ranking, Standing
+from engine.compare.ranking import Ranking, Standing, lasting
 from engine.compare.resample import Difference
 from engine.errors import messages, sentence
 from engine.metrics.statistics import LEVEL
@@ -16,18 +16,28 @@ from engine.units import MB
 
 SECOND = 1.0
 """Seconds below which time is no reason."""
-FACTOR = 2.0
-"""Times within which costs count as equal."""
+TENFOLD = 0.01
+"""Accuracy that ten times the time must bring, a share."""
+ENOUGH = 0.02
+"""Gain over zero-shot, a share, that tuning is not worth: below it zero-shot is enough."""
 
 messages(
-    advice_take="Take {method}: {accuracy:.1f} % right on {tested} test images, {points:+.1f} points against zero-shot "
-    "({low:+.1f} to {high:+.1f}).",
+    advice_take="Take {method}: {accuracy:.1f} % right on {tested} test images (training images a label: {shots}, "
+    "draws: {draws}), {points:+.1f} points against zero-shot ({low:+.1f} to {high:+.1f}).",
+    advice_likely="Take {method}, likely better than zero-shot: {accuracy:.1f} % right on {tested} test images "
+    "(training images a label: {shots}, draws: {draws}), {points:+.1f} points ({low:+.1f} to {high:+.1f}). These "
+    "images do not prove it: more test images would.",
+    advice_cannot_tell="Whether tuning helps cannot be told from these {tested} test images (training images a label: "
+    "{shots}, draws: {draws}): stay with zero-shot until more of them show it.",
     advice_alone="No other method that was compared comes close to it: the differences are beyond chance.",
+    advice_alone_within="No other method within your limits comes close to it: the differences are beyond chance.",
     advice_tied="It cannot be told apart from {methods}: too close to call on these images.",
-    advice_cheaper="{best} is {points:.1f} points above {method}, too close to call, and costs {times:.0f} times the "
-    "time ({best_seconds:.1f} s against {seconds:.1f} s): take {method}.",
-    advice_zero_shot="Zero-shot is enough: on these {tested} test images no method that was compared is better than it "
-    "beyond chance.",
+    advice_tied_within="Within your limits it cannot be told apart from {methods}: too close to call on these images.",
+    advice_cheaper="{best} is {points:.1f} points above {method} on these images, of which {lasting:.1f} are likely to "
+    "last, and takes {best_seconds:.1f} s against {seconds:.1f} s: take {method}.",
+    advice_worth="It is likely {lasting:.1f} points better than {method} and takes {more:.1f} s longer.",
+    advice_zero_shot="Zero-shot is enough: on these {tested} test images (training images a label: {shots}, draws: "
+    "{draws}) no method that was compared is better than it beyond chance, nor likely by {enough:.0f} points.",
     advice_highest="The highest figure, that of {method}, is {points:+.1f} points against zero-shot ({low:+.1f} to "
     "{high:+.1f}).",
     advice_nothing_fits="No method fits your limits. {method} comes nearest.",
@@ -113,11 +123,10 @@ NO_LIMITS = Constraints()
 
 
 def advise(ranking: Ranking, constraints: Constraints = NO_LIMITS) -> Advice:
-    """Return the cheapest method that cannot be told apart from the best one within some limits.
+    """Return the method with the least expected regret within some limits, and the reasons.
 
-    Zero-shot where it is among those. Otherwise, of the best group's methods that are better than zero-shot, those
-    whose time is within ``FACTOR`` of the shortest (below ``SECOND`` all times are equal), and of them the most
-    accurate; of equally accurate ones that with the fewest parameters.
+    A method's regret is how much of the best one's lead is likely to last, and ``TENFOLD`` for every tenfold of
+    its time (below ``SECOND`` all times are equal). Zero-shot stays where no gain of ``ENOUGH`` is likely.
     """
     broken = {s.method: sorted(constraints.broken_by(s), key=lambda b: -b[0]) for s in ranking.standings}
     within = ranking.within(method for method, limits in broken.items() if not limits)
@@ -128,9 +137,8 @@ def advise(ranking: Ranking, constraints: Constraints = NO_LIMITS) -> Advice:
         notes += unknown(ranking)
         return Advice(None, None, within, tuple(notes), excluded)
     best = within.standings[0]
-    top = [standing for standing in within.standings if standing.group == 1]
-    chosen = recommend(top)
-    notes = [*reasons(chosen, best, top, within), *beyond(chosen, ranking, constraints)]
+    chosen = recommend(within)
+    notes = [*reasons(chosen, within, bool(excluded)), *beyond(chosen, ranking, constraints)]
     tuned = [standing for standing in within.standings if not is_zero_shot(standing)]
     if tuned:
         notes.append(photos_or_method(tuned[0] if is_zero_shot(chosen) else chosen, ranking))
@@ -143,34 +151,70 @@ def is_zero_shot(standing: Standing) -> bool:
     return standing.family == "baseline"
 
 
-def recommend(top: list[Standing]) -> Standing:
-    """Return the method to take among those of the best group."""
-    baselines = sorted(filter(is_zero_shot, top), key=lambda s: s.method != BASELINE)
-    if baselines:
+def recommend(within: Ranking) -> Standing:
+    """Return the method with the least expected regret; zero-shot where no gain over it is likely."""
+    baselines = sorted(filter(is_zero_shot, within.standings), key=lambda s: s.method != BASELINE)
+    tuned = [standing for standing in within.standings if not is_zero_shot(standing)]
+    if baselines and not any(worth_it(standing) for standing in tuned):
         return baselines[0]
-    proved = [standing for standing in top if standing.word == "better"] or top[:1]
-    cheapest = min(max(standing.seconds, SECOND) for standing in proved)
-    quick = (standing for standing in proved if standing.seconds <= FACTOR * cheapest)
-    return max(quick, key=lambda s: (s.accuracy.value, -s.parameters, -s.seconds))
+    candidates = [standing for standing in tuned if not baselines or worth_it(standing)]
+    return min(candidates, key=lambda s: (round(regret(s, within), 9), s.parameters, s.usual_seconds))
 
 
-def reasons(chosen: Standing, best: Standing, top: list[Standing], within: Ranking) -> Iterator[Note]:
-    """Why a method is chosen."""
+def worth_it(standing: Standing) -> bool:
+    """Whether a method is better than zero-shot beyond chance, or by ``ENOUGH`` in all likelihood."""
+    return standing.word == "better" or lasting(standing.over_zero_shot) >= ENOUGH
+
+
+def regret(standing: Standing, within: Ranking) -> float:
+    """Return the accuracy that is likely given up by taking a method, its time weighed in; a share."""
+    best = within.standings[0]
+    lead = lasting(within.pairs[best.method, standing.method]) if best.method != standing.method else 0.0
+    return lead + TENFOLD * log10(max(standing.usual_seconds, SECOND))
+
+
+def reasons(chosen: Standing, within: Ranking, limited: bool) -> Iterator[Note]:
+    """Why a method is chosen; ``limited`` says whether limits left others out."""
+    best = within.standings[0]
+    where = (("tested", within.tested), ("shots", within.shots), ("draws", len(within.seeds)))
     if is_zero_shot(chosen):
-        yield Note("advice_zero_shot", (("tested", within.tested),))
+        open_ = any(s.over_zero_shot.high > ENOUGH for s in within.standings if not is_zero_shot(s))
+        yield (
+            Note("advice_cannot_tell", where) if open_ else Note("advice_zero_shot", (*where, ("enough", 100 * ENOUGH)))
+        )
         if not is_zero_shot(best):
             yield Note("advice_highest", (("method", best.name), *points(best.over_zero_shot)))
         return
-    right = (("method", chosen.name), ("accuracy", 100 * chosen.accuracy.value), ("tested", within.tested))
-    yield Note("advice_take", (*right, *points(chosen.over_zero_shot)))
-    if best.seconds > FACTOR * max(chosen.seconds, SECOND):
+    right = (("method", chosen.name), ("accuracy", 100 * chosen.accuracy.value), *where)
+    key = "advice_take" if chosen.word != "close" else "advice_likely"
+    yield Note(key, (*right, *points(chosen.over_zero_shot)))
+    yield from trade(chosen, within)
+    others = tuple(s.name for s in within.standings if s.group == chosen.group and s.method != chosen.method)
+    ending = "_within" if limited else ""
+    if others:
+        yield Note(f"advice_tied{ending}", (("methods", others),))
+    elif chosen is best:
+        yield Note(f"advice_alone{ending}")
+
+
+def trade(chosen: Standing, within: Ranking) -> Iterator[Note]:
+    """What is given up for a shorter time, or what a longer time buys."""
+    best = within.standings[0]
+    if best.method != chosen.method and best.usual_seconds > max(chosen.usual_seconds, SECOND):
+        gap = within.pairs[best.method, chosen.method]
         yield Note("advice_cheaper", (
-            ("best", best.name), ("points", 100 * within.pairs[best.method, chosen.method].value),
-            ("method", chosen.name), ("times", best.seconds / max(chosen.seconds, 0.1)),
-            ("best_seconds", best.seconds), ("seconds", chosen.seconds),
+            ("best", best.name), ("points", 100 * gap.value), ("lasting", 100 * lasting(gap)),
+            ("method", chosen.name), ("best_seconds", best.usual_seconds), ("seconds", chosen.usual_seconds),
         ))  # fmt: skip
-    others = [standing.name for standing in top if standing.method != chosen.method]
-    yield Note("advice_tied", (("methods", tuple(others)),)) if others else Note("advice_alone")
+        return
+    quicker = [
+        s for s in within.standings if not is_zero_shot(s) and 2 * max(s.usual_seconds, SECOND) < chosen.usual_seconds
+    ]
+    if quicker:
+        other = min(quicker, key=lambda s: regret(s, within))
+        gain = lasting(within.pairs[chosen.method, other.method])
+        more = chosen.usual_seconds - other.usual_seconds
+        yield Note("advice_worth", (("lasting", 100 * gain), ("method", other.name), ("more", more)))
 
 
 def beyond(chosen: Standing, ranking: Ranking, constraints: Constraints) -> Iterator[Note]:

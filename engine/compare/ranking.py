@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from engine.metrics.statistics import LEVEL
 from engine.tuning import registry
 from engine.types import BASELINE, Interval
 
+NORMAL = NormalDist()
 FITTED = 3
 """Numbers of shots, the largest ones, through which the shot curve's line is laid."""
 
@@ -32,7 +34,7 @@ class Standing:
     p_group: float
     """Against the best of the group, corrected for the number of comparisons; 1 for the best itself."""
     over_zero_shot: Difference
-    """Against prompt-ensembled zero-shot; ``p`` is corrected for the number of methods."""
+    """Against prompt-ensembled zero-shot; ``p`` and the interval are corrected for the number of methods."""
     word: str
     """That difference as in ``Verdict.word``: ``better``, ``worse``, ``close`` or ``baseline``."""
     parameters: int
@@ -43,6 +45,9 @@ class Standing:
     the peak of a process on the CPU holds whatever else the process has done."""
     seconds: float
     """Mean of a run on features that are there already."""
+    usual_seconds: float
+    """What the forecast says of ``seconds``, which no other work on the machine changes; ``seconds`` where there is no
+    forecast."""
     adapter_bytes: int
     loss: float | None
     """Accuracy lost on labels that were not tuned on, a share, where it was measured."""
@@ -63,6 +68,7 @@ class Standing:
         found = asdict(self)
         found["accuracy"] = self.accuracy.value
         found["interval95"] = [self.accuracy.low, self.accuracy.high]
+        del found["usual_seconds"]
         found["verdict"], found["trainable_parameters"] = found.pop("word"), found.pop("parameters")
         return found
 
@@ -135,7 +141,7 @@ def rank(rows: Sequence[Row], shots: int | None = None) -> Ranking:
 
     Args:
         rows: those without a result only count as missing.
-        shots: at which to rank; the largest that every method has by default.
+        shots: at which to rank; :func:`main_shots` by default.
 
     Raises:
         ValueError: where no row has a result, or none at these shots.
@@ -143,7 +149,7 @@ def rank(rows: Sequence[Row], shots: int | None = None) -> Ranking:
     done = [row for row in rows if row.status == DONE]
     if not done:
         raise ValueError("there is nothing to rank: no run has a result")
-    at = common_shots(done) if shots is None else shots
+    at = main_shots(done) if shots is None else shots
     methods = [spec.id for spec in registry.methods() if any(row.method == spec.id for row in done)]
     right = CorrectnessTable.of(done, methods)
     if at not in right.shots:
@@ -162,12 +168,14 @@ def rank(rows: Sequence[Row], shots: int | None = None) -> Ranking:
     )  # fmt: skip
 
 
-def common_shots(done: Sequence[Row]) -> int:
-    """Return the largest number of shots that the most methods have a result with."""
+def main_shots(done: Sequence[Row]) -> int:
+    """Return the largest number of shots that more than half of the methods have a result with: a method without one
+    there is left out, and does not move the others."""
     having: dict[int, set[str]] = {}
     for row in done:
         having.setdefault(row.shots or 0, set()).add(row.method)
-    return max(having, key=lambda shots: (len(having[shots]), shots))
+    most = max(map(len, having.values()))
+    return max(shots for shots, methods in having.items() if 2 * len(methods) > most)
 
 
 def all_pairs(
@@ -187,13 +195,25 @@ def standing_of(resampled: BootstrapSamples, rows: Sequence[Row]) -> Standing:
     memory = [r["peak_memory_bytes"] if on_card else sum(r["forecast_parts"].values()) for r in results]
     known = on_card or all(result["forecast_parts"] for result in results)
     losses = [result["damage"]["loss"] for result in results if result.get("damage")]
+    seconds = float(np.mean([sum(r["seconds"].values()) for r in results]))
+    forecast = [r["forecast_seconds"] for r in results if r.get("forecast_seconds") is not None]
     return Standing(
-        rows[0].method, 0, 0, resampled.accuracy(rows[0].method, rows[0].shots or 0), 1.0,
-        Difference(0.0, 0.0, 0.0, 1.0), "baseline", max(r["trainable_parameters"] for r in results),
-        max(memory) if known else None, "cuda" if on_card else "forecast",
-        float(np.mean([sum(r["seconds"].values()) for r in results])), max(r["adapter_bytes"] for r in results),
-        float(np.mean(losses)) if losses else None, len(rows),
-    )  # fmt: skip
+        method=rows[0].method,
+        rank=0,
+        group=0,
+        accuracy=resampled.accuracy(rows[0].method, rows[0].shots or 0),
+        p_group=1.0,
+        over_zero_shot=Difference(0.0, 0.0, 0.0, 1.0),
+        word="baseline",
+        parameters=max(r["trainable_parameters"] for r in results),
+        memory_bytes=max(memory) if known else None,
+        memory_kind="cuda" if on_card else "forecast",
+        seconds=seconds,
+        usual_seconds=float(np.mean(forecast)) if len(forecast) == len(results) else seconds,
+        adapter_bytes=max(r["adapter_bytes"] for r in results),
+        loss=float(np.mean(losses)) if losses else None,
+        seeds=len(rows),
+    )
 
 
 def against_zero_shot(standings: Sequence[Standing], pairs: Mapping[tuple[str, str], Difference]) -> list[Standing]:
@@ -203,8 +223,38 @@ def against_zero_shot(standings: Sequence[Standing], pairs: Mapping[tuple[str, s
     judged = {}
     for standing, difference, p in zip(tuned, found, holm([d.p for d in found]), strict=True):
         word = "close" if p > LEVEL else "better" if difference.value > 0 else "worse"
-        judged[standing.method] = replace(standing, over_zero_shot=replace(difference, p=p), word=word)
+        judged[standing.method] = replace(standing, over_zero_shot=corrected(difference, p, len(found)), word=word)
     return [judged.get(standing.method, standing) for standing in standings]
+
+
+def corrected(difference: Difference, p: float, tests: int) -> Difference:
+    """Return a difference with a corrected p-value and the interval that belongs to it: 0 is inside exactly where
+    p > 0.05.
+
+    The standard error is that of a normal distribution with the uncorrected p-value (Altman & Bland 2011, BMJ
+    343:d2090), the level 0.05 divided by what p was multiplied by. Never narrower than the interval that was given.
+    """
+    error = standard_error(difference)
+    if error == 0:
+        return replace(difference, p=p, low=min(difference.low, 0.0), high=max(difference.high, 0.0))
+    times = p / difference.p if p < 1 else max(tests, 1 / difference.p)
+    half = NORMAL.inv_cdf(1 - LEVEL / (2 * times)) * error
+    low, high = difference.value - half, difference.value + half
+    return Difference(difference.value, max(-1.0, min(low, difference.low)), min(1.0, max(high, difference.high)), p)
+
+
+def standard_error(difference: Difference) -> float:
+    """Return the standard error that a difference and its p-value imply; 0 where the difference is 0 or p is 1."""
+    if not difference.value or difference.p >= 1:
+        return 0.0
+    return abs(difference.value) / NORMAL.inv_cdf(1 - difference.p / 2)
+
+
+def lasting(difference: Difference) -> float:
+    """Return how much of a difference is likely to last on other images: shrunk by its standard error, as a James-Stein
+    estimate of one mean does (value times z^2 / (1 + z^2))."""
+    z = abs(difference.value) / error if (error := standard_error(difference)) else 0.0
+    return difference.value * z * z / (1 + z * z)
 
 
 def grouped(standings: Sequence[Standing], pairs: Mapping[tuple[str, str], Difference]) -> tuple[Standing, ...]:

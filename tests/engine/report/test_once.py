@@ -35,6 +35,7 @@ LORA = Standing(
     memory_bytes=224_000_000,
     memory_kind="forecast",
     seconds=80.3,
+    usual_seconds=80.3,
     adapter_bytes=98_000,
     loss=None,
     seeds=2,

@@ -63,6 +63,7 @@ def comparison():
                 memory_bytes=int(memory),
                 memory_kind="forecast",
                 seconds=1.5,
+                usual_seconds=1.5,
                 adapter_bytes=4 * parameters,
                 loss=loss,
                 seeds=2,
