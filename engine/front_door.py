@@ -308,7 +308,7 @@ def load_adapter(path: PathOrText, device: str | None = None, backbone: Backbone
         BackboneUnavailable: its backbone cannot be loaded here.
     """
     with tempfile.TemporaryDirectory() as work:
-        folder = adapter_files.unpack(Path(path), Path(work) / "adapter")
+        folder = adapter_files.unpack(Path(path), Path(work), backbone.shape.parameters if backbone else None)
         model = backbone or load_backbone(adapter_files.read_recipe(folder)["backbone"], device)
         return store.load(folder, model)
 

@@ -19,3 +19,14 @@ def paths_allowed() -> bool:
     """Whether the name of a backbone or segmenter may be a path of this machine: ``CTL_LOCAL_PATHS=no`` forbids it, as
     the page does where others than its owner reach it."""
     return os.environ.get("CTL_LOCAL_PATHS", "yes").strip().lower() not in ("no", "0", "false", "off")
+
+
+def local_path(name: str) -> Path | None:
+    """Return the file or folder of this machine that a name is; None where there is none, or names may be no paths."""
+    if not name.strip() or not paths_allowed():
+        return None
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, of no user, or with a zero byte
+        return None

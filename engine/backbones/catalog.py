@@ -17,7 +17,7 @@ from engine.backbones.hub import explained, here, hub_file, in_cache
 from engine.backbones.loading import read_json
 from engine.errors import BackboneUnavailable
 from engine.model_cache import Shared
-from engine.paths import paths_allowed
+from engine.paths import local_path
 
 KEPT = 2
 """Backbones that stay in memory."""
@@ -65,7 +65,7 @@ def fetch(id: str, report: download.Report | None = None, stop: threading.Event 
     """
     entry = next((entry for entry in ENTRIES if entry.id == id), None)
     repo = (entry and entry.repo) or id.removeprefix("hf-hub:")
-    on_hub = re.fullmatch(HUB_NAME, repo) and not (paths_allowed() and Path(id).expanduser().exists())
+    on_hub = re.fullmatch(HUB_NAME, repo) and not local_path(id)
     if on_hub and not in_cache(repo):
         download.fetch(repo, report, stop)
 
@@ -75,8 +75,11 @@ def _load(id: str, device: str) -> Backbone:
 
     if id == POCKET:
         return hf_clip.load(POCKET_FOLDER, POCKET, device)
-    if paths_allowed() and (found := _load_path(id, device)):
-        return found
+    path = local_path(id)
+    if path and path.is_dir():
+        return _load_folder(path, id, device)
+    if path and path.is_file():
+        raise BackboneUnavailable("backbone_file", id=id)
     if re.fullmatch("hf-hub:" + HUB_NAME, id):
         return openclip.load(id, None, id, device)
     if re.fullmatch(HUB_NAME, id):
@@ -87,20 +90,6 @@ def _load(id: str, device: str) -> Backbone:
     if name not in open_clip.list_models():
         raise BackboneUnavailable("backbone_unknown", id=id, near=similar(name))
     return openclip.load(name, tag or None, id, device)
-
-
-def _load_path(id: str, device: str) -> Backbone | None:
-    """The backbone in a folder of this machine; None where the id is no path of it."""
-    try:
-        folder = Path(id).expanduser()
-        is_folder, is_file = folder.is_dir(), folder.is_file()
-    except (OSError, RuntimeError, ValueError):  # a name that is too long, of no user, or with a zero byte
-        return None
-    if id.strip() and is_folder:
-        return _load_folder(folder, id, device)
-    if is_file:
-        raise BackboneUnavailable("backbone_file", id=id)
-    return None
 
 
 def _load_folder(folder: Path, id: str, device: str) -> Backbone:

@@ -1,7 +1,8 @@
-"""What a checkpoint's configuration may ask for, checked before anything is built.
+"""What a checkpoint's configuration may ask for.
 
 A configuration is a stranger's file: one line of it makes a library build a million layers, or an image processor make
-pictures of a gigapixel. So every size has a limit, and the sizes together must fit into the weights that come with it.
+pictures of a gigapixel. So every size has a limit and the sizes together must fit into the weights that come with
+it, which is checked before the model is built; the image processor is checked before it sees a picture.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ messages(
     "{wanted} x {wanted}. Choose a checkpoint whose files belong together.",
     backbone_std="The file preprocessor_config.json of {id} has the {field} {value}: three finite numbers are needed, "
     "none of them 0 in image_std. Choose another backbone, or correct the file.",
-    backbone_blind="{id} gives different words the same tokens, so that it cannot tell labels apart: its tokenizer is "
-    "missing files or belongs to another model. Choose another backbone, or add the tokenizer's files "
+    backbone_same_tokens="{id} gives different words the same tokens, so that it cannot tell labels apart: its "
+    "tokenizer is missing files or belongs to another model. Choose another backbone, or add the tokenizer's files "
     "(tokenizer.json, tokenizer_config.json) to it.",
 )
 
@@ -53,6 +54,10 @@ def check_sizes(config: Mapping[str, Any], file: str, id: str) -> None:
                 raise BackboneUnavailable(
                     "backbone_size", file=file, id=id, field=name, value=shown, limit=LIMITS[name]
                 )
+
+
+def check_trunk(config: Mapping[str, Any], id: str) -> None:
+    """Raise BackboneUnavailable where a ``config.json`` asks for a trunk that is none of :data:`TRUNKS`."""
     vision = config.get("vision_config")
     trunk = vision.get("conv_stem") if isinstance(vision, Mapping) else None
     if trunk and trunk not in TRUNKS:
@@ -68,12 +73,12 @@ def sizes(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value  # a list of layers is that of a ResNet's stages: few, and small
 
 
-def check_weights(config: Mapping[str, Any], weight_bytes: int, id: str) -> None:
+def check_weights(config: Mapping[str, Any], available: int, id: str) -> None:
     """Raise BackboneUnavailable where the transformers of a ``config.json`` have more parameters than its weights have
-    bytes; small ones do no harm, and loading says what is wrong with them."""
+    ``available`` bytes; small ones do no harm, and loading says what is wrong with them."""
     parameters = sum(_least_parameters(config.get(part)) for part in ("text_config", "vision_config"))
-    if parameters > max(weight_bytes, HARMLESS):
-        raise BackboneUnavailable("backbone_larger", id=id, parameters=parameters / 1e6, megabytes=weight_bytes / MB)
+    if parameters > max(available, HARMLESS):
+        raise BackboneUnavailable("backbone_larger", id=id, parameters=parameters / 1e6, megabytes=available / MB)
 
 
 def _least_parameters(tower: Any) -> int:

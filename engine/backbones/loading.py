@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.backbones.config_limits import check_processor, check_sizes, check_weights, weight_bytes
+from engine.backbones.config_limits import check_processor, check_sizes, check_trunk, check_weights, weight_bytes
 from engine.backbones.hub import WEIGHTS, explained, here, hub_file
 from engine.errors import BackboneUnavailable, messages
 
@@ -92,11 +92,11 @@ def check_tokens(ids: Tensor, known: int, id: str) -> None:
         raise BackboneUnavailable("backbone_other_tokenizer", id=id, token=int(ids.max()), known=known)
 
 
-def check_sight(ids: Sequence[Sequence[int]], id: str) -> None:
-    """Raise BackboneUnavailable where the two texts of :data:`SIGHT` have the same tokens."""
+def check_distinct(ids: Sequence[Sequence[int]], id: str) -> None:
+    """Raise BackboneUnavailable where the two texts of :data:`DISTINCT` have the same tokens."""
     first, second = (list(row) for row in ids)
     if first == second:
-        raise BackboneUnavailable("backbone_blind", id=id)
+        raise BackboneUnavailable("backbone_same_tokens", id=id)
 
 
 def read_json(path: Path, id: str) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def load_processor(source: Any, id: str) -> Any:
 
 SAMPLE = "a photo of a cat, 고양이"
 """A text whose tokens must be in the vocabulary."""
-SIGHT = ("a cat", "a dog")
+DISTINCT = ("a cat", "a dog")
 """Two texts that must have different tokens."""
 
 
@@ -155,9 +155,10 @@ def load_transformers(cls: Any, source: str | Path, id: str, device: str) -> tup
             raise BackboneUnavailable("backbone_no_weights", id=id, reason=reason)
         config = source / "config.json" if isinstance(source, Path) else hub_file(source, "config.json")
         if config:
-            sizes = read_json(Path(config), id)
-            check_sizes(sizes, "config.json", id)
-            check_weights(sizes, weight_bytes(Path(config).parent), id)
+            content = read_json(config, id)
+            check_sizes(content, config.name, id)
+            check_trunk(content, id)
+            check_weights(content, weight_bytes(config.parent), id)
         with BUILDING:
             model, info = cls.from_pretrained(
                 source, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True,
@@ -167,7 +168,7 @@ def load_transformers(cls: Any, source: str | Path, id: str, device: str) -> tup
     check_finite(model, id)
     tokenizer, processor = load_tokenizer(source, id), load_processor(source, id)
     check_tokens(tokenizer(SAMPLE, return_tensors="pt").input_ids, model.config.text_config.vocab_size, id)
-    check_sight([tokenizer(text).input_ids for text in SIGHT], id)
+    check_distinct([tokenizer(text).input_ids for text in DISTINCT], id)
     check_processor(processor, model.config.vision_config.image_size, id)
     model.name_or_path = model.config._name_or_path = id  # what PEFT writes down: a name, not this machine's folder
     return model.to(device), tokenizer, processor

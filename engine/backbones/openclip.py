@@ -18,10 +18,10 @@ from engine.backbones.hf_base import first_of
 from engine.backbones.hub import explained, here
 from engine.backbones.loading import (
     BUILDING,
+    DISTINCT,
     SAMPLE,
-    SIGHT,
+    check_distinct,
     check_finite,
-    check_sight,
     check_tokens,
     hash_weights,
     read_json,
@@ -39,7 +39,7 @@ from engine.backbones.openclip_towers import (
 from engine.backbones.split_attention import split_block
 from engine.data.images import central
 from engine.errors import BackboneUnavailable
-from engine.paths import paths_allowed
+from engine.paths import local_path
 
 PREFERRED_TAGS = ("dfndr2b", "datacompdr", "webli", "meta", "laion2b_s34b_b79k", "laion2b_s34b_b88k", "openai")
 """Weights that a name without a tag means, the first that there is."""
@@ -278,7 +278,7 @@ def load(name: str, tag: str | None = None, id: str | None = None, device: str =
     known = getattr(getattr(text_holder(model)[0], "token_embedding", None), "num_embeddings", None)
     if known:
         check_tokens(tokenizer([SAMPLE]), known, id)
-    check_sight(tokenizer(list(SIGHT)).tolist(), id)
+    check_distinct(tokenizer(list(DISTINCT)).tolist(), id)
     return OpenClip(model.to(device), tokenizer, transform, id)
 
 
@@ -315,7 +315,7 @@ def check_tag(name: str, tag: str, id: str) -> None:
     import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model(name)
-    if not open_clip.get_pretrained_cfg(name, tag) and not (paths_allowed() and Path(tag).is_file()):
+    if not open_clip.get_pretrained_cfg(name, tag) and not local_path(tag):
         raise BackboneUnavailable("backbone_no_tag", id=id, tag=tag, known=", ".join(tags) or "none")
 
 

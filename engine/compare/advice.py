@@ -178,10 +178,10 @@ def reasons(chosen: Standing, within: Ranking, limited: bool) -> Iterator[Note]:
     best = within.standings[0]
     where = (("tested", within.tested), ("shots", within.shots), ("draws", len(within.seeds)))
     if is_zero_shot(chosen):
-        open_ = any(s.over_zero_shot.high > ENOUGH for s in within.standings if not is_zero_shot(s))
-        yield (
-            Note("advice_cannot_tell", where) if open_ else Note("advice_zero_shot", (*where, ("enough", 100 * ENOUGH)))
-        )
+        if any(s.over_zero_shot.high > ENOUGH for s in within.standings if not is_zero_shot(s)):
+            yield Note("advice_cannot_tell", where)
+        else:
+            yield Note("advice_zero_shot", (*where, ("enough", 100 * ENOUGH)))
         if not is_zero_shot(best):
             yield Note("advice_highest", (("method", best.name), *points(best.over_zero_shot)))
         return

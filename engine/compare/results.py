@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import lzma
 import os
-import struct
 import uuid
-import zipfile
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,12 +25,6 @@ from engine.units import MB
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 CACHE_MB = 500
 """Default of CTL_CACHE_MB: some fifty thousand results of a task of 500 images."""
-
-UNREADABLE = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, RecursionError, MemoryError,
-    OverflowError, SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error, struct.error, lzma.LZMAError,
-)  # fmt: skip
-"""What reading a damaged result raises, of json, zipfile and numpy."""
 
 messages(
     compare_disk="Results cannot be written to {folder} ({reason}). Free some space there, or let CTL_CACHE name "
@@ -107,7 +97,7 @@ class Row:
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a ``.npz``. Raises one of :data:`UNREADABLE`."""
+    """Return the arrays of a ``.npz``."""
     with np.load(file, allow_pickle=False) as found:
         return {name: found[name] for name in found.files}
 
@@ -136,22 +126,16 @@ class Results:
         self.folder = Path(folder) if folder else cache_folder() / "results"
         limit = variable("CTL_CACHE_MB", CACHE_MB) * MB
         self.most_bytes = int(limit if most_bytes is None else most_bytes)
-        self.unreadable = 0
-        """Results that :meth:`find` met and could not read."""
 
     def find(self, job: Job) -> Row | None:
         """Return the row of a run that was done before; None where there is none, or it cannot be read."""
         file = self._file(job.key, "json")
-        if not file.exists():
-            return None
         try:
             found = json.loads(file.read_text(encoding="utf8"))
-            current = found["format"] == FORMAT
+            if found["format"] != FORMAT:
+                return None
             check_arrays(read_arrays(file.with_suffix(".npz")), len(found["result"]["labels"]))
-        except UNREADABLE:
-            self.unreadable += 1
-            return None
-        if not current:
+        except Exception:  # on damaged bytes json, zipfile and numpy raise nearly everything
             return None
         with suppress(OSError):  # where nothing can be written, nothing is pruned either
             os.utime(file)

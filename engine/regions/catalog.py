@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 from segment_anything import SamPredictor
@@ -16,7 +15,7 @@ from engine.backbones.catalog import best_device
 from engine.backbones.hub import in_cache
 from engine.errors import BackboneUnavailable, SegmenterUnavailable, messages
 from engine.model_cache import Shared
-from engine.paths import paths_allowed
+from engine.paths import local_path
 from engine.regions import checkpoints
 from engine.regions.checkpoints import Checkpoint
 from engine.regions.pocket_sam import POCKET_SAM, load_pocket_sam
@@ -160,7 +159,7 @@ def load(id: str = POCKET, device: str | None = None) -> Segmenter:
 
 
 def _load(id: str, device: str) -> Segmenter:
-    entry, path = get(id), _path(id)
+    entry, path = get(id), local_path(id)
     if entry and (obstacle := entry.obstacle()):
         raise obstacle
     with explained(id):
@@ -174,18 +173,6 @@ def _load(id: str, device: str) -> Segmenter:
 
             return Segmenter(id, path.name, SURE, hf_sam.load(path, path.name, device))
     raise SegmenterUnavailable("segmenter_unknown", id=id, known=", ".join(entry.id for entry in ENTRIES))
-
-
-def _path(id: str) -> Path | None:
-    """The path that an id is, where ids may be paths and this one can be."""
-    if not paths_allowed() or not id.strip():
-        return None
-    try:
-        path = Path(id).expanduser()
-        path.exists()
-    except (OSError, RuntimeError, ValueError):  # a name that is too long, of no user, or with a zero byte
-        return None
-    return path
 
 
 def _predictors(entry: Entry, device: str) -> Callable[[], SamPredictor]:

@@ -23,6 +23,8 @@ FIELDS = {
 """What a recipe must hold to be rebuilt, with its JSON types."""
 UNPACKED_LIMIT = 4 << 30
 """Most bytes of an adapter's tensors, where its backbone is not known."""
+SUPPORT_LIMIT = 256 << 20
+"""Bytes of support features that an adapter may hold beside weights."""
 _RECIPE_LIMIT, _MAX_ENTRIES, _MAX_RATIO, _CHUNK = 16 << 20, 1000, 100, 1 << 20
 
 messages(
@@ -43,18 +45,13 @@ def pack(folder: Path, target: Path) -> Path:
     return target
 
 
-def most_bytes(parameters: int) -> int:
-    """Return the most bytes that the tensors of an adapter can take on a backbone of that many parameters: all of them
-    in fp32, and room for support features."""
-    return 4 * parameters + (256 << 20)
-
-
-def unpack(path: Path, work: Path, most: int = UNPACKED_LIMIT) -> Path:
+def unpack(path: Path, work: Path, parameters: int | None = None) -> Path:
     """Return a zip's adapter, its recipe and tensors unpacked into ``work``; a folder is returned as it is.
 
-    Nothing else of the zip is written, and memory stays small. ``most`` is the greatest size of the tensors in bytes.
-    Raises BadAdapter.
+    Nothing else of the zip is written, and memory stays small. The tensors may take as many bytes as the backbone's
+    ``parameters`` in fp32 and ``SUPPORT_LIMIT``, or ``UNPACKED_LIMIT`` where it is not known yet. Raises BadAdapter.
     """
+    most = UNPACKED_LIMIT if parameters is None else 4 * parameters + SUPPORT_LIMIT
     if path.is_dir():
         return path
     try:

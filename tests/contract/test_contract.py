@@ -78,7 +78,7 @@ def test_loss_falls(method, task_images, tiny):
 
     before = loss()
     list(loop.fit(tuner, inputs, setting.targets, run.config, 0))
-    assert loss() < before - 1e-3
+    assert loss() < before - min(1e-3, before / 2)  # Tip-Adapter-F may start where hardly any loss is left
 
 
 @pytest.mark.parametrize("method", ONE_BY_ONE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -169,14 +168,11 @@ def adapter_zip(workspace: Workspace) -> Path | None:
 
 def load_adapter(workspace: Workspace, path: str) -> None:
     """Show a saved adapter's predictions on the current images. Raises LabError; then nothing changes."""
-    from engine.runs import store
-    from engine.tuning import adapter_files, features
+    import engine
+    from engine.tuning import features
     from engine.tuning.predict import describe
 
-    backbone = backbone_of(workspace)
-    most = adapter_files.most_bytes(backbone.shape.parameters)
-    with tempfile.TemporaryDirectory(dir=workspace.new_folder("loaded")) as work:  # its tensors are in memory then
-        adapter = store.load(adapter_files.unpack(Path(path), Path(work), most), backbone)
+    adapter = engine.load_adapter(path, backbone=backbone_of(workspace))
     labels, setting = adapter.labels, adapter.setting
     images = workspace.images
     rows = features.FeatureStore(setting.backbone, images)

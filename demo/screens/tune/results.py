@@ -276,6 +276,8 @@ def adapter_line(shown: DisplayedResult, t: Translator) -> str:
     """Return what a loaded adapter is."""
     recipe = shown.result or {}
     line = t("adapter.loaded", count=len(shown.labels), method=t.name(recipe["method"]))
+    if not shown.images:
+        return line
     tested, goal = shown.arrays["tested"], np.asarray(shown.targets)
     known = int((goal >= 0).sum()) - int(tested.sum())
     if not tested.any():

@@ -1,4 +1,4 @@
-"""Configurations of strangers: what they may ask for is checked before anything is built."""
+"""Configurations of strangers: what they may ask for is checked before it is done."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_tokenizer_that_gives_all_words_the_same_tokens_is_refused(folder):
     tokenizer["model"]["vocab"] = {token: id for token, id in tokenizer["model"]["vocab"].items() if token in kept}
     tokenizer["model"]["merges"] = []
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    assert refused(folder).key == "backbone_blind"
+    assert refused(folder).key == "backbone_same_tokens"
 
 
 @pytest.mark.parametrize("there", ["folder", "file", "nothing", "long", "user", "up"])
