@@ -17,9 +17,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT") or 7860))
     options.add_argument("--share", action="store_true", help="also make a public link (off by default)")
     options.add_argument(
-        "--device", choices=("cpu", "cuda"), default=os.environ.get("CTL_DEVICE") or None,
+        "--device",
+        choices=("cpu", "cuda"),
+        default=os.environ.get("CTL_DEVICE") or None,
         help="where to compute (default: cuda where there is one)",
-    )  # fmt: skip
+    )
     return options
 
 

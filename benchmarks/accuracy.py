@@ -23,9 +23,16 @@ from engine.tuning import registry
 from engine.types import BASELINE
 
 PLOTTED = (
-    BASELINE, "linear_probe", "tip_adapter_f", "prolip", "prompt_tuning", "prefix_tuning", "visual_prompt_deep", "lora",
+    BASELINE,
+    "linear_probe",
+    "tip_adapter_f",
+    "prolip",
+    "prompt_tuning",
+    "prefix_tuning",
+    "visual_prompt_deep",
+    "lora",
     "bias_tuning",
-)  # fmt: skip
+)
 """Methods with a line: some of each family, so that names stay apart."""
 
 
@@ -121,10 +128,18 @@ def section(name: str, table: Table, picture: str) -> str:
     """A task: heading, plot, table."""
     shots = sorted({n for cells in table.values() for n in cells})
     head = ["method", *(f"{n} shot{'s' if n > 1 else ''}" for n in shots), "training s", "beats the ensemble"]
-    return "\n".join([
-        f"## {name}", "", f"![Accuracy by shots, {name}]({picture})", "",
-        "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *rows(table, shots), "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"## {name}",
+            "",
+            f"![Accuracy by shots, {name}]({picture})",
+            "",
+            "| " + " | ".join(head) + " |",
+            "|" + "---|" * len(head),
+            *rows(table, shots),
+            "",
+        ]
+    )
 
 
 def before_tables(page: Path) -> str:

@@ -39,9 +39,16 @@ from engine.types import Label
 
 BATCH = 32
 HEAD = (
-    "method", "plain step s", "our step s", "ratio", "largest difference", "our memory MiB", "bf16 step s", "ratio",
+    "method",
+    "plain step s",
+    "our step s",
+    "ratio",
     "largest difference",
-)  # fmt: skip
+    "our memory MiB",
+    "bf16 step s",
+    "ratio",
+    "largest difference",
+)
 EXTRA = {"lora, last 4 blocks": ("lora", {"last_blocks": 4})}
 """Rows besides each method's budget preset."""
 

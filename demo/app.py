@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ import gradio as gr
 
 from demo import html, tasks
 from demo.model_download import Loading, backbone_name
-from demo.page import HIDDEN, Key, Page, Visit, merged
+from demo.page import HIDDEN, Key, Page, Screen, Surroundings, Visit, merged
 from demo.screens.compare.screen import Compare
+from demo.screens.continual.screen import Continual
 from demo.screens.learn.screen import Learn
 from demo.screens.regions.screen import Regions
 from demo.screens.runs.screen import Runs
@@ -38,6 +38,8 @@ FONTS = [
     "Malgun Gothic",
     "sans-serif",
 ]
+SCREENS: tuple[type[Screen], ...] = (Tune, Compare, Continual, Regions, Learn, Runs)
+"""Left to right; the page opens on the first."""
 IS_DARK = "document.body.classList.contains('dark')"
 
 
@@ -67,7 +69,7 @@ class Header:
             )
             self.language = page.make(
                 gr.Radio,
-                choices=[(name, code) for code, name in LANGUAGES.items()],
+                choices=[(language.name, code) for code, language in LANGUAGES.items()],
                 value="en",
                 label=Key("header.language"),
                 show_label=False,
@@ -95,7 +97,8 @@ class Header:
         if job is None:
             return {self.row: gr.update(elem_classes=HIDDEN), self.progress: ""}
         name = backbone_name(job.id, t)
-        return {self.row: gr.update(elem_classes=[]), self.progress: html.loading(name, job.done, job.total, t)}
+        done, total = job.latest
+        return {self.row: gr.update(elem_classes=[]), self.progress: html.loading(name, done, total, t)}
 
     def view(self, backbone: str, t: Translator) -> dict[Any, Any]:
         """Show device and backbones; needs torch."""
@@ -149,80 +152,30 @@ def build_app(workspaces: Workspaces | None = None) -> gr.Blocks:
         title="CLIP Tuning Lab", analytics_enabled=False, delete_cache=(1800, keep), fill_width=False
     ) as app:
         page = Page(workspaces)
-        header, tune, runs = Header(page), Tune(page), Runs(page)
-        compare, regions, learn = Compare(page), Regions(page), Learn(page)
+        header = Header(page)
+        screens = {kind.name: kind(page) for kind in SCREENS}
         header.build()
         header.build_loading()
         page.notice.render()
         wake = gr.Button("", elem_id="wake", elem_classes=HIDDEN)  # see assets/style/queue.js
         wake.click(lambda: None, show_progress="hidden", api_visibility="private")
-        with gr.Tabs(elem_id="screens", selected="tune") as screens:
-            with page.make(gr.Tab, label=Key("screen.tune"), id="tune", elem_id="screen-tune"):
-                tune.build()
-            with page.make(
-                gr.Tab, label=Key("screen.compare"), id="compare", elem_id="screen-compare", render_children=True
-            ) as compare_tab:
-                compare.build()
-            with page.make(
-                gr.Tab, label=Key("screen.regions"), id="regions", elem_id="screen-regions", render_children=True
-            ) as regions_tab:
-                regions.build()
-            with page.make(
-                gr.Tab, label=Key("screen.learn"), id="learn", elem_id="screen-learn", render_children=True
-            ) as learn_tab:
-                learn.build()
-            with page.make(
-                gr.Tab, label=Key("screen.runs"), id="runs", elem_id="screen-runs", render_children=True
-            ) as runs_tab:
-                runs.build()
-        compare.bind(compare_tab)
-        regions.bind(regions_tab)
-        learn.bind(
-            learn_tab, [tune.method.how], screens, lambda visit: tune.method.view(visit.workspace, visit.t),
-            tune.method.outputs,
-        )  # fmt: skip
-        parts = Parts(page, header, tune, compare, regions, learn, runs)
-        bind(app, parts, screens, runs_tab)
+        first, tab = SCREENS[0].name, {}
+        with gr.Tabs(elem_id="screens", selected=first) as tabs:
+            for name, screen in screens.items():
+                label, more = Key(f"screen.{name}"), {} if name == first else {"render_children": True}
+                with page.make(gr.Tab, label=label, id=name, elem_id=f"screen-{name}", **more) as tab[name]:
+                    screen.build()
+        for name, screen in screens.items():
+            screen.bind(Surroundings(tab[name], tabs, header.backbone, screens))
+        tune = screens[Tune.name]
+        assert isinstance(tune, Tune)
+        _bind_language(page, header, list(screens.values()))
+        _bind_backbone(page, header, tune)
+        _bind_load(app, page, header, tune)
     return app
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The page and what is on it."""
-
-    page: Page
-    header: Header
-    tune: Tune
-    compare: Compare
-    regions: Regions
-    learn: Learn
-    runs: Runs
-
-
-def bind(app: gr.Blocks, parts: Parts, screens: Any, runs_tab: Any) -> None:
-    """Attach the handlers that concern more than one tab."""
-    page, header, tune, runs = parts.page, parts.header, parts.tune, parts.runs
-    tune.bind()
-    results = [tune.results.open_tab, tune.results.kind]
-    method_outputs = tune.method.outputs
-
-    def reopened(visit: Visit) -> dict[Any, Any]:
-        return {
-            **tune.show(visit),
-            **tune.method.view(visit.workspace, visit.t),
-            screens: gr.update(selected="tune"),
-            header.backbone: visit.workspace.backbone,
-        }
-
-    runs.bind(runs_tab, reopened, [*tune.outputs, *method_outputs, screens, header.backbone], results)
-    _bind_language(parts, results)
-    _bind_backbone(page, header, tune)
-    _bind_load(app, page, header, tune)
-
-
-def _bind_language(parts: Parts, results: list[Any]) -> None:
-    page, header, tune = parts.page, parts.header, parts.tune
-    compare, regions, learn, runs = parts.compare, parts.regions, parts.learn, parts.runs
+def _bind_language(page: Page, header: Header, screens: list[Screen]) -> None:
     words = [component for component, _ in page.bound]
 
     def switch(visit: Visit) -> dict[Any, Any]:
@@ -231,23 +184,14 @@ def _bind_language(parts: Parts, results: list[Any]) -> None:
         return merged(
             {page.language: t.language, header.language: t.language},
             page.in_language(t),
-            tune.show(visit),
-            compare.view(visit),
-            regions.view(visit),
-            runs.view(visit.workspace, t),
-            learn.view(visit.workspace, t, visit[learn.method]),
-            tune.method.view(visit.workspace, t),
+            *(screen.view(visit) for screen in screens),
             header.view(visit.workspace.backbone, t),
         )
 
-    screens = [*tune.outputs, *compare.outputs, *regions.outputs, *learn.outputs, *runs.outputs, *tune.method.outputs]
-    outputs = [page.language, header.language, *words, *screens, header.chip, header.backbone]
-    page.on(
-        header.language.input,
-        switch,
-        [header.language, learn.method, *results, *compare.shown, *regions.shown],
-        outputs,
-    )
+    inputs = [header.language, *(component for screen in screens for component in screen.shown)]
+    parts = [component for screen in screens for component in screen.outputs]
+    outputs = [page.language, header.language, *words, *parts, header.chip, header.backbone]
+    page.on(header.language.input, switch, inputs, outputs)
     header.language.input(
         None, header.language, None, js="(code) => { window.ctlLanguage && window.ctlLanguage(code); }"
     )
@@ -261,12 +205,14 @@ def _bind_backbone(page: Page, header: Header, tune: Tune) -> None:
             yield {header.backbone: before}
             return
         job = workspace.loading = Loading(wanted)
-        while not job.finished.wait(0.3):
-            yield header.show_loading(job, t)
-        workspace.loading = None
-        if job.problem:
-            yield {header.backbone: before, **header.show_loading(None, t), **page.explain(job.problem, t.language)}
+        try:
+            for _ in job.watch():
+                yield header.show_loading(job, t)
+        except Exception as error:
+            yield {header.backbone: before, **header.show_loading(None, t), **page.explain(error, t.language)}
             return
+        finally:
+            workspace.loading = None
         workspace.backbone = wanted
         workspace.changed()
         shown = {**header.view(wanted, t), **header.show_loading(None, t), page.notice: ""}
@@ -341,7 +287,7 @@ def head() -> str:
     return "".join(f"<script>{path.read_text(encoding='utf8')}</script>" for path in sorted(STYLE.glob("*.js")))
 
 
-def theme() -> gr.themes.Soft:
+def theme() -> gr.themes.Base:
     """Soft, blue, small spacing, the system's own fonts."""
     soft = gr.themes.Soft(
         primary_hue="blue",

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from demo.workspace import Baselines
 from engine.report import figures
 from engine.report.figures import NOTHING, count_text
 from engine.report.figures import SIGNS as VERDICT_SIGNS
+from engine.types import Cost, RunResult
 from engine.units import bytes_text
 
 Translate = Callable[..., str]
@@ -73,19 +75,19 @@ def step_title(number: int, text: str) -> str:
 # ---- the four cards -----------------------------------------------------------------------------
 
 
-def cards(result: Mapping[str, Any] | None, zero_shot: Mapping[str, Any] | None, t: Translate) -> str:
+def cards(result: RunResult | None, zero_shot: Baselines | None, t: Translate) -> str:
     """Accuracy, trained parameters, peak memory and time.
 
     Args:
-        result: ``RunResult.to_json()`` or None before any run.
-        zero_shot: ``accuracy``, ``interval95`` (shares 0 to 1) and ``test`` (images) or None.
+        result: None before any run.
+        zero_shot: shown before any run; None where nothing can be tested.
     """
     parts = [_accuracy_card(result, zero_shot, t)]
     if result is None:
         waiting = t("html.after_tuning")
         parts += [_card(t(f"html.{key}"), NOTHING, waiting) for key in ("parameters", "memory", "time")]
     else:
-        parts += [_parameter_card(result, t), _memory_card(result, t), _time_card(result, t)]
+        parts += [_parameter_card(result.cost, t), _memory_card(result.cost, t), _time_card(result.cost, t)]
     return f'<div class="ctl-cards">{"".join(parts)}</div>'
 
 
@@ -96,43 +98,46 @@ def _card(label: str, value: str, detail: str) -> str:
     )
 
 
-def _accuracy_card(result: Mapping[str, Any] | None, zero_shot: Mapping[str, Any] | None, t: Translate) -> str:
+def _accuracy_card(result: RunResult | None, zero_shot: Baselines | None, t: Translate) -> str:
     source = result if result is not None else zero_shot
     if source is None:
         return _card(t("html.accuracy"), NOTHING, t("html.after_images"))
-    accuracy, which = source["accuracy"], "zero_shot_ensemble"
+    accuracy, which = source.accuracy, "zero_shot_ensemble"
     before = f'<span class="ctl-before">{_accuracy(accuracy.get(which), t)}</span>'
     details = []
     if result is None:
         value = before
         details.append(t("html.zero_shot_only"))
-    elif result.get("verdict") == "baseline":
+    elif result.verdict.word == "baseline":
         value, which = f'<span class="ctl-before">{_accuracy(accuracy.get("tuned"), t)}</span>', "tuned"
         details.append(t("html.zero_shot_only"))
     else:
         after = f'<span class="ctl-after">{_accuracy(accuracy.get("tuned"), t)}</span>'
         value, which = t("html.accuracy_change", before=before, after=after), "tuned"
-    low, high = (source.get("interval95", {}).get(which) or (None, None))[:2]
-    if _known(low) and _known(high):
+    low, high = source.interval95.get(which, (None, None))
+    if low is not None and high is not None and _known(low) and _known(high):
         details.append(t("html.interval", low=f"{100 * low:.0f}", high=f"{100 * high:.0f}"))
-    if source.get("test"):
-        details.append(t("html.tested", count=f"{source['test']:,}"))
+    tested = source.verdict.tested if isinstance(source, RunResult) else source.tested
+    if tested:
+        details.append(t("html.tested", count=f"{tested:,}"))
+    if source.labels:
+        details.append(t("html.chance", share=_accuracy(1 / len(source.labels), t)))
     return _card(t("html.accuracy"), value, " · ".join(details))
 
 
-def _parameter_card(result: Mapping[str, Any], t: Translate) -> str:
-    trained, total = result.get("trainable_parameters", 0), result.get("total_parameters", 0)
+def _parameter_card(cost: Cost, t: Translate) -> str:
+    trained, total = cost.trainable_parameters, cost.total_parameters
     details = []
     if total:
         details.append(t("html.share", share=percent_text(trained / total, t), total=count_text(total, t)))
-    if result.get("adapter_bytes"):
-        details.append(t("html.file", size=bytes_text(result["adapter_bytes"])))
+    if cost.adapter_bytes:
+        details.append(t("html.file", size=bytes_text(cost.adapter_bytes)))
     return _card(t("html.parameters"), count_text(trained, t), " · ".join(details))
 
 
-def _memory_card(result: Mapping[str, Any], t: Translate) -> str:
-    peak, forecast = result.get("peak_memory_bytes", 0), result.get("forecast_memory_bytes", 0)
-    details = [t("html.memory_cuda" if result.get("memory_kind") == "cuda" else "html.memory_process")]
+def _memory_card(cost: Cost, t: Translate) -> str:
+    peak, forecast = cost.peak_memory_bytes, cost.forecast_memory_bytes
+    details = [t("html.memory_cuda" if cost.memory_kind == "cuda" else "html.memory_process")]
     if peak and forecast:
         error = t("number.percent", value=f"{100 * (forecast - peak) / peak:+.0f}".replace("-", "−"))
         details.append(t("html.forecast", size=bytes_text(forecast), error=error))
@@ -141,8 +146,8 @@ def _memory_card(result: Mapping[str, Any], t: Translate) -> str:
     return _card(t("html.memory"), bytes_text(peak) if peak else NOTHING, " · ".join(details))
 
 
-def _time_card(result: Mapping[str, Any], t: Translate) -> str:
-    seconds = result.get("seconds", {})
+def _time_card(cost: Cost, t: Translate) -> str:
+    seconds = cost.seconds
     parts = {name: time_text(seconds.get(name, 0.0), t) for name in ("features", "train", "evaluate")}
     return _card(t("html.time"), time_text(sum(seconds.values()), t), t("html.time_parts", **parts))
 
@@ -150,17 +155,25 @@ def _time_card(result: Mapping[str, Any], t: Translate) -> str:
 # ---- the verdict --------------------------------------------------------------------------------
 
 
-def verdict(result: Mapping[str, Any] | None, t: Translate) -> str:
-    """Return the outcome in words with a sign of its own shape; empty before any run."""
+def verdict(result: RunResult | None, t: Translate, training: str = "") -> str:
+    """Return the outcome in words with a sign of its own shape; empty before any run.
+
+    Args:
+        training: what is to be said about the training; empty where all is well.
+    """
     if result is None:
         return ""
-    word = result["verdict"] if result["verdict"] in VERDICT_SIGNS else "close"
-    gained, lost, tested = (int(result.get(name, 0)) for name in ("gained", "lost", "test"))
+    found, folds = result.verdict, result.folds
+    word = found.word if found.word in VERDICT_SIGNS else "close"
+    gained, lost = round(found.gained, 1), round(found.lost, 1)
     key = "html.same_text" if word == "close" and gained == lost == 0 else f"html.{word}_text"
-    text = t(key, gained=gained, lost=lost, tested=tested, p=_p_value(result.get("p_value"), t))
-    folds = int(result.get("folds", 1))
+    p = _p_value(found.p_value, t)
+    text = t(key, gained=f"{gained:g}", lost=f"{lost:g}", tested=found.tested, p=p)
     if folds > 1:
-        text += f'<br><span class="ctl-small">{t("html.folds", folds=folds)}</span>'
+        halves = f" {t('html.halves')}" if gained % 1 or lost % 1 else ""
+        text += f'<br><span class="ctl-small">{t("html.folds", folds=folds)}{halves}</span>'
+    if training:
+        text += f'<p class="ctl-training"><span aria-hidden="true">⚠</span> {escape(training)}</p>'
     return (
         f'<div class="ctl-verdict ctl-{word}" role="status"><span class="ctl-sign" aria-hidden="true">'
         f"{VERDICT_SIGNS[word]}</span><div><b>{t(f'html.{word}')}</b> {text}</div></div>"
@@ -203,16 +216,6 @@ def notes(sentences: Sequence[str], t: Translate) -> str:
     """Sentences that the user should know and that stop nothing; empty if there are none."""
     items = "".join(f"<li>{escape(str(sentence))}</li>" for sentence in sentences)
     return f'<ul class="ctl-notes">{items}</ul>' if items else ""
-
-
-def class_counts(names: Sequence[str], counts: Sequence[int], t: Translate) -> str:
-    """Return a chip a label with its number of images; a dashed one where there is none."""
-    chips = "".join(
-        f'<span class="ctl-chip{"" if count else " ctl-none"}"><span class="ctl-name" title="{escape(str(name))}">'
-        f"{escape(str(name))}</span> <b>{count:,}</b></span>"
-        for name, count in zip(names, counts, strict=True)
-    )
-    return f'<div class="ctl-chips">{chips}</div>' if chips else ""
 
 
 def errors_summary(fixed: int, broken: int, still: int, t: Translate) -> str:

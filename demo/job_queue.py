@@ -1,4 +1,4 @@
-"""One thread that does all training, in the order in which it was asked for.
+"""Work in the background, and the one thread that does all training, in the order in which it was asked for.
 
 The page only listens: a stopped listener is free at once, even while a long step is still being
 computed, and the next run starts when that step has ended and its memory is back.
@@ -12,15 +12,23 @@ import gc
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 
 class Job:
-    """Work that was handed to the device."""
+    """Work in the background: in the device's queue (:meth:`Device.submit`) or in a thread of its own (:meth:`start`).
 
-    def __init__(self, work: Callable[[], Iterator[Any]], stop: threading.Event):
-        self.work, self.stop = work, stop
+    Args:
+        work: what to do; each thing that it yields, or hands to :meth:`report`, is progress.
+        stop: set it to end the work, which must look at it itself while it runs.
+    """
+
+    def __init__(self, work: Callable[[], Iterator[Any]], stop: threading.Event | None = None):
+        self.work, self.stop = work, stop or threading.Event()
+        self.latest: Any = None
+        """The last progress, None before the first."""
         self.started, self.finished = threading.Event(), threading.Event()
         self.items: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
 
@@ -42,6 +50,25 @@ class Job:
             yield kind, item
             if kind in ("done", "error"):
                 return
+
+    def watch(self, every: float = 0.3) -> Iterator[Any]:
+        """Yield :attr:`latest` each ``every`` seconds until the work has ended or is stopped. Raises its error."""
+        last = time.monotonic()
+        for kind, item in self.listen():
+            if kind == "error":
+                raise item
+            if time.monotonic() - last >= every:
+                last = time.monotonic()
+                yield self.latest
+
+    def report(self, item: Any) -> None:
+        """Hand progress to whoever listens; for work that tells it in a callback."""
+        self.latest = item
+        self.items.put(("item", item))
+
+    def start(self, name: str) -> None:
+        """Begin at once, in a thread of its own: for work that need not wait for the device."""
+        threading.Thread(target=Device.do, args=(self,), daemon=True, name=name).start()
 
 
 class Device:
@@ -65,24 +92,26 @@ class Device:
     def _loop(self) -> None:
         while True:
             job = self._jobs.get()
-            job.started.set()
-            self._do(job)
-            job.finished.set()
+            self.do(job)
             del job
             give_back_memory()
 
     @staticmethod
-    def _do(job: Job) -> None:
+    def do(job: Job) -> None:
+        """Do a job in this thread."""
+        job.started.set()
         try:
             if not job.stop.is_set():
                 for item in job.work():
-                    job.items.put(("item", item))
+                    job.report(item)
                     if job.stop.is_set():
                         break
             job.items.put(("done", None))
         except BaseException as error:  # handed to the listener; the thread must live on
             error.__traceback__ = error.__traceback__ if not job.stop.is_set() else None
             job.items.put(("error", error))
+        finally:
+            job.finished.set()
 
 
 def give_back_memory() -> None:

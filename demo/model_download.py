@@ -1,18 +1,22 @@
-"""A backbone or segmenter on its way: a thread that fetches and loads it, and how far it is. No gradio."""
+"""A backbone or segmenter on its way: a job that fetches and loads it. No gradio."""
 
 from __future__ import annotations
 
 import sys
-import threading
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
+from demo.job_queue import Job
 from demo.words import Translator
+from engine.errors import LabError
 
 BACKBONES, SEGMENTERS = "engine.backbones.catalog", "engine.regions.catalog"
+STOPPED = {BACKBONES: "download_stopped", SEGMENTERS: "segmenter_stopped"}
+"""Catalogue -> its sentence for a download that was stopped."""
 
 
-class Loading:
+class Loading(Job):
     """Fetches and loads a backbone in a thread of its own; ``stop`` ends a download.
 
     Args:
@@ -21,26 +25,24 @@ class Loading:
     """
 
     def __init__(self, id: str, catalog: str = BACKBONES):
-        self.id, self.stop, self.finished = id, threading.Event(), threading.Event()
-        self.catalog = catalog
-        self.done, self.total = 0, 0
-        """Bytes; 0 of 0 while nothing is being downloaded."""
-        self.problem: Exception | None = None
-        threading.Thread(target=self._work, daemon=True, name="loading").start()
+        super().__init__(self._load)
+        self.id, self.catalog = id, catalog
+        self.latest = 0, 0
+        """Bytes that are here, and of how many; 0 of 0 while nothing is being downloaded."""
+        self.start("loading")
 
-    def _work(self) -> None:
-        try:
-            catalog = import_module(self.catalog)
-            catalog.fetch(self.id, self._report, self.stop)
-            self.done = self.total = 0
-            catalog.load(self.id)
-        except Exception as error:
-            self.problem = error
-        finally:
-            self.finished.set()
+    def _load(self) -> Iterator[tuple[int, int]]:
+        catalog = import_module(self.catalog)
+        catalog.fetch(self.id, lambda done, total: self.report((done, total)), self.stop)
+        yield 0, 0
+        catalog.load(self.id)
 
-    def _report(self, done: int, total: int) -> None:
-        self.done, self.total = done, total
+    def watch(self, every: float = 0.3) -> Iterator[tuple[int, int]]:
+        """Yield bytes that are here, and of how many. Raises LabError, also where it is stopped."""
+        yield from super().watch(every)
+        if self.stop.is_set():
+            import_module(self.catalog)  # where the sentence is
+            raise LabError(STOPPED[self.catalog], id=self.id)
 
 
 def entry_of(id: str, catalog: str = BACKBONES) -> Any | None:

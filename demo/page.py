@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 import inspect
 import logging
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import gradio as gr
 
@@ -58,7 +58,7 @@ class Page:
         self.notice = gr.HTML("", elem_id="notice", padding=False, render=False)
         self.bound: list[tuple[gr.blocks.Block, dict[str, str | Callable]]] = []
 
-    def make(self, kind: type, *args: Any, **options: Any) -> Any:
+    def make(self, kind: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Return a component; options that are :class:`Key` follow the language, ``choices`` may be a function of t."""
         keys: dict[str, Any] = {name: value for name, value in options.items() if isinstance(value, Key)}
         if callable(options.get("choices")):
@@ -74,22 +74,34 @@ class Page:
         self.bound.append((component, {"value": render}))
         return component
 
-    def go_row(self, words: str, name: str) -> tuple[gr.Button, gr.Button]:
-        """Return a row with a button that starts something and one that stops it.
+    def go_row(self, words: str, name: str, other: str = "") -> tuple[gr.Button, ...]:
+        """Return a row with a button that starts something, one that stops it, and one for something else, where there
+        is ``other``.
 
         Args:
             words: key of what the first one says.
             name: start of their ids.
+            other: key of what the third one says; its id is ``NAME-other``.
         """
         with gr.Row(elem_id=f"{name}-go-row", elem_classes="ctl-go-row"):
             go = self.make(
                 gr.Button, value=Key(words), variant="primary", scale=3, min_width=120, elem_id=f"{name}-button"
             )
+            more = (
+                [self.make(gr.Button, value=Key(other), scale=3, min_width=120, elem_id=f"{name}-other")]
+                if other
+                else []
+            )
             stop = self.make(
-                gr.Button, value=Key("go.stop"), variant="stop", scale=1, min_width=80, interactive=False,
+                gr.Button,
+                value=Key("go.stop"),
+                variant="stop",
+                scale=1,
+                min_width=80,
+                interactive=False,
                 elem_id=f"{name}-stop",
-            )  # fmt: skip
-        return go, stop
+            )
+        return go, stop, *more
 
     @staticmethod
     def say(keys: dict[str, Any], t: Translator) -> dict[str, Any]:
@@ -166,6 +178,49 @@ class Page:
             log.error("unexpected", exc_info=error)
             sentence = t("error.unexpected")
         return {self.notice: notice(sentence)}
+
+
+class Screen:
+    """A screen of the page: a class in ``demo/screens/NAME/screen.py`` and a row of ``demo.app.SCREENS``."""
+
+    name: ClassVar[str]
+    """Id of its tab, which the words call ``screen.NAME``."""
+
+    def __init__(self, page: Page):
+        self.page = page
+
+    def build(self) -> None:
+        """Create the components."""
+        raise NotImplementedError
+
+    @property
+    def shown(self) -> list[Any]:
+        """Components whose values :meth:`view` reads."""
+        return []
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What :meth:`view` updates."""
+        return []
+
+    def view(self, visit: Visit) -> dict[Any, Any]:
+        """Everything that words bound to components do not say, for the workspace and language as they are."""
+        return {}
+
+    def bind(self, around: Surroundings) -> None:
+        """Attach the handlers, when all screens are built."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a screen finds around it."""
+
+    tab: gr.Tab
+    """Its own."""
+    tabs: gr.Tabs
+    backbone: gr.Dropdown
+    screens: Mapping[str, Screen]
+    """All of them, by name."""
 
 
 class _Expired(Exception):

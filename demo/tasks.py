@@ -14,6 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from demo.words import LANGUAGES, Translator
 from demo.workspace import Workspace
 from engine.data import episode, uploads
 from engine.data.images import ImageFile, Problem, thumbnail
@@ -28,20 +29,29 @@ class Sample:
     """A task that comes with the page."""
 
     id: str
-    title: dict[str, str]
-    about: dict[str, str]
-    labels: dict[str, dict[str, str]]
-    """Folder -> language -> name."""
     prompts: dict[str, str]
     """Folder -> English phrase."""
 
+    def title(self, language: str) -> str:
+        """Return its name on screen."""
+        return Translator(language)(f"sample.{self.id}.title")
+
+    def about(self, language: str) -> str:
+        """Return a sentence about it."""
+        return Translator(language)(f"sample.{self.id}.about")
+
     def names(self, language: str) -> dict[str, str]:
         """Folder -> name on screen."""
-        return {folder: names.get(language, folder) for folder, names in self.labels.items()}
+        t = Translator(language)
+        return {folder: t(f"sample.{self.id}.labels.{folder}") for folder in self.prompts}
+
+    def folders(self) -> dict[str, str]:
+        """Name on screen, in whatever language -> folder."""
+        return {name: folder for language in LANGUAGES for folder, name in self.names(language).items()}
 
     def text(self, language: str) -> str:
         """Return the labels as they are typed."""
-        pairs = ((name, self.prompts.get(folder, folder)) for folder, name in self.names(language).items())
+        pairs = ((name, self.prompts[folder]) for folder, name in self.names(language).items())
         return ", ".join(name if name == prompt else f"{name} = {prompt}" for name, prompt in pairs)
 
 
@@ -52,8 +62,7 @@ def samples() -> dict[str, Sample]:
         rows = json.loads((SAMPLES / "samples.json").read_text(encoding="utf8"))
     except (OSError, ValueError):
         return {}
-    rows = rows.get("samples", []) if isinstance(rows, dict) else rows
-    found = {row["id"]: Sample(**{k: row[k] for k in ("id", "title", "about", "labels", "prompts")}) for row in rows}
+    found = {row["id"]: Sample(row["id"], row["prompts"]) for row in rows}
     return {id: sample for id, sample in found.items() if any((SAMPLES / id).glob("*/*.jpg"))}
 
 
@@ -67,12 +76,11 @@ def load_sample(workspace: Workspace, id: str, language: str) -> None:
     """Put a sample task in place of what is there."""
     sample = samples()[id]
     names = sample.names(language)
-    images = tuple(
-        replace(image, label=names[image.label]) for image in sample_images(id) if image.label in sample.labels
-    )
+    images = tuple(replace(image, label=names[image.label]) for image in sample_images(id) if image.label in names)
     with workspace.lock:
         workspace.images, workspace.problems, workspace.sample = images, (), id
-        workspace.labels_text, workspace.selected, workspace.score_image = sample.text(language), None, 0
+        workspace.understood = ()
+        workspace.labels_text, workspace.score_image = sample.text(language), 0
         workspace.changed()
         workspace.tidy()
 
@@ -83,7 +91,7 @@ def translate_sample(workspace: Workspace, language: str) -> bool:
     if sample is None:
         return False
     target = sample.names(language)
-    mapping = {name: target[folder] for folder, names in sample.labels.items() for name in names.values()}
+    mapping = {name: target[folder] for name, folder in sample.folders().items()}
     with workspace.lock:
         images, text = workspace.images, workspace.labels_text
         workspace.images = tuple(replace(im, label=mapping.get(im.label or "", im.label)) for im in images)
@@ -106,7 +114,8 @@ def add_files(workspace: Workspace, paths: Sequence[str], label: str | None = No
     """
     with workspace.lock:
         try:
-            intake = uploads.collect(_copies(workspace, paths), workspace.folder / "zips", already=workspace.images)
+            copies, names = _copies(workspace, paths), typed_names(workspace.labels_text)
+            intake = uploads.collect(copies, workspace.folder / "zips", already=workspace.images, labels=names)
         except BadTask as error:
             problems = error.values.get("problems", ())
             workspace.problems = (*problems, Problem.of(error)) if isinstance(problems, tuple) else (Problem.of(error),)
@@ -115,6 +124,7 @@ def add_files(workspace: Workspace, paths: Sequence[str], label: str | None = No
         label = (label or "").strip() or None
         found = tuple(replace(image, label=image.label or label) for image in intake.images)
         workspace.images, workspace.problems = workspace.images + found, intake.problems
+        workspace.understood = intake.understood
         add_labels(workspace, [image.label for image in found])
         if found:
             workspace.changed()
@@ -191,7 +201,6 @@ def remove_image(workspace: Workspace, index: int) -> None:
     with workspace.lock:
         if 0 <= index < len(workspace.images):
             workspace.images = workspace.images[:index] + workspace.images[index + 1 :]
-            workspace.selected = min(index, len(workspace.images) - 1) if workspace.images else None
             workspace.score_image = 0
             workspace.changed()
             workspace.tidy()
@@ -200,8 +209,9 @@ def remove_image(workspace: Workspace, index: int) -> None:
 def clear(workspace: Workspace) -> None:
     """Take everything out; runs stay."""
     with workspace.lock:
-        workspace.images, workspace.problems, workspace.labels_text = (), (), ""
-        workspace.sample, workspace.selected, workspace.score_image, workspace.kept = None, None, 0, None
+        workspace.images, workspace.problems, workspace.understood, workspace.labels_text = (), (), (), ""
+        workspace.sample, workspace.score_image, workspace.kept = None, 0, None
+        workspace.guessed = frozenset()
         workspace.changed()
         workspace.stale = False
         workspace.tidy()
@@ -232,7 +242,7 @@ def title(workspace: Workspace, language: str) -> str:
     """Return the task's name: the sample's title, or a few of the labels."""
     sample = samples().get(workspace.sample or "")
     if sample:
-        return sample.title.get(language, sample.id)
+        return sample.title(language)
     names = typed_names(workspace.labels_text)
     return ", ".join(names[:3]) + ("…" if len(names) > 3 else "")
 

@@ -13,17 +13,23 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
 from demo.model_download import Loading
 from engine.data.images import ImageFile, Problem
-from engine.types import Label, LogitScale, Note
+from engine.errors import Note
+from engine.lru import LruStore
+from engine.types import Label, LogitScale, RunResult
 
+if TYPE_CHECKING:
+    from engine.tuning.tuner import Tuner, TunerContext
+
+SettingValue = str | int | float | bool
 MOST_VISITORS = 200
 """Workspaces at once; the one unused for longest goes first."""
 MOST_RUNS = 20
@@ -34,12 +40,25 @@ GRACE = 30 * 60
 """Seconds that a workspace outlives its last open page, so that a reload finds everything."""
 
 
+@dataclass(frozen=True)
+class Baselines:
+    """How both baselines do on the test images."""
+
+    accuracy: Mapping[str, float]
+    """``zero_shot`` and ``zero_shot_ensemble``, shares 0 to 1."""
+    interval95: Mapping[str, tuple[float, float]]
+    tested: int
+    """Number of test images."""
+    labels: tuple[Label, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class DisplayedResult:
     """What the right side of the Tune screen shows: zero-shot, and a run or loaded adapter beside it.
 
-    ``arrays``: ``before`` (N, K) logits, ``tested`` (N,) bool, ``image_before`` (N, P), ``text_before``
-    (K, P); with a tuned model also ``after``, ``image_after``, ``text_after``.
+    ``arrays``: ``ensemble`` (N, K) logits, and but for a loaded adapter ``zero_shot`` (one template); ``tested`` (N,)
+    bool, ``image_before`` (N, P), ``text_before`` (K, P); with a tuned model also ``tuned``, ``image_after``,
+    ``text_after``.
     """
 
     labels: tuple[Label, ...]
@@ -47,11 +66,11 @@ class DisplayedResult:
     targets: tuple[int, ...]
     arrays: dict[str, np.ndarray]
     scale: LogitScale
-    zero_shot: dict[str, Any] | None
-    """``accuracy``, ``interval95`` and ``test`` of both baselines, or None where nothing can be tested."""
+    zero_shot: Baselines | None = None
+    """None beside a run, whose result holds them, and where nothing can be tested."""
     notes: tuple[Note, ...] = ()
-    result: dict[str, Any] | None = None
-    """A run's ``RunResult.to_json()`` or a loaded adapter's recipe."""
+    result: RunResult | None = None
+    """Of the run, or of the run that a loaded adapter comes from."""
     run: str | None = None
     """Id of the run, None for zero-shot and for a loaded adapter."""
 
@@ -63,7 +82,7 @@ class DisplayedResult:
     @property
     def tuned(self) -> bool:
         """Whether there is a tuned model beside zero-shot."""
-        return "after" in self.arrays
+        return "tuned" in self.arrays
 
     def wrong(self) -> tuple[list[int], list[int], list[int]]:
         """Return positions of tested images: fixed, broken and still wrong; without a tuned model all that are wrong
@@ -71,13 +90,23 @@ class DisplayedResult:
         fixed: list[int] = []
         broken: list[int] = []
         still: list[int] = []
-        before = self.arrays["before"].argmax(1)
-        after = self.arrays["after"].argmax(1) if self.tuned else before
+        before = self.arrays["ensemble"].argmax(1)
+        after = self.arrays["tuned"].argmax(1) if self.tuned else before
         for i in np.flatnonzero(self.arrays["tested"]).tolist():
             was, now = before[i] == self.targets[i], after[i] == self.targets[i]
             if not was or not now:
                 (fixed if now else broken if was else still).append(i)
         return fixed, broken, still
+
+    def order(self) -> list[int]:
+        """Return all positions in the order in which they are worth a look: after tuning one that it fixed, one that it
+        broke, then the others of both, those still wrong, and the rest."""
+        if not self.tuned:
+            return list(range(len(self.images)))
+        fixed, broken, still = self.wrong()
+        told = [*fixed[:1], *broken[:1], *fixed[1:], *broken[1:], *still]
+        seen = set(told)
+        return told + [i for i in range(len(self.images)) if i not in seen]
 
 
 @dataclass(eq=False)
@@ -85,16 +114,44 @@ class TunedModel:
     """The tuned model in memory: a run's or a loaded adapter's."""
 
     run: str | None
-    tuner: Any
-    setting: Any
+    tuner: Tuner
+    setting: TunerContext
     share: float = 1.0
     """WiSE-FT share of ``mixed``."""
-    mixed: Any = None
+    mixed: Tuner | None = None
 
     @property
-    def active(self) -> Any:
+    def active(self) -> Tuner:
         """The tuner that predicts."""
         return self.tuner if self.mixed is None else self.mixed
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The fields of a workspace that decide a run."""
+
+    images: tuple[ImageFile, ...]
+    labels_text: str
+    sample: str | None
+    backbone: str
+    template_set: str
+    shots: int
+    seed: int
+    method: str
+    preset: str
+    settings: Mapping[str, SettingValue]
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> Self:
+        """Return them as they are now."""
+        found = {part.name: getattr(workspace, part.name) for part in fields(cls)}
+        return cls(**found | {"settings": dict(workspace.settings)})
+
+    def restore(self, workspace: Workspace) -> None:
+        """Put them back into a workspace."""
+        for part in fields(self):
+            setattr(workspace, part.name, getattr(self, part.name))
+        workspace.settings = dict(self.settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,24 +162,14 @@ class RunRecord:
     when: float
     folder: Path
     task: str
-    result: dict[str, Any]
-    inputs: dict[str, Any]
-    """The workspace's fields at that time (see ``INPUTS``)."""
+    result: RunResult
+    inputs: Inputs
 
 
-INPUTS = (
-    "images",
-    "labels_text",
-    "sample",
-    "backbone",
-    "template_set",
-    "shots",
-    "seed",
-    "method",
-    "preset",
-    "settings",
-)
-"""Fields of a workspace that decide a run."""
+class Stoppable(Protocol):
+    """Work of a screen that can be stopped."""
+
+    stop: threading.Event | None
 
 
 @dataclass(eq=False)
@@ -133,6 +180,8 @@ class Workspace:
     folder: Path
     images: tuple[ImageFile, ...] = ()
     problems: tuple[Problem, ...] = ()
+    understood: tuple[Note, ...] = ()
+    """How the folders and files of the last upload were read."""
     labels_text: str = ""
     sample: str | None = None
     backbone: str = "pocket"
@@ -141,19 +190,21 @@ class Workspace:
     seed: int = 0
     method: str = "linear_probe"
     preset: str = "budget"
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, SettingValue] = field(default_factory=dict)
     last_form_change: tuple[int, int] = (0, 0)
     """Which drawing of the form of settings told its last change, and which change of it that was."""
-    selected: int | None = None
-    """Position of the image that is open for a change of its label."""
+    guessed: frozenset[str] = frozenset()
+    """Digests of images whose label is zero-shot's guess, taken over and not yet confirmed."""
     score_image: int = 0
     """Position of the image in Scores."""
     shown: DisplayedResult | None = None
     kept: TunedModel | None = None
-    compared: Any = None
-    """What the Compare screen shows, a ``demo.screens.compare.service.Compared``."""
-    marked: Any = None
-    """The picture and regions of the Regions screen, a ``demo.screens.regions.service.Marked``."""
+    compared: object = None
+    """What the Compare screen shows; read by ``demo.screens.compare.service.compared_of``."""
+    continual: object = None
+    """What the Continual screen shows; read by ``demo.screens.continual.service.learned_of``."""
+    marked: Stoppable | None = None
+    """The picture and regions of the Regions screen; read by ``demo.screens.regions.service.marked_of``."""
     runs: list[RunRecord] = field(default_factory=list)
     stale: bool = False
     """Whether a tuned result was on screen before the inputs changed."""
@@ -222,7 +273,7 @@ class Workspace:
                 shutil.rmtree(old.folder, ignore_errors=True)
             needed = {image.path for image in self.images}
             for run in self.runs:
-                needed |= {image.path for image in run.inputs["images"]}
+                needed |= {image.path for image in run.inputs.images}
             for path in (p for kind in ("uploads", "zips") for p in (self.folder / kind).rglob("*")):
                 if path.is_file() and str(path) not in needed:
                     path.unlink(missing_ok=True)
@@ -245,57 +296,51 @@ class Workspaces:
     def __init__(self, root: Path | None = None, hours: float | None = None, most: int = MOST_VISITORS):
         self.seconds = 3600 * (float(os.environ.get("CTL_SESSION_HOURS") or 6) if hours is None else hours)
         self.root = root or Path(tempfile.mkdtemp(prefix="clip-tuning-lab-"))
-        self.most = most
-        self._known: OrderedDict[str, Workspace] = OrderedDict()
+        self._known: LruStore[str, Workspace] = LruStore(most)
         self._pages: dict[str, str] = {}  # gradio's session hash -> workspace id
         self._lock = threading.Lock()
         atexit.register(shutil.rmtree, self.root, ignore_errors=True)
 
     def get(self, id: object) -> Workspace | None:
         """Return the workspace of an id, if it is there still."""
-        with self._lock:
+        with self._lock:  # no sweep between the two lines
             found = self._known.get(id) if isinstance(id, str) else None
             if found:
                 found.touched = time.monotonic()
-                self._known.move_to_end(found.id)
             return found
 
     def open(self, id: object = None, page: str | None = None) -> Workspace:
         """Return the workspace of an id, or a new one with a new secret id."""
         found = self.get(id)
+        self.sweep()  # those that have expired make room before those that are in use
         if found is None:
             secret = secrets.token_urlsafe(24)
             found = Workspace(secret, self.root / secrets.token_hex(12))
-            with self._lock:
-                self._known[secret] = found
+            for _, unused in self._known.put(secret, found):
+                _end(unused)
         if page:
             with self._lock:
                 self._pages[page] = found.id
-        self.sweep()
         return found
 
     def left(self, page: str | None) -> None:
         """A page was closed: stop its run; without another page the workspace soon expires."""
         with self._lock:
             id = self._pages.pop(page or "", None)
-            found = self._known.get(id or "")
+            found = dict(self._known.items()).get(id or "")
             if not found or id in self._pages.values():
                 return
             found.touched = min(found.touched, time.monotonic() - self.seconds + min(GRACE, self.seconds))
         found.halt()
 
     def sweep(self, now: float | None = None) -> None:
-        """Delete the workspaces that have expired or are too many."""
+        """Delete the workspaces that have expired."""
         now = time.monotonic() if now is None else now
         with self._lock:
-            old = [w for w in self._known.values() if now - w.touched > self.seconds]
-            spare = [w for w in self._known.values() if w not in old]
-            old += spare[: max(0, len(spare) - self.most)]
-            for workspace in old:
-                del self._known[workspace.id]
-        for workspace in old:
-            workspace.halt()
-            shutil.rmtree(workspace.folder, ignore_errors=True)
+            expired = [id for id, workspace in self._known.items() if now - workspace.touched > self.seconds]
+            leaving = [self._known.pop(id) for id in expired]
+        for workspace in filter(None, leaving):
+            _end(workspace)
 
     def keep_sweeping(self, every: float = 600) -> threading.Thread:
         """Sweep in the background for as long as the process lives."""
@@ -308,3 +353,9 @@ class Workspaces:
         thread = threading.Thread(target=loop, daemon=True, name="sweep")
         thread.start()
         return thread
+
+
+def _end(workspace: Workspace) -> None:
+    """Stop what is going on in a workspace and delete its files."""
+    workspace.halt()
+    shutil.rmtree(workspace.folder, ignore_errors=True)

@@ -11,7 +11,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,10 @@ from torch import Tensor
 
 from engine.backbones import catalog, vocabulary
 from engine.backbones.base import Backbone
-from engine.data import episode, uploads
-from engine.data.images import ImageFile, Intake, Limits, Problem
+from engine.data import episode, hub_data
+from engine.data.images import ImageFile, Problem
+from engine.data.own_images import read_images, read_in_order
+from engine.errors import Note
 from engine.metrics import statistics
 from engine.runs import store
 from engine.runs.run import Run, score_with, zero_shot_scores
@@ -61,30 +63,43 @@ class Task:
     labels: tuple[Label, ...]
     problems: tuple[Problem, ...] = ()
     """A sentence for each file that was left out or that there is something to know about."""
+    understood: tuple[Note, ...] = ()
+    """How folders and files that tell labels were read, where that is not plain."""
 
     def __repr__(self) -> str:
         names = ", ".join(label.name for label in self.labels)
         return f"<Task {self.name}: {len(self.images)} images, labels {names}; {len(self.problems)} problems>"
 
 
-def read_task(path: PathOrText, labels: LabelsLike | None = None) -> Task:
-    """Read a folder or zip with one sub-folder a label.
+def read_task(path: PathOrText | Sequence[PathOrText], labels: LabelsLike | None = None, fewest: int = 2) -> Task:
+    """Read a task as people have it.
+
+    That is a folder or zip with one sub-folder a label, with a split (train, val, test) or without; one zip a label;
+    images beside a table of labels (csv, jsonl), COCO's or YOLO's files; a parquet table; or
+    ``hf://datasets/OWNER/NAME``. ``understood`` says how it was read where that is not plain.
 
     A file that cannot be used is left out and has its sentence in ``problems``. What a zip holds lies in a temporary
     folder as long as the task is there.
 
     Args:
+        path: one, or several that belong together.
         labels: by default the names of the sub-folders, each read as its name with spaces for underscores. Images of
             a sub-folder that is not among them have no label.
+        fewest: labels that are enough; 1 where a saved state knows others.
 
     Raises:
-        BadTask: there is no usable image.
+        BadTask: there is no usable image, or the data set cannot be had.
         BadLabels: the labels are empty, too many or contradict each other.
     """
+    paths = [path] if isinstance(path, (str, PathLike)) else list(path)
+    given = None if labels is None else labels_of(labels, (), fewest)
     work = Path(tempfile.mkdtemp(prefix="clip-tuning-lab-"))
     try:
-        intake = read_images([path], work)
-        task = Task(Path(path).name, intake.images, labels_of(labels, intake.images), intake.problems)
+        local = [hub_data.download(str(part)) if hub_data.is_on_hub(str(part)) else part for part in paths]
+        intake = read_images(local, work, [label.name for label in given or ()])
+        name = ", ".join(Path(part).name for part in paths)
+        found = given or labels_of(None, intake.images, fewest)
+        task = Task(name, intake.images, found, intake.problems, intake.understood)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
@@ -92,33 +107,22 @@ def read_task(path: PathOrText, labels: LabelsLike | None = None) -> Task:
     return task
 
 
-def labels_of(labels: LabelsLike | None, images: Sequence[ImageFile]) -> tuple[Label, ...]:
+def labels_of(labels: LabelsLike | None, images: Sequence[ImageFile], fewest: int = 2) -> tuple[Label, ...]:
     """Labels as given, or those of the images. Raises BadLabels."""
     if labels is None:
         labels = list(dict.fromkeys(image.label for image in images if image.label))
     if isinstance(labels, str):
-        return episode.parse_labels(labels)
+        return episode.parse_labels(labels, fewest)
     if isinstance(labels, Mapping):
-        return episode.check_labels([Label(name, prompt) for name, prompt in labels.items()])
-    return episode.check_labels(
-        [label if isinstance(label, Label) else Label(label, label.replace("_", " ")) for label in labels]
-    )
-
-
-def read_images(paths: Sequence[PathOrText], work: Path) -> Intake:
-    """Check images in folders, zips and single files; zips are unpacked below ``work``. A visitor's limits on number
-    and bytes do not hold for one's own files; the others do.
-
-    Raises BadTask where a path does not exist, or holds no usable image and is given alone.
-    """
-    limits = replace(Limits.from_environment(), images=1_000_000, upload_bytes=64 << 30)
-    return uploads.collect([str(path) for path in paths], work, limits)
+        found = [Label(name, prompt) for name, prompt in labels.items()]
+    else:
+        found = [label if isinstance(label, Label) else Label(label, label.replace("_", " ")) for label in labels]
+    return episode.check_labels(found, fewest=fewest)
 
 
 def split(task: Task, shots: int = 8, seed: int = 0, template_set: str = "general") -> Episode:
     """Choose what trains and what tests, as :func:`tune` does. Raises BadLabels and BadConfig."""
-    names = [image.name for image in task.images]
-    return episode.build(task.labels, [image.label for image in task.images], shots, seed, template_set, names)
+    return episode.of_images(task.labels, task.images, shots, seed, template_set)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,11 +147,13 @@ class ZeroShot:
     def to_json(self) -> dict[str, Any]:
         """Return plain data, without the logits."""
         return {
-            "backbone": self.backbone, "labels": [label.name for label in self.labels], "test": self.tested,
+            "backbone": self.backbone,
+            "labels": [label.name for label in self.labels],
+            "test": self.tested,
             "unfamiliar_words": list(self.unfamiliar_words),
             "accuracy": {name: share.value for name, share in self.accuracy.items()},
             "interval95": {name: [share.low, share.high] for name, share in self.accuracy.items()},
-        }  # fmt: skip
+        }
 
 
 def zero_shot(task: Task, backbone: Backbone | str = "pocket", template_set: str = "general") -> ZeroShot:
@@ -191,7 +197,7 @@ class Tuned:
         rates = "; ".join(
             f"{name} {_percent(Interval(value, *result.interval95[name]))}" for name, value in result.accuracy.items()
         )
-        return f"<{result.spec.method} on {result.verdict.tested} test images: {rates}; {result.verdict.word}>"
+        return f"<{result.method} on {result.verdict.tested} test images: {rates}; {result.verdict.word}>"
 
 
 def tune(
@@ -295,22 +301,25 @@ def _request(
     return Request(tuple(name.strip() for name in names if name.strip()), counts, draws, *rest)
 
 
-def load_adapter(path: PathOrText, device: str | None = None, backbone: Backbone | None = None) -> Adapter:
-    """Load a saved adapter and the backbone that it belongs to.
+def load_adapter(path: PathOrText, device: str | None = None, backbone: Backbone | str | None = None) -> Adapter:
+    """Load a saved adapter and the backbone that it belongs to, which is known by the hash of its weights.
 
     Args:
         path: folder or zip.
         device: ``cpu`` or ``cuda`` for the backbone.
-        backbone: the adapter's, where it is loaded already.
+        backbone: the adapter's, where it is loaded already, or where it lies now; by default one in memory with its
+            weights, or else what it was called when the adapter was saved.
 
     Raises:
         BadAdapter: it is damaged or belongs to something else.
         BackboneUnavailable: its backbone cannot be loaded here.
     """
     with tempfile.TemporaryDirectory() as work:
-        folder = adapter_files.unpack(Path(path), Path(work), backbone.shape.parameters if backbone else None)
-        model = backbone or load_backbone(adapter_files.read_recipe(folder)["backbone"], device)
-        return store.load(folder, model)
+        known = backbone.shape.parameters if isinstance(backbone, Backbone) else None
+        folder, name = adapter_files.unpack(Path(path), Path(work), known), Path(path).name
+        recipe = adapter_files.read_recipe(folder, name)
+        model = _loaded(backbone, device) if backbone else store.backbone_of(recipe, device)
+        return store.load(folder, model, name)
 
 
 @dataclass(frozen=True)
@@ -362,21 +371,20 @@ def predict(adapter: Adapter | Tuned, images: Task | PathOrText | Sequence[PathO
         images: a task, or images, folders and zips by their paths.
 
     Returns:
-        One prediction an image, in natural order of their names where they come from paths.
+        One prediction an image, in the order given and under the names given; what comes several times is there as
+        often. Inside a folder or zip the order is natural (img2 before img10).
 
     Raises:
-        BadTask: a path does not exist, or holds no usable image and is given alone.
+        BadTask: nothing of what was given can be read.
     """
     if isinstance(images, Task):
         return _predict(adapter, images.images)
     given = [images] if isinstance(images, (str, PathLike)) else list(images)
-    files = [image for image in given if isinstance(image, ImageFile)]
-    paths = [path for path in given if not isinstance(path, ImageFile)]
     with tempfile.TemporaryDirectory() as work:
-        intake = read_images(paths, Path(work)) if paths else Intake((), ())
+        intake = read_in_order(given, Path(work))
         for problem in intake.problems:
             warnings.warn(problem.message, stacklevel=2)
-        return _predict(adapter, [*files, *intake.images])
+        return _predict(adapter, intake.images)
 
 
 def _predict(adapter: Adapter | Tuned, images: Sequence[ImageFile]) -> list[Prediction]:
@@ -392,8 +400,8 @@ def _predict(adapter: Adapter | Tuned, images: Sequence[ImageFile]) -> list[Pred
     return [Prediction(image.name, scores(before), scores(after)) for image, before, after in rows]
 
 
-def _loaded(backbone: Backbone | str) -> Backbone:
-    return load_backbone(backbone) if isinstance(backbone, str) else backbone
+def _loaded(backbone: Backbone | str, device: str | None = None) -> Backbone:
+    return load_backbone(backbone, device) if isinstance(backbone, str) else backbone
 
 
 def _percent(share: Interval) -> str:

@@ -11,7 +11,7 @@ from engine.backbones.base import Backbone
 from engine.backbones.skeleton import meta_backbone
 from engine.methods import count_formula
 from engine.tuning import registry
-from engine.tuning.registry import FAMILIES, PAPER_LINKS, RUNS_ON, MethodSpec
+from engine.tuning.registry import FAMILIES, PAPER_LINKS, MethodSpec
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "methods.md"
 REFERENCE = "openai/clip-vit-base-patch32"
@@ -71,7 +71,7 @@ def section(spec: MethodSpec, backbone: Backbone) -> list[str]:
         f"- **Use it when:** {spec.use_when}",
         f"- **Equation:** `{spec.equation}`",
         f"- **Trained parameters:** {spec.formula} → **{count:,}**" + (f" ({where})" if where else ""),
-        f"- **Each step runs:** {RUNS_ON[spec.runs_on]}",
+        f"- **Each step runs:** {spec.recomputes.sentence}",
         f"- **Saved:** {spec.saved}",
         *needs,
         *(f"- **Known failure:** {failure}" for failure in spec.failures),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 
@@ -19,6 +20,15 @@ def paths_allowed() -> bool:
     """Whether the name of a backbone or segmenter may be a path of this machine: ``CTL_LOCAL_PATHS=no`` forbids it, as
     the page does where others than its owner reach it."""
     return os.environ.get("CTL_LOCAL_PATHS", "yes").strip().lower() not in ("no", "0", "false", "off")
+
+
+def portable(name: str) -> str:
+    """Return a name that says nothing of this machine's folders: an absolute path, alone or after ``NAME@``, as its
+    last part."""
+    before, at, place = name.rpartition("@")
+    if Path(place).is_absolute() or place.startswith("~") or re.match(r"[A-Za-z]:[\\/]", place):
+        return before + at + re.split(r"[\\/]", place.rstrip("\\/"))[-1]
+    return name
 
 
 def local_path(name: str) -> Path | None:

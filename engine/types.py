@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.errors import Note
+
 BASELINE = "zero_shot_ensemble"
 """Id of the method that every other one is judged against: prompt-ensembled zero-shot."""
 DIGITS = 12
@@ -71,14 +73,6 @@ class LogitScale:
             return 1 / (1 + np.exp(-logits))
         powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return powers / powers.sum(axis=-1, keepdims=True)
-
-
-@dataclass(frozen=True)
-class Note:
-    """A sentence for the user that is no error: a key of ``errors.MESSAGES`` and its fields."""
-
-    key: str
-    values: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,11 +152,12 @@ class Verdict:
     word: str
     """``better``, ``worse``, ``close`` (too close to call) or ``baseline`` (nothing was tuned)."""
     p_value: float
-    """Two-sided: exact McNemar on a split, paired bootstrap over images on folds."""
-    gained: int
-    """Test images that only the tuned model gets right."""
-    lost: int
-    """Test images that only zero-shot gets right."""
+    """Two-sided: exact McNemar on a split; on folds the larger of sign flips and the corrected resampled t-test."""
+    gained: float
+    """Test images that only the tuned model gets right. An image that is tested several times counts by the share of
+    its tests, so that ``(gained - lost) / tested`` is the difference of the accuracies."""
+    lost: float
+    """Test images that only zero-shot gets right; counted alike."""
     tested: int
     """Number of different test images."""
 
@@ -188,42 +183,60 @@ class Cost:
     """Expected bytes by part: weights, gradients, optimizer, activations, features, workspace. Empty where unknown."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """Outcome of a run. Arrays and trained tensors travel beside it, not in it."""
+    """Outcome of a run, plain data that :meth:`to_json` writes and :meth:`from_json` reads back. Arrays and trained
+    tensors travel beside it, not in it."""
 
-    spec: RunSpec
+    backbone: str
+    method: str
+    preset: str
     config: Mapping[str, Any]
+    seed: int
+    precision: str
+    """Of the training steps, ``fp32`` or ``bf16``."""
+    labels: tuple[Label, ...]
+    template_set: str
+    shots: int
+    """Most images a class that trained in a fold."""
+    folds: int
+    """1 for a held-out set; more are repeated cross-validation."""
+    support: int
+    """Images that trained in the first fold."""
     accuracy: Mapping[str, float]
     """``zero_shot``, ``zero_shot_ensemble`` and ``tuned``, shares 0 to 1 on the test images."""
     interval95: Mapping[str, tuple[float, float]]
     verdict: Verdict
     cost: Cost
-    curve: tuple[tuple[int, float, float], ...]
+    curve: tuple[tuple[int, float, float], ...] = ()
     """(step, loss, training accuracy) of the kept adapter's training."""
-    versions: Mapping[str, str]
+    training: str = ""
+    """How the kept adapter's training ended: ``settled``, ``learning`` (the loss was still falling), ``unlearned`` (it
+    has hardly moved) or ``diverged``; empty where nothing was trained."""
+    versions: Mapping[str, str] = field(default_factory=dict)
     chosen: Mapping[str, float] = field(default_factory=dict)
     """Hyperparameters that were chosen on the support images, never on test images."""
     trained_on: tuple[str, ...] = ()
     """First ``DIGITS`` hex digits of the SHA-256 of each image that trained the kept adapter: an adapter that teaches
     another run must not have seen its test images."""
+    notes: tuple[str, ...] = ()
+    """Keys of the sentences about the split."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``tune --json`` prints."""
-        episode = self.spec.episode
         return {
-            "backbone": self.spec.backbone,
-            "method": self.spec.method,
-            "preset": self.spec.preset,
+            "backbone": self.backbone,
+            "method": self.method,
+            "preset": self.preset,
             "config": dict(self.config),
             "chosen": dict(self.chosen),
-            "seed": self.spec.seed,
-            "precision": self.spec.precision,
-            "labels": [asdict(label) for label in episode.labels],
-            "template_set": episode.template_set,
-            "shots": episode.shots,
-            "folds": len(episode.folds),
-            "support": len(episode.folds[0].support),
+            "seed": self.seed,
+            "precision": self.precision,
+            "labels": [asdict(label) for label in self.labels],
+            "template_set": self.template_set,
+            "shots": self.shots,
+            "folds": self.folds,
+            "support": self.support,
             "test": self.verdict.tested,
             "accuracy": dict(self.accuracy),
             "interval95": {name: list(bounds) for name, bounds in self.interval95.items()},
@@ -231,17 +244,55 @@ class RunResult:
             "p_value": self.verdict.p_value,
             "gained": self.verdict.gained,
             "lost": self.verdict.lost,
-            "trainable_parameters": self.cost.trainable_parameters,
-            "total_parameters": self.cost.total_parameters,
-            "peak_memory_bytes": self.cost.peak_memory_bytes,
-            "memory_kind": self.cost.memory_kind,
-            "forecast_memory_bytes": self.cost.forecast_memory_bytes,
-            "forecast_parts": dict(self.cost.forecast_parts),
-            "seconds": dict(self.cost.seconds),
-            "forecast_seconds": self.cost.forecast_seconds,
-            "adapter_bytes": self.cost.adapter_bytes,
+            **asdict(self.cost),
             "curve": [list(point) for point in self.curve],
+            "training": self.training,
             "trained_on": list(self.trained_on),
             "versions": dict(self.versions),
-            "notes": [note.key for note in episode.notes],
+            "notes": list(self.notes),
         }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> RunResult:
+        """Return the result that :meth:`to_json` wrote. What older versions did not write yet has its default.
+        Raises KeyError, TypeError, ValueError or AttributeError where something else was written."""
+        bounds = {name: (low, high) for name, (low, high) in found.get("interval95", {}).items()}
+        return cls(
+            backbone=found["backbone"],
+            method=found["method"],
+            preset=found.get("preset", "budget"),
+            config=found["config"],
+            chosen=found.get("chosen", {}),
+            seed=found["seed"],
+            precision=found.get("precision", "fp32"),
+            labels=tuple(Label(label["name"], label["prompt"]) for label in found["labels"]),
+            template_set=found.get("template_set", "general"),
+            shots=found.get("shots", 0),
+            folds=found.get("folds", 1),
+            support=found.get("support", 0),
+            accuracy=dict(found.get("accuracy", {})),
+            interval95=bounds,
+            verdict=Verdict(
+                found.get("verdict", "close"),
+                found.get("p_value", 1.0),
+                found.get("gained", 0),
+                found.get("lost", 0),
+                found.get("test", 0),
+            ),
+            cost=Cost(
+                found.get("trainable_parameters", 0),
+                found.get("total_parameters", 0),
+                found.get("peak_memory_bytes", 0),
+                found.get("memory_kind", "process"),
+                found.get("forecast_memory_bytes"),
+                dict(found.get("seconds", {})),
+                found.get("adapter_bytes", 0),
+                found.get("forecast_seconds"),
+                dict(found.get("forecast_parts", {})),
+            ),
+            curve=tuple((step, loss, right) for step, loss, right in found.get("curve", ())),
+            training=found.get("training", ""),
+            versions=found.get("versions", {}),
+            trained_on=tuple(found.get("trained_on", ())),
+            notes=tuple(found.get("notes", ())),
+        )

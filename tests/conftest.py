@@ -21,11 +21,12 @@ from engine.backbones import catalog, hf_clip
 from engine.backbones.base import Backbone
 from engine.data import uploads
 from engine.data.images import ImageFile
+from engine.errors import MESSAGES
 from engine.methods.linear_probe import LinearProbe
 from engine.tuning import registry
 from engine.tuning.registry import MethodSpec
 from tests import families
-from tests.tiny import COLOURS, TRUNK, make_tiny, picture
+from tests.tiny import COLOURS, make_tiny, picture
 
 
 @pytest.fixture(scope="session")
@@ -34,15 +35,10 @@ def tiny() -> hf_clip.HFClip:
     return make_tiny()
 
 
-@pytest.fixture(scope="session", params=("trunk", "siglip", *families.OPEN_CLIP))
+@pytest.fixture(scope="session", params=families.KINDS)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     """A tiny backbone of every family but the first (:func:`tiny`); no test may change it."""
-    folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "trunk":
-        return make_tiny(id="tiny-trunk", **TRUNK)
-    return (
-        families.make_siglip(folder) if request.param == "siglip" else families.make_open_clip(request.param, folder)[0]
-    )
+    return families.make(request.param, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="session")
@@ -79,8 +75,6 @@ class ValueReader(LinearProbe):
 @pytest.fixture
 def value_reader() -> Iterator[MethodSpec]:
     """A method whose step reads a value, known for the length of a test."""
-    spec = replace(
-        registry.get("linear_probe"), id="value_reader", name="Value reader", tuner=lambda: ValueReader
-    )  # fmt: skip
+    spec = replace(registry.get("linear_probe"), id="value_reader", name="Value reader", tuner=lambda: ValueReader)
     yield registry.register(spec)
-    del registry._METHODS[spec.id]
+    del registry._METHODS[spec.id], MESSAGES[spec.title.key]

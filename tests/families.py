@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch
 from torch import nn
 
 from engine.backbones import hf_siglip, openclip
+from engine.backbones.base import Backbone
 from engine.backbones.loading import hash_weights
+from tests.tiny import TRUNK, make_tiny
 
 IMAGE = 32
 SIGLIP_WORDS = ("a", "photo", "of", "red", "green", "blue", "square", "cat", "fire", "truck", "thing")
@@ -57,11 +60,23 @@ def siglip_model(tokenizer: Any, context: int = 20) -> Any:
     from transformers import SiglipConfig, SiglipModel
 
     text = {
-        "vocab_size": len(tokenizer), "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3,
-        "num_attention_heads": 2, "max_position_embeddings": context, "bos_token_id": 0, "eos_token_id": 1,
-    }  # fmt: skip
-    vision = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2,
-              "image_size": 16, "patch_size": 8}  # fmt: skip
+        "vocab_size": len(tokenizer),
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "max_position_embeddings": context,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
+    vision = {
+        "hidden_size": 24,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 8,
+    }
     torch.manual_seed(0)
     model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
     widen(model)
@@ -92,30 +107,59 @@ def timm_trunk(kind: str, embedding: int) -> nn.Module:
 
     if kind == "siglip_timm":
         return VisionTransformer(
-            img_size=IMAGE, patch_size=8, embed_dim=embedding, depth=3, num_heads=2, mlp_ratio=2, class_token=False,
-            global_pool="map", num_classes=0,
-        )  # fmt: skip
+            img_size=IMAGE,
+            patch_size=8,
+            embed_dim=embedding,
+            depth=3,
+            num_heads=2,
+            mlp_ratio=2,
+            class_token=False,
+            global_pool="map",
+            num_classes=0,
+        )
     if kind == "eva":
         return Eva(
-            img_size=IMAGE, patch_size=8, embed_dim=24, depth=3, num_heads=2, mlp_ratio=2, global_pool="map",
-            attn_type="rope", use_pre_transformer_norm=True, use_rot_pos_emb=True, ref_feat_shape=(4, 4),
-            rope_grid_offset=1.0, rope_grid_indexing="xy", attn_pool_num_heads=2, attn_pool_mlp_ratio=2,
+            img_size=IMAGE,
+            patch_size=8,
+            embed_dim=24,
+            depth=3,
+            num_heads=2,
+            mlp_ratio=2,
+            global_pool="map",
+            attn_type="rope",
+            use_pre_transformer_norm=True,
+            use_rot_pos_emb=True,
+            ref_feat_shape=(4, 4),
+            rope_grid_offset=1.0,
+            rope_grid_indexing="xy",
+            attn_pool_num_heads=2,
+            attn_pool_mlp_ratio=2,
             num_classes=embedding,
-        )  # fmt: skip
+        )
     if kind == "hybrid":
         stem = ConvStem(channels=(8, 8, 24), stride=(2, 2, 2), kernel_size=(2, 2, 2), padding=0, act_layer=nn.GELU)
         return VisionTransformer(
-            img_size=IMAGE, patch_size=1, embed_dim=24, depth=3, num_heads=2, mlp_ratio=2, no_embed_class=True,
+            img_size=IMAGE,
+            patch_size=1,
+            embed_dim=24,
+            depth=3,
+            num_heads=2,
+            mlp_ratio=2,
+            no_embed_class=True,
             num_classes=embedding,
             embed_layer=lambda **settings: HybridEmbed(stem, proj=False, **settings),
-        )  # fmt: skip
+        )
     return FastVit(
-        layers=(1, 1, 1), embed_dims=(32, 32, 64), mlp_ratios=(2, 2, 2),
+        layers=(1, 1, 1),
+        embed_dims=(32, 32, 64),
+        mlp_ratios=(2, 2, 2),
         token_mixers=("repmixer", "repmixer", "attention"),
-        downsamples=(False, True, True), se_downsamples=(False, False, False),
+        downsamples=(False, True, True),
+        se_downsamples=(False, False, False),
         pos_embs=(None, None, lambda dim, **settings: RepConditionalPosEnc(dim, dim, **settings)),
-        num_classes=embedding, layer_scale_init_value=1.0,
-    )  # fmt: skip
+        num_classes=embedding,
+        layer_scale_init_value=1.0,
+    )
 
 
 TEXT = {"context_length": 20, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 3, "mlp_ratio": 2.0}
@@ -203,3 +247,17 @@ def make_open_clip(kind: str, folder: Path) -> tuple[openclip.OpenClip, Any]:
     own = copy.deepcopy(model)
     backbone = openclip.OpenClip(model, open_clip_tokenizer(kind, folder), open_clip_transform(), f"tiny-{kind}")
     return backbone, own
+
+
+TRANSFORMERS: dict[str, Callable[[Path], Backbone]] = {
+    "trunk": lambda folder: make_tiny(id="tiny-trunk", **TRUNK),
+    "siglip": make_siglip,
+}
+"""Kind -> its tiny backbone, made with a folder of its own. A new family has a row here: every method runs on it."""
+KINDS = (*TRANSFORMERS, *OPEN_CLIP)
+"""All families but plain CLIP's, which most tests run on."""
+
+
+def make(kind: str, folder: Path) -> Backbone:
+    """Return the tiny backbone of a kind."""
+    return TRANSFORMERS[kind](folder) if kind in TRANSFORMERS else make_open_clip(kind, folder)[0]

@@ -28,12 +28,24 @@ def make_tiny(seed: int = 0, id: str = "tiny", **vision) -> hf_clip.HFClip:
     processor.size = {"shortest_edge": side}
     processor.crop_size = {"height": side, "width": side}
     text = {
-        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
-        "num_attention_heads": 2, "max_position_embeddings": 40, "bos_token_id": len(tokenizer) - 2,
-        "eos_token_id": len(tokenizer) - 1, "pad_token_id": len(tokenizer) - 1,
-    }  # fmt: skip
-    image = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 2,
-             "image_size": 16, "patch_size": 8} | vision  # fmt: skip
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 40,
+        "bos_token_id": len(tokenizer) - 2,
+        "eos_token_id": len(tokenizer) - 1,
+        "pad_token_id": len(tokenizer) - 1,
+    }
+    image = {
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 8,
+    } | vision
     torch.manual_seed(seed)
     model = HybridCLIPModel(CLIPConfig(text_config=text, vision_config=image, projection_dim=24))
     with torch.no_grad():  # the library's own start is so small that all images look alike

@@ -85,6 +85,18 @@
     });
   };
 
+  /* Thumbnails to choose from; the chosen one is scrolled to. */
+  window.ctlPicker = (element, trigger, watch) => {
+    element.addEventListener("click", (event) => {
+      const button = event.target.closest("[data-index]");
+      if (button) trigger("select", { index: Number(button.dataset.index) });
+    });
+    watch("value", () => {
+      const list = element.querySelector(".ctl-picks"), button = element.querySelector("[aria-pressed=true]");
+      if (button) list.scrollTop = button.offsetTop - list.clientHeight / 2;
+    });
+  };
+
   /* Rows with a data-number are chosen by a click, Enter or the space bar; the chosen one is scrolled to. */
   window.ctlRows = (element, trigger, watch) => {
     const choose = (event) => {

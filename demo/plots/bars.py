@@ -16,8 +16,8 @@ MOST_BARS = 20
 
 def scores(
     names: Sequence[str],
-    before: Sequence[float],
-    after: Sequence[float] | None,
+    before: Sequence[float] | np.ndarray,
+    after: Sequence[float] | np.ndarray | None,
     truth: int | None,
     t: Translate,
     kind: str = "probability",
@@ -49,9 +49,10 @@ def scores(
     figure = go.Figure(series, style.layout(dark, height, barmode="group", bargap=0.24, bargroupgap=0.08))
     figure.update_xaxes(style.axis(dark, title=style.titled(dark, title), **_range(both, shown, kind)))
     figure.update_yaxes(
-        style.axis(dark, showgrid=False, tickvals=list(range(len(shown))), ticktext=ticks,
-                   range=[len(shown) - 0.5, -0.5])
-    )  # fmt: skip
+        style.axis(
+            dark, showgrid=False, tickvals=list(range(len(shown))), ticktext=ticks, range=[len(shown) - 0.5, -0.5]
+        )
+    )
     figure.update_layout(legend={"traceorder": "normal"}, showlegend=True)
     return figure
 

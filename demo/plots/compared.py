@@ -49,13 +49,24 @@ def pareto(
     figure = go.Figure(layout=style.layout(dark, height, showlegend=False))
     figure.update_layout(margin={"l": LEFT, "r": RIGHT, "t": TOP, "b": BOTTOM, "autoexpand": False})
     figure.update_xaxes(
-        style.axis(dark, title=style.titled(dark, cost), range=list(span), automargin=False,
-                   tickvals=[position(v) for v in ticks], ticktext=[tick(v) for v in ticks])
-    )  # fmt: skip
+        style.axis(
+            dark,
+            title=style.titled(dark, cost),
+            range=list(span),
+            automargin=False,
+            tickvals=[position(v) for v in ticks],
+            ticktext=[tick(v) for v in ticks],
+        )
+    )
     figure.update_yaxes(
-        style.axis(dark, title=style.titled(dark, t("compare.axis_accuracy")), automargin=False,
-                   range=[100 * low - 1, 100 * high + 1], dtick=percent_step(low, high))
-    )  # fmt: skip
+        style.axis(
+            dark,
+            title=style.titled(dark, t("compare.axis_accuracy")),
+            automargin=False,
+            range=[100 * low - 1, 100 * high + 1],
+            dtick=percent_step(low, high),
+        )
+    )
     for dot in dots:
         figure.add_scatter(**_dot(dot, position(dot.cost)))
     area = Box(LEFT, TOP, width - RIGHT, height - BOTTOM)
@@ -75,18 +86,29 @@ def _dot(dot: Dot, x: float) -> dict:
         f"<br>{style.escape(name, quote=False)}: {style.escape(value, quote=False)}" for name, value in dot.facts
     )
     error = {
-        "type": "data", "symmetric": False, "array": [100 * (dot.high - dot.value)],
-        "arrayminus": [100 * (dot.value - dot.low)], "thickness": 1.5, "width": 3, "color": _colour(dot),
-    }  # fmt: skip
+        "type": "data",
+        "symmetric": False,
+        "array": [100 * (dot.high - dot.value)],
+        "arrayminus": [100 * (dot.value - dot.low)],
+        "thickness": 1.5,
+        "width": 3,
+        "color": _colour(dot),
+    }
     return {
-        "x": [x], "y": [100 * dot.value], "mode": "markers", "error_y": error, "name": style.shorten(dot.name, 40),
+        "x": [x],
+        "y": [100 * dot.value],
+        "mode": "markers",
+        "error_y": error,
+        "name": style.shorten(dot.name, 40),
         "opacity": FADED if dot.faded else 1,
         "marker": {
-            "color": _colour(dot), "size": 14 if dot.chosen else 10, "symbol": "star" if dot.chosen else "circle",
+            "color": _colour(dot),
+            "size": 14 if dot.chosen else 10,
+            "symbol": "star" if dot.chosen else "circle",
         },
         "hovertemplate": f"<b>{style.full(dot.name)}</b><br>{100 * dot.value:.1f} % "
         f"({100 * dot.low:.1f}–{100 * dot.high:.1f}){facts}<extra></extra>",
-    }  # fmt: skip
+    }
 
 
 def _name(
@@ -117,15 +139,27 @@ def _label(text: str, dot: Dot, x: float, middle: tuple[float, float], spot: Lab
     anchor = {"start": "left", "middle": "center", "end": "right"}[spot.anchor]
     dx, dy = spot.x - middle[0], spot.y - middle[1]
     found = {
-        "text": text, "x": x, "y": 100 * dot.value, "xref": "x", "yref": "y", "xanchor": anchor, "yanchor": "middle",
-        "opacity": 0.75 if dot.faded else 1, "font": {"size": 12, "color": style.theme(dark).text},
-    }  # fmt: skip
+        "text": text,
+        "x": x,
+        "y": 100 * dot.value,
+        "xref": "x",
+        "yref": "y",
+        "xanchor": anchor,
+        "yanchor": "middle",
+        "opacity": 0.75 if dot.faded else 1,
+        "font": {"size": 12, "color": style.theme(dark).text},
+    }
     if not spot.far:
         return found | {"showarrow": False, "xshift": dx, "yshift": -dy}
     return found | {
-        "showarrow": True, "ax": dx, "ay": dy, "arrowhead": 0, "arrowwidth": 1, "standoff": 6,
+        "showarrow": True,
+        "ax": dx,
+        "ay": dy,
+        "arrowhead": 0,
+        "arrowwidth": 1,
+        "standoff": 6,
         "arrowcolor": style.theme(dark).grid,
-    }  # fmt: skip
+    }
 
 
 def shot_curves(curves: Sequence[Growth], t: Translate, dark: bool | None = None, width: float = 720) -> go.Figure:
@@ -140,14 +174,24 @@ def shot_curves(curves: Sequence[Growth], t: Translate, dark: bool | None = None
     figure = go.Figure(layout=style.layout(dark, height, showlegend=False))
     figure.update_layout(margin={"l": LEFT, "r": right, "t": TOP, "b": BOTTOM, "autoexpand": False})
     figure.update_xaxes(
-        style.axis(dark, title=style.titled(dark, t("compare.axis_shots")), tickvals=[math.log2(n) for n in shots],
-                   ticktext=[str(n) for n in shots], automargin=False)
-    )  # fmt: skip
+        style.axis(
+            dark,
+            title=style.titled(dark, t("compare.axis_shots")),
+            tickvals=[math.log2(n) for n in shots],
+            ticktext=[str(n) for n in shots],
+            automargin=False,
+        )
+    )
     bounds = (100 * low - 1, 100 * high + 1)
     figure.update_yaxes(
-        style.axis(dark, title=style.titled(dark, t("compare.axis_accuracy")), range=list(bounds), automargin=False,
-                   dtick=percent_step(low, high))
-    )  # fmt: skip
+        style.axis(
+            dark,
+            title=style.titled(dark, t("compare.axis_accuracy")),
+            range=list(bounds),
+            automargin=False,
+            dtick=percent_step(low, high),
+        )
+    )
     for curve in sorted(curves, key=lambda c: (c.chosen, c.baseline)):
         figure.add_scatter(**_growth(curve))
     inner = height - TOP - BOTTOM
@@ -159,9 +203,16 @@ def shot_curves(curves: Sequence[Growth], t: Translate, dark: bool | None = None
     for curve, name, was, now in zip(curves, names, ends, spread(ends, 0, inner), strict=True):
         text = f"<b>{style.escape(name, quote=False)}</b>" if curve.chosen else style.escape(name, quote=False)
         figure.add_annotation(
-            text=text, xref="paper", x=1, xanchor="left", xshift=8, y=100 * curve.values[-1], yshift=was - now,
-            showarrow=False, font={"size": 12, "color": style.theme(dark).text},
-        )  # fmt: skip
+            text=text,
+            xref="paper",
+            x=1,
+            xanchor="left",
+            xshift=8,
+            y=100 * curve.values[-1],
+            yshift=was - now,
+            showarrow=False,
+            font={"size": 12, "color": style.theme(dark).text},
+        )
     return figure
 
 
@@ -171,19 +222,27 @@ def _growth(curve: Growth) -> dict:
     colour = _colour(curve)
     values = [100 * value for value in curve.values]
     error = {
-        "type": "data", "symmetric": False, "array": [100 * h - v for h, v in zip(curve.highs, values, strict=True)],
-        "arrayminus": [v - 100 * lo for lo, v in zip(curve.lows, values, strict=True)], "thickness": 1.2, "width": 3,
+        "type": "data",
+        "symmetric": False,
+        "array": [100 * h - v for h, v in zip(curve.highs, values, strict=True)],
+        "arrayminus": [v - 100 * lo for lo, v in zip(curve.lows, values, strict=True)],
+        "thickness": 1.2,
+        "width": 3,
         "visible": strong,
-    }  # fmt: skip
+    }
     return {
-        "x": [math.log2(n) for n in curve.shots], "y": values, "mode": "lines+markers", "error_y": error,
-        "name": style.shorten(curve.name, 40), "opacity": 1 if strong else FADED,
+        "x": [math.log2(n) for n in curve.shots],
+        "y": values,
+        "mode": "lines+markers",
+        "error_y": error,
+        "name": style.shorten(curve.name, 40),
+        "opacity": 1 if strong else FADED,
         "line": {"color": colour, "width": 3 if strong else 1.5},
         "marker": {"color": colour, "size": 7 if strong else 5},
         "customdata": [[n, 100 * lo, 100 * h] for n, lo, h in zip(curve.shots, curve.lows, curve.highs, strict=True)],
         "hovertemplate": f"<b>{style.full(curve.name)}</b>, %{{customdata[0]}}: %{{y:.1f}} % "
         "(%{customdata[1]:.1f}–%{customdata[2]:.1f})<extra></extra>",
-    }  # fmt: skip
+    }
 
 
 def reliability(
@@ -203,19 +262,26 @@ def reliability(
         return style.empty(dark, t("compare.empty_plot"))
     figure = go.Figure(layout=style.layout(dark, 320))
     figure.add_scatter(
-        x=[0, 100], y=[0, 100], mode="lines", line={"color": style.theme(dark).grid, "dash": "dash"}, hoverinfo="skip",
+        x=[0, 100],
+        y=[0, 100],
+        mode="lines",
+        line={"color": style.theme(dark).grid, "dash": "dash"},
+        hoverinfo="skip",
         showlegend=False,
-    )  # fmt: skip
+    )
     pairs = ((before, t("plot.zero_shot"), style.ZERO_SHOT), (after, style.shorten(name, 30), style.TUNED))
     for bins, title, colour in pairs:
         most = max((count for *_, count in bins), default=1)
         figure.add_scatter(
-            x=[100 * confidence for confidence, *_ in bins], y=[100 * right for _, right, _ in bins], name=title,
-            mode="lines+markers", line={"color": colour, "width": 2},
+            x=[100 * confidence for confidence, *_ in bins],
+            y=[100 * right for _, right, _ in bins],
+            name=title,
+            mode="lines+markers",
+            line={"color": colour, "width": 2},
             marker={"color": colour, "size": [6 + 10 * math.sqrt(count / most) for *_, count in bins]},
             customdata=[count for *_, count in bins],
             hovertemplate=f"{title}: %{{x:.0f}} % → %{{y:.0f}} %, n = %{{customdata}}<extra></extra>",
-        )  # fmt: skip
+        )
     for update, key in ((figure.update_xaxes, "compare.axis_confidence"), (figure.update_yaxes, "compare.axis_right")):
         update(style.axis(dark, title=style.titled(dark, t(key)), range=[0, 103], tickvals=[0, 25, 50, 75, 100]))
     return figure

@@ -32,32 +32,67 @@ def training(
     _pair(figure, steps, data[:, 2] * 100, t("plot.training_accuracy"), style.TUNED, "solid", "y2", "%{y:.0f} %", t)
     first, last = min(steps), max(steps_total or 0, max(steps))
     figure.update_layout(
-        xaxis=style.axis(dark, title=style.titled(dark, t("plot.step")), showgrid=False, nticks=7, tickangle=0,
-                         tickformat=",d", showline=True, linecolor=style.theme(dark).grid,
-                         range=[first - 0.5, max(last, first + 1) + 0.5]),
+        xaxis=style.axis(
+            dark,
+            title=style.titled(dark, t("plot.step")),
+            showgrid=False,
+            nticks=7,
+            tickangle=0,
+            tickformat=",d",
+            showline=True,
+            linecolor=style.theme(dark).grid,
+            range=[first - 0.5, max(last, first + 1) + 0.5],
+        ),
         yaxis=style.axis(dark, title=style.titled(dark, t("plot.loss")), rangemode="tozero", nticks=6),
-        yaxis2=style.axis(dark, title=style.titled(dark, t("plot.training_accuracy")), overlaying="y", side="right",
-                          range=[0, 104], tickvals=list(PERCENT), ticktext=[f"{p} %" for p in PERCENT], showgrid=False),
+        yaxis2=style.axis(
+            dark,
+            title=style.titled(dark, t("plot.training_accuracy")),
+            overlaying="y",
+            side="right",
+            range=[0, 104],
+            tickvals=list(PERCENT),
+            ticktext=[f"{p} %" for p in PERCENT],
+            showgrid=False,
+        ),
         hovermode="x unified",
-    )  # fmt: skip
+    )
     return figure
 
 
 def _pair(
-    figure: go.Figure, steps: list[int], values: np.ndarray, title: str, colour: str, dash: str, axis: str,
-    number: str, t: Translate,
-) -> None:  # fmt: skip
+    figure: go.Figure,
+    steps: list[int],
+    values: np.ndarray,
+    title: str,
+    colour: str,
+    dash: str,
+    axis: str,
+    number: str,
+    t: Translate,
+) -> None:
     """Add the faint raw values and the smoothed line of one quantity."""
     several = len(steps) > 1
     hover = f"{style.escape(title, quote=False)}: {number}<extra></extra>"
     figure.add_scatter(
-        x=steps, y=style.numbers(values), yaxis=axis, mode="lines", opacity=0.28, showlegend=False, hoverinfo="skip",
+        x=steps,
+        y=style.numbers(values),
+        yaxis=axis,
+        mode="lines",
+        opacity=0.28,
+        showlegend=False,
+        hoverinfo="skip",
         line={"color": colour, "width": 1.2},
-    )  # fmt: skip
+    )
     figure.add_scatter(
-        x=steps, y=style.numbers(smooth(values)), yaxis=axis, mode="lines" if several else "markers", name=title,
-        line={"color": colour, "width": 2.6, "dash": dash}, marker={"color": colour, "size": 9}, hovertemplate=hover,
-    )  # fmt: skip
+        x=steps,
+        y=style.numbers(smooth(values)),
+        yaxis=axis,
+        mode="lines" if several else "markers",
+        name=title,
+        line={"color": colour, "width": 2.6, "dash": dash},
+        marker={"color": colour, "size": 9},
+        hovertemplate=hover,
+    )
 
 
 def smooth(values: np.ndarray) -> np.ndarray:

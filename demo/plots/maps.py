@@ -63,10 +63,10 @@ def embedding_map(
     goal = np.asarray(targets, int)
     if len(goal) == 0:
         return style.empty(dark, t("plot.no_map"), 320)
-    panels = [Panel(t("plot.zero_shot"), _xy(before_xy), _xy(label_before_xy), np.asarray(predicted_before, int))]
+    panels = [Panel(t("plot.zero_shot"), _xy(before_xy), _xy_of(label_before_xy), np.asarray(predicted_before, int))]
     if after_xy is not None:
         after = predicted_before if predicted_after is None else predicted_after
-        panels.append(Panel(t("plot.tuned"), _xy(after_xy), _xy(label_after_xy), np.asarray(after, int)))
+        panels.append(Panel(t("plot.tuned"), _xy(after_xy), _xy_of(label_after_xy), np.asarray(after, int)))
     figure = go.Figure(layout=style.layout(dark, 460, top=30, meta={"thumbs": [str(thumb) for thumb in thumbs]}))
     for k, panel in enumerate(panels):
         _images(figure, k, panel, goal, names, image_names, len(thumbs), t)
@@ -76,8 +76,12 @@ def embedding_map(
     return figure
 
 
-def _xy(points: Sequence[Sequence[float]] | np.ndarray | None) -> np.ndarray | None:
-    return None if points is None else np.asarray(points, float).reshape(-1, 2)
+def _xy(points: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
+    return np.asarray(points, float).reshape(-1, 2)
+
+
+def _xy_of(points: Sequence[Sequence[float]] | np.ndarray | None) -> np.ndarray | None:
+    return None if points is None else _xy(points)
 
 
 def _look(label: int) -> tuple[str, str]:
@@ -88,28 +92,47 @@ def _look(label: int) -> tuple[str, str]:
 
 
 def _images(
-    figure: go.Figure, k: int, panel: Panel, goal: np.ndarray, names: Sequence[str], image_names: Sequence[str],
-    thumbs: int, t: Translate,
-) -> None:  # fmt: skip
+    figure: go.Figure,
+    k: int,
+    panel: Panel,
+    goal: np.ndarray,
+    names: Sequence[str],
+    image_names: Sequence[str],
+    thumbs: int,
+    t: Translate,
+) -> None:
     """One trace a true label, so that a click on the legend hides it in both panels."""
     full = [style.full(name) for name in names]
     called = lambda i: full[i] if 0 <= i < len(full) else t("plot.no_label")  # noqa: E731
     for label in sorted(set(goal.tolist())):
-        rows = np.flatnonzero(goal == label)
+        rows = np.flatnonzero(goal == label).tolist()
         colour, shape = _look(label)
         title = style.shorten(names[label]) if label >= 0 else t("plot.no_label")
         wrong = [label >= 0 and int(panel.predicted[i]) != label for i in rows]
         figure.add_scatter(
-            x=style.numbers(panel.points[rows, 0]), y=style.numbers(panel.points[rows, 1]), mode="markers",
-            xaxis=f"x{k + 1}", yaxis=f"y{k + 1}", name=title,
-            legendgroup=f"label {label}", showlegend=False,
-            marker={"color": colour, "symbol": [shape + ("-open" if bad else "") for bad in wrong], "size": 9,
-                    "line": {"width": 2, "color": colour}},
-            customdata=[[int(i) if i < thumbs else -1, style.full(image_names[i]), called(label),
-                         called(int(panel.predicted[i]))] for i in rows],
-            hovertemplate=(f"%{{customdata[1]}}<br>{t('plot.true')}: <b>%{{customdata[2]}}</b><br>"
-                           f"{t('plot.predicted')}: <b>%{{customdata[3]}}</b><extra></extra>"),
-        )  # fmt: skip
+            x=style.numbers(panel.points[rows, 0]),
+            y=style.numbers(panel.points[rows, 1]),
+            mode="markers",
+            xaxis=f"x{k + 1}",
+            yaxis=f"y{k + 1}",
+            name=title,
+            legendgroup=f"label {label}",
+            showlegend=False,
+            marker={
+                "color": colour,
+                "symbol": [shape + ("-open" if bad else "") for bad in wrong],
+                "size": 9,
+                "line": {"width": 2, "color": colour},
+            },
+            customdata=[
+                [i if i < thumbs else -1, style.full(image_names[i]), called(label), called(int(panel.predicted[i]))]
+                for i in rows
+            ],
+            hovertemplate=(
+                f"%{{customdata[1]}}<br>{t('plot.true')}: <b>%{{customdata[2]}}</b><br>"
+                f"{t('plot.predicted')}: <b>%{{customdata[3]}}</b><extra></extra>"
+            ),
+        )
 
 
 def _stars(figure: go.Figure, k: int, panel: Panel, names: Sequence[str], dark: bool | None, t: Translate) -> None:
@@ -119,16 +142,27 @@ def _stars(figure: go.Figure, k: int, panel: Panel, names: Sequence[str], dark: 
     text = style.theme(dark).text
     count, sides = len(panel.labels), _text_sides(panel.labels, panel.points)
     figure.add_scatter(
-        x=style.numbers(panel.labels[:, 0]), y=style.numbers(panel.labels[:, 1]),
-        mode="markers+text" if count <= MOST_TEXTS else "markers", xaxis=f"x{k + 1}", yaxis=f"y{k + 1}",
-        name=t("plot.label_text"), legendgroup="stars", showlegend=False, cliponaxis=False,
+        x=style.numbers(panel.labels[:, 0]),
+        y=style.numbers(panel.labels[:, 1]),
+        mode="markers+text" if count <= MOST_TEXTS else "markers",
+        xaxis=f"x{k + 1}",
+        yaxis=f"y{k + 1}",
+        name=t("plot.label_text"),
+        legendgroup="stars",
+        showlegend=False,
+        cliponaxis=False,
         text=[style.shorten(name, 10) if side else "" for name, side in zip(names, sides, strict=False)],
-        textposition=[side or "top center" for side in sides], textfont={"size": 11, "color": text},
-        marker={"symbol": "star", "size": 15, "color": [_look(i)[0] for i in range(count)],
-                "line": {"width": 1, "color": text}},
+        textposition=[side or "top center" for side in sides],
+        textfont={"size": 11, "color": text},
+        marker={
+            "symbol": "star",
+            "size": 15,
+            "color": [_look(i)[0] for i in range(count)],
+            "line": {"width": 1, "color": text},
+        },
         hovertext=[style.full(name) for name in names[:count]],
         hovertemplate=f"{t('plot.label_text')}: <b>%{{hovertext}}</b><extra></extra>",
-    )  # fmt: skip
+    )
 
 
 def _text_sides(points: np.ndarray, others: np.ndarray) -> list[str | None]:
@@ -167,9 +201,15 @@ def _legend(
         entries.append((t("plot.label_text"), "stars", text, "star"))
     for title, group, colour, symbol in entries:
         figure.add_scatter(
-            x=[None], y=[None], mode="markers", name=title, legendgroup=group, showlegend=True, hoverinfo="skip",
+            x=[None],
+            y=[None],
+            mode="markers",
+            name=title,
+            legendgroup=group,
+            showlegend=True,
+            hoverinfo="skip",
             marker={"color": colour, "symbol": symbol, "size": 10, "line": {"width": 2, "color": colour}},
-        )  # fmt: skip
+        )
     figure.update_layout(
         legend={"yref": "container", "y": 0, "yanchor": "bottom", "tracegroupgap": 0},
         height=420 + 12 * len(entries),
@@ -178,15 +218,25 @@ def _legend(
 
 def _frames(figure: go.Figure, dark: bool | None, panels: list[Panel], t: Translate) -> None:
     """Headings and one framed square a panel; positions have no unit, so no ticks."""
-    domains = [[0, 1]] if len(panels) == 1 else [[0, 0.49], [0.51, 1]]
+    domains = [(0.0, 1.0)] if len(panels) == 1 else [(0.0, 0.49), (0.51, 1.0)]
     for k, domain in enumerate(domains):
         number = "" if k == 0 else str(k + 1)
-        plain = style.axis(dark, showticklabels=False, showgrid=False, showline=True, mirror=True, fixedrange=False,
-                           linecolor=style.theme(dark).grid, title={"text": ""})  # fmt: skip
-        figure.update_layout({
-            f"xaxis{number}": plain | {"domain": domain, "anchor": f"y{k + 1}"},
-            f"yaxis{number}": plain | {"anchor": f"x{k + 1}"},
-        })  # fmt: skip
+        plain = style.axis(
+            dark,
+            showticklabels=False,
+            showgrid=False,
+            showline=True,
+            mirror=True,
+            fixedrange=False,
+            linecolor=style.theme(dark).grid,
+            title={"text": ""},
+        )
+        figure.update_layout(
+            {
+                f"xaxis{number}": plain | {"domain": domain, "anchor": f"y{k + 1}"},
+                f"yaxis{number}": plain | {"anchor": f"x{k + 1}"},
+            }
+        )
     figure.update_layout(
         annotations=style.panel_titles(dark, [panel.title for panel in panels], domains, [1, 1]),
         modebar={"remove": ["select2d", "lasso2d", "autoScale2d", "toImage"]},

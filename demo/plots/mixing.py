@@ -27,19 +27,27 @@ def mixing(curves: Sequence[Mixture], t: Translate, dark: bool | None = None) ->
         for values, side, colour, dash, symbol in sides:
             title = f"{style.shorten(curve.name, 24)}: {side}" if len(curves) > 1 else side
             figure.add_scatter(
-                x=[100 * share for share in curve.shares], y=[100 * value for value in values], name=title,
-                mode="lines+markers", line={"color": colour, "width": 2.5, "dash": dash},
+                x=[100 * share for share in curve.shares],
+                y=[100 * value for value in values],
+                name=title,
+                mode="lines+markers",
+                line={"color": colour, "width": 2.5, "dash": dash},
                 marker={"color": colour, "size": 8, "symbol": symbol},
                 hovertemplate=f"{title}<br>%{{x:.0f}} %: %{{y:.1f}} %<extra></extra>",
-            )  # fmt: skip
-    values = [v for curve in curves for v in (*curve.tuned_labels, *curve.other_labels)]
-    low, high = percent_range(values, values)
+            )
+    shares = [v for curve in curves for v in (*curve.tuned_labels, *curve.other_labels)]
+    low, high = percent_range(shares, shares)
     figure.update_xaxes(
-        style.axis(dark, title=style.titled(dark, t("compare.axis_mix")), range=[-3, 103],
-                   tickvals=[0, 20, 40, 60, 80, 100])
-    )  # fmt: skip
+        style.axis(
+            dark, title=style.titled(dark, t("compare.axis_mix")), range=[-3, 103], tickvals=[0, 20, 40, 60, 80, 100]
+        )
+    )
     figure.update_yaxes(
-        style.axis(dark, title=style.titled(dark, t("compare.axis_plain")), range=[100 * low - 2, 100 * high + 2],
-                   dtick=percent_step(low, high))
-    )  # fmt: skip
+        style.axis(
+            dark,
+            title=style.titled(dark, t("compare.axis_plain")),
+            range=[100 * low - 2, 100 * high + 2],
+            dtick=percent_step(low, high),
+        )
+    )
     return figure

@@ -26,9 +26,17 @@ TUNED = "#3b6fe0"
 LOSS = "#b0619f"
 
 PALETTE = (
-    "#3b6fe0", "#e69f00", "#009e73", "#cc79a7", "#56b4e9",
-    "#d55e00", "#8f6bd9", "#a6761d", "#7f8c1f", "#b03060",
-)  # fmt: skip
+    "#3b6fe0",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#d55e00",
+    "#8f6bd9",
+    "#a6761d",
+    "#7f8c1f",
+    "#b03060",
+)
 """Ten colours around those of Okabe and Ito, each visible on white and on the dark page."""
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "cross", "hexagon")
@@ -168,10 +176,16 @@ def axis(dark: bool | None, **options: object) -> dict:
     """Return an axis without lines of its own, that makes room for long labels and cannot be dragged."""
     look = theme(dark)
     return {
-        "automargin": True, "fixedrange": True, "showline": False, "zeroline": False, "ticks": "",
-        "ticklabelstandoff": 3, "gridcolor": look.grid, "tickfont": {"size": 12, "color": look.text},
+        "automargin": True,
+        "fixedrange": True,
+        "showline": False,
+        "zeroline": False,
+        "ticks": "",
+        "ticklabelstandoff": 3,
+        "gridcolor": look.grid,
+        "tickfont": {"size": 12, "color": look.text},
         "title": {"font": {"size": 12, "color": look.text}, "standoff": 8},
-    } | options  # fmt: skip
+    } | options
 
 
 def titled(dark: bool | None, text: str) -> dict:
@@ -190,30 +204,52 @@ def layout(dark: bool | None, height: int, top: int = 36, **options: object) -> 
         font={"family": FONT, "size": 12, "color": look.text},
         margin={"l": 8, "r": 12, "t": top, "b": 8, "autoexpand": True},
         legend={
-            "orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom",
-            "font": {"size": 12, "color": look.text}, "bgcolor": "rgba(0,0,0,0)",
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "bottom",
+            "font": {"size": 12, "color": look.text},
+            "bgcolor": "rgba(0,0,0,0)",
         },
         hoverlabel={
-            "bgcolor": look.hover_fill, "bordercolor": look.hover_fill, "align": "left",
+            "bgcolor": look.hover_fill,
+            "bordercolor": look.hover_fill,
+            "align": "left",
             "font": {"color": look.hover_text, "family": FONT, "size": 13},
         },
         hovermode="closest",
         dragmode=False,
         modebar={
-            "bgcolor": "rgba(0,0,0,0)", "color": look.text, "activecolor": TUNED,
-            "remove": ["zoom2d", "pan2d", "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d",
-                       "resetScale2d", "toImage"],
+            "bgcolor": "rgba(0,0,0,0)",
+            "color": look.text,
+            "activecolor": TUNED,
+            "remove": [
+                "zoom2d",
+                "pan2d",
+                "select2d",
+                "lasso2d",
+                "zoomIn2d",
+                "zoomOut2d",
+                "autoScale2d",
+                "resetScale2d",
+                "toImage",
+            ],
         },
         **options,
-    )  # fmt: skip
+    )
 
 
 def note(dark: bool | None, text: str, **options: object) -> dict:
     """Return an annotation without arrow at ``x``, ``y`` of the whole plot area; ``text`` is escaped."""
     return {
-        "text": text, "showarrow": False, "align": "left", "xref": "paper", "yref": "paper",
+        "text": text,
+        "showarrow": False,
+        "align": "left",
+        "xref": "paper",
+        "yref": "paper",
         "font": {"size": 13, "color": theme(dark).text},
-    } | options  # fmt: skip
+    } | options
 
 
 def panel_titles(

@@ -60,11 +60,17 @@ def heat_map(
     small = len(order) * len(names) <= MOST_CELLS
     for k, values in enumerate(panels):
         figure.add_heatmap(
-            z=style.table(values, 3), x=columns, y=rows, coloraxis="coloraxis", hoverongaps=False,
+            z=style.table(values, 3),
+            x=columns,
+            y=rows,
+            coloraxis="coloraxis",
+            hoverongaps=False,
             xgap=1 if len(names) <= 20 else 0,
-            customdata=[labels] * len(order) if small else None, xaxis=f"x{k + 1}", yaxis=f"y{k + 1}",
+            customdata=[labels] * len(order) if small else None,
+            xaxis=f"x{k + 1}",
+            yaxis=f"y{k + 1}",
             hovertemplate="%{y}<br><b>" + ("%{customdata}" if small else "%{x}") + "</b>: %{z:.3f}<extra></extra>",
-        )  # fmt: skip
+        )
     ticks = _group_ticks(goal[order], names, (height - 150) / len(order), t)
     _two_axes(figure, dark, len(panels), len(order), ticks)
     _headings(figure, dark, _titles(panels, t), len(panels), None)
@@ -102,13 +108,22 @@ def confusion(
         share = np.divide(panel, total, out=np.zeros_like(panel), where=total > 0)
         written = [[f"{int(v):,}" for v in row] for row in panel]
         figure.add_heatmap(
-            z=style.table(share), x=labels, y=labels, text=written, coloraxis="coloraxis",
-            xgap=int(size <= 20), ygap=int(size <= 20),
-            texttemplate="%{text}" if size <= MOST_COUNTS else None, xaxis=f"x{k + 1}", yaxis=f"y{k + 1}",
+            z=style.table(share),
+            x=labels,
+            y=labels,
+            text=written,
+            coloraxis="coloraxis",
+            xgap=int(size <= 20),
+            ygap=int(size <= 20),
+            texttemplate="%{text}" if size <= MOST_COUNTS else None,
+            xaxis=f"x{k + 1}",
+            yaxis=f"y{k + 1}",
             customdata=[[[row, column] for column in full] for row in full] if small else None,
-            hovertemplate=(f"{t('plot.true')}: <b>{row_name}</b><br>{t('plot.predicted')}: "
-                           f"<b>{column_name}</b><br>%{{text}} · %{{z:.0%}}<extra></extra>"),
-        )  # fmt: skip
+            hovertemplate=(
+                f"{t('plot.true')}: <b>{row_name}</b><br>{t('plot.predicted')}: "
+                f"<b>{column_name}</b><br>%{{text}} · %{{z:.0%}}<extra></extra>"
+            ),
+        )
     _two_axes(figure, dark, len(counts), size, None, gap)
     titles = [
         t("plot.panel_right", name=name, right=f"{int(np.trace(panel)):,}", count=f"{int(panel.sum()):,}")
@@ -174,7 +189,8 @@ def _group_ticks(goal: np.ndarray, names: Sequence[str], row: float, t: Translat
 
     ``row`` is the height of a row in pixels.
     """
-    places, texts, short = [], [], style.distinct(names, 12)
+    places: list[float] = []
+    texts, short = [], style.distinct(names, 12)
     for label in dict.fromkeys(goal.tolist()):
         middle = float(np.flatnonzero(goal == label).mean())
         if places and (middle - places[-1]) * row < 14:
@@ -191,10 +207,19 @@ def _group_lines(goal: np.ndarray, dark: bool | None, panels: int) -> list[dict]
         return []
     line = {"color": "rgba(255,255,255,0.75)", "width": 1}
     return [
-        {"type": "line", "xref": f"x{k + 1} domain" if k else "x domain", "yref": f"y{k + 1}" if k else "y",
-         "x0": 0, "x1": 1, "y0": float(edge), "y1": float(edge), "line": line}
-        for k in range(panels) for edge in edges
-    ]  # fmt: skip
+        {
+            "type": "line",
+            "xref": f"x{k + 1} domain" if k else "x domain",
+            "yref": f"y{k + 1}" if k else "y",
+            "x0": 0,
+            "x1": 1,
+            "y0": float(edge),
+            "y1": float(edge),
+            "line": line,
+        }
+        for k in range(panels)
+        for edge in edges
+    ]
 
 
 def _scale(panels: list[np.ndarray], kind: str, t: Translate, dark: bool | None) -> dict:
@@ -204,11 +229,23 @@ def _scale(panels: list[np.ndarray], kind: str, t: Translate, dark: bool | None)
     low, high = (0.0, 1.0) if kind == "probability" or not values.size else (float(values.min()), float(values.max()))
     text = style.theme(dark).text
     return {
-        "colorscale": style.SCALE, "cmin": low, "cmax": high if high > low else low + 1,
+        "colorscale": style.SCALE,
+        "cmin": low,
+        "cmax": high if high > low else low + 1,
         "colorbar": {
-            "orientation": "h", "thickness": 10, "len": 0.6, "x": 0, "xanchor": "left", "xpad": 0, "ypad": 0,
-            "yref": "container", "y": 1, "yanchor": "top", "outlinewidth": 0, "nticks": 6,
+            "orientation": "h",
+            "thickness": 10,
+            "len": 0.6,
+            "x": 0,
+            "xanchor": "left",
+            "xpad": 0,
+            "ypad": 0,
+            "yref": "container",
+            "y": 1,
+            "yanchor": "top",
+            "outlinewidth": 0,
+            "nticks": 6,
             "tickfont": {"size": 11, "color": text},
             "title": {"text": t(f"plot.{kind}"), "side": "top", "font": {"size": 12, "color": text}},
         },
-    }  # fmt: skip
+    }

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from engine.errors import messages
 from engine.types import LogitScale
 
 PIXELS = -2
@@ -40,6 +41,7 @@ CAPABILITIES = (VISION_TOKENS, TEXT_TOKENS, ATTENTION, LINEAR, PROJECTION)
 """What a method may need of a backbone and not every backbone offers: a sequence of tokens in a
 tower, separate attention projections or linear layers in some block, a linear layer that ends the
 image tower."""
+messages(**{f"needs.{capability}": capability for capability in CAPABILITIES})
 
 SPACES = ("</w>", "\u2581", "\u0120")
 """Marks of tokenizers for a space beside a token: CLIP's, SentencePiece's and GPT-2's."""

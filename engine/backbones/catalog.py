@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import threading
@@ -15,12 +16,14 @@ from engine.backbones.base import Backbone
 from engine.backbones.entries import ENTRIES, HUB_NAME, POCKET, POCKET_FOLDER, Entry, similar
 from engine.backbones.hub import explained, here, hub_file, in_cache
 from engine.backbones.loading import read_json
-from engine.errors import BackboneUnavailable
+from engine.errors import BackboneUnavailable, Note
 from engine.model_cache import Shared
 from engine.paths import local_path
 
 KEPT = 2
 """Backbones that stay in memory."""
+FAMILIES = {"clip": "hf_clip", "siglip": "hf_siglip"}
+"""transformers' ``model_type`` -> the module here that loads it; all others are open_clip's."""
 
 
 _loaded: Shared[Backbone] = Shared(KEPT)
@@ -36,6 +39,13 @@ def best_device() -> str:
 def loaded(id: str) -> bool:
     """Return whether a backbone is in memory, so that :func:`load` returns at once."""
     return _loaded.has(id)
+
+
+def with_weights(weight_hash: str, device: str | None = None) -> Backbone | None:
+    """Return the backbone in memory that has these weights, whatever it was loaded by; None where there is none."""
+    wanted = device or best_device()
+    found = (b for b in _loaded.values() if b.weight_hash == weight_hash and b.device.type == torch.device(wanted).type)
+    return next(found, None)
 
 
 def on_this_machine(entry: Entry) -> bool:
@@ -100,11 +110,11 @@ def _load_folder(folder: Path, id: str, device: str) -> Backbone:
     if not config.is_file() and not other.is_file():
         raise BackboneUnavailable("backbone_no_model", id=id)
     kind = read_kind(config, id) if config.is_file() else ""
-    if other.is_file() and kind not in ("clip", "siglip"):
+    if other.is_file() and kind not in FAMILIES:
         if not isinstance(read_json(other, id).get("model_cfg"), dict):
             raise BackboneUnavailable("backbone_config", id=id, file=other.name, field="model_cfg")
         if not any(file.suffix in (".safetensors", ".bin", ".pth") for file in folder.iterdir()):
-            raise BackboneUnavailable("backbone_no_weights", id=id, reason="there is no model.safetensors")
+            raise BackboneUnavailable("backbone_no_weights", id=id, reason=Note("no_safetensors"))
         return openclip.load(f"local-dir:{folder}", None, id, device)
     return _load_transformers(kind, folder, id, device)
 
@@ -117,19 +127,17 @@ def _load_hub(id: str, device: str) -> Backbone:
         other = here(id, "open_clip_config.json")
         config = here(id, "config.json") if other else hub_file(id, "config.json")
         kind = read_kind(config, id) if config else ""
-        if kind not in ("clip", "siglip") and (other or hub_file(id, "open_clip_config.json")):
+        if kind not in FAMILIES and (other or hub_file(id, "open_clip_config.json")):
             return openclip.load(f"hf-hub:{id}", None, id, device)
     return _load_transformers(kind, id, id, device)
 
 
 def _load_transformers(kind: str, source: Any, id: str, device: str) -> Backbone:
-    from engine.backbones import hf_clip, hf_siglip
-
     if kind == "siglip2":
         raise BackboneUnavailable("backbone_naflex", id=id)
-    if kind not in ("clip", "siglip"):
+    if kind not in FAMILIES:
         raise BackboneUnavailable("backbone_not_clip", id=id, kind=kind or "?")
-    return (hf_clip if kind == "clip" else hf_siglip).load(source, id, device)
+    return importlib.import_module(f"engine.backbones.{FAMILIES[kind]}").load(source, id, device)
 
 
 def read_kind(path: Path, id: str) -> str:

@@ -31,11 +31,22 @@ messages(
 )
 
 LIMITS = {
-    "layers": 128, "num_hidden_layers": 128, "heads": 256, "num_attention_heads": 256,
-    "width": 16_384, "hidden_size": 16_384, "intermediate_size": 131_072, "embed_dim": 16_384,
-    "projection_dim": 16_384, "image_size": 2_048, "patch_size": 2_048, "num_channels": 3, "vocab_size": 2_000_000,
-    "max_position_embeddings": 8_192, "context_length": 8_192,
-}  # fmt: skip
+    "layers": 128,
+    "num_hidden_layers": 128,
+    "heads": 256,
+    "num_attention_heads": 256,
+    "width": 16_384,
+    "hidden_size": 16_384,
+    "intermediate_size": 131_072,
+    "embed_dim": 16_384,
+    "projection_dim": 16_384,
+    "image_size": 2_048,
+    "patch_size": 2_048,
+    "num_channels": 3,
+    "vocab_size": 2_000_000,
+    "max_position_embeddings": 8_192,
+    "context_length": 8_192,
+}
 """Greatest value of each size; larger than in any published CLIP or SigLIP (layers 56, width 5,120, 1,024 pixels)."""
 HARMLESS = 25_000_000
 """Parameters that are built whatever the size of the weights."""

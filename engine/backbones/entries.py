@@ -6,6 +6,8 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.errors import Note, any_of
+
 POCKET = "pocket"
 POCKET_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "pocket-clip"
 HUB_NAME = r"[\w.-]+/[\w.-]+"
@@ -51,7 +53,13 @@ ENTRIES = (
     Entry("google/siglip-base-patch16-224", "SigLIP B/16", 203.2, 224, 813, "Apache-2.0"),
     Entry("google/siglip2-base-patch16-224", "SigLIP 2 B/16", 375.2, 224, 1501, "Apache-2.0", "many"),
     Entry(
-        "ViT-B-16-SigLIP-i18n-256", "SigLIP i18n B/16", 370.6, 256, 1482, "Apache-2.0", "many",
+        "ViT-B-16-SigLIP-i18n-256",
+        "SigLIP i18n B/16",
+        370.6,
+        256,
+        1482,
+        "Apache-2.0",
+        "many",
         "timm/ViT-B-16-SigLIP-i18n-256",
     ),
     _apple("MobileCLIP-S1", "MobileCLIP-S1", 85.0, "apple/MobileCLIP-S1"),
@@ -62,22 +70,36 @@ ENTRIES = (
     _apple("MobileCLIP2-S3", "MobileCLIP2-S3", 248.9, "timm/MobileCLIP2-S3"),
     _apple("MobileCLIP2-S4", "MobileCLIP2-S4", 445.4, "timm/MobileCLIP2-S4"),
     _apple("MobileCLIP2-B", "MobileCLIP2-B", 149.8, "timm/MobileCLIP2-B", 224),
-    Entry("ViT-B-32@datacomp_xl_s13b_b90k", "DataComp CLIP ViT-B/32", 151.3, 224, 605, "MIT",
-          repo="laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K"),
-    Entry("ViT-B-16@datacomp_xl_s13b_b90k", "DataComp CLIP ViT-B/16", 149.6, 224, 599, "MIT",
-          repo="laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K"),
+    Entry(
+        "ViT-B-32@datacomp_xl_s13b_b90k",
+        "DataComp CLIP ViT-B/32",
+        151.3,
+        224,
+        605,
+        "MIT",
+        repo="laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K",
+    ),
+    Entry(
+        "ViT-B-16@datacomp_xl_s13b_b90k",
+        "DataComp CLIP ViT-B/16",
+        149.6,
+        224,
+        599,
+        "MIT",
+        repo="laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K",
+    ),
     Entry("PE-Core-T-16-384", "PE-Core T/16", 69.5, 384, 278, "Apache-2.0", repo="timm/PE-Core-T-16-384"),
     Entry("PE-Core-S-16-384", "PE-Core S/16", 87.2, 384, 349, "Apache-2.0", repo="timm/PE-Core-S-16-384"),
     Entry("PE-Core-B-16", "PE-Core B/16", 447.7, 224, 1791, "Apache-2.0", repo="timm/PE-Core-B-16"),
     Entry("PE-Core-L-14-336", "PE-Core L/14", 671.1, 336, 2684, "Apache-2.0", repo="timm/PE-Core-L-14-336"),
-)  # fmt: skip
+)
 
 
-def similar(id: str) -> str:
-    """Return up to four known names like this one, as a list in words; ``none`` where there are none."""
+def similar(id: str) -> tuple[object, ...] | Note:
+    """Return up to four known names like this one, for the field of a sentence."""
     import open_clip
 
     names = [*(entry.id for entry in ENTRIES), *open_clip.list_models()]
     by_lower = {name.lower(): name for name in reversed(names)}
     near = difflib.get_close_matches(id.removeprefix("hf-hub:").lower(), by_lower, n=4, cutoff=0.6)
-    return ", ".join(by_lower[name] for name in near if by_lower[name] != id) or "none"
+    return any_of(by_lower[name] for name in near if by_lower[name] != id)

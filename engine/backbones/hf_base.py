@@ -14,9 +14,13 @@ from engine.backbones.base import Backbone, Shape, TextTower, VisionTower, mean_
 from engine.data.images import central
 
 LINEAR_PARTS = {
-    "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj", "out": "self_attn.out_proj",
-    "fc1": "mlp.fc1", "fc2": "mlp.fc2",
-}  # fmt: skip
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "out": "self_attn.out_proj",
+    "fc1": "mlp.fc1",
+    "fc2": "mlp.fc2",
+}
 """Kind of a linear layer -> its name in a block."""
 
 
@@ -75,15 +79,22 @@ class HFBackbone(Backbone):
         vision, text = model.config.vision_config, model.config.text_config
         self.shape = Shape(
             embedding=embedding,
-            vision_width=vision.hidden_size, vision_layers=vision.num_hidden_layers,
-            vision_mlp=vision.intermediate_size, text_mlp=text.intermediate_size,
-            text_width=text.hidden_size, text_layers=text.num_hidden_layers,
-            patch=vision.patch_size, image_size=vision.image_size,
+            vision_width=vision.hidden_size,
+            vision_layers=vision.num_hidden_layers,
+            vision_mlp=vision.intermediate_size,
+            text_mlp=text.intermediate_size,
+            text_width=text.hidden_size,
+            text_layers=text.num_hidden_layers,
+            patch=vision.patch_size,
+            image_size=vision.image_size,
             vision_tokens=(vision.image_size // vision.patch_size) ** 2 + self.vision.prefix,
-            context=text.max_position_embeddings, vocabulary=text.vocab_size,
-            parameters=sum(p.numel() for p in model.parameters()), vision_pooled=self.vision.projected,
-            count_tokens=self.count_tokens, **part_sizes(model),
-        )  # fmt: skip
+            context=text.max_position_embeddings,
+            vocabulary=text.vocab_size,
+            parameters=sum(p.numel() for p in model.parameters()),
+            vision_pooled=self.vision.projected,
+            count_tokens=self.count_tokens,
+            **part_sizes(model),
+        )
 
     def replace_model(self, model: Any) -> Self:
         other = copy.copy(self)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine.backbones.hf_base import HFBackbone, HFTextTower, HFVisionTower, first_of
 from engine.backbones.loading import hash_weights, load_transformers
-from engine.errors import BackboneUnavailable
+from engine.errors import BackboneUnavailable, Note
 
 
 class SiglipVisionTower(HFVisionTower):
@@ -68,9 +68,12 @@ class HFSiglip(HFBackbone):
 
     def tokenize(self, texts: Sequence[str], reserve: int = 0) -> Tensor:
         ids = self.tokenizer(
-            [self.clean(text) for text in texts], padding="max_length", truncation=True,
-            max_length=self.shape.context - reserve, return_tensors="pt",
-        ).input_ids  # fmt: skip
+            [self.clean(text) for text in texts],
+            padding="max_length",
+            truncation=True,
+            max_length=self.shape.context - reserve,
+            return_tensors="pt",
+        ).input_ids
         return ids.to(self.device)
 
     def count_tokens(self, text: str) -> int:
@@ -111,6 +114,6 @@ def load(source: str | Path, id: str | None = None, device: str = "cpu") -> HFSi
     name = id or str(source)
     model, tokenizer, processor = load_transformers(SiglipModel, source, name, device)
     if not model.config.vision_config.vision_use_head:
-        raise BackboneUnavailable("backbone_not_clip", id=name, kind="SigLIP vision tower without pooling")
+        raise BackboneUnavailable("backbone_not_clip", id=name, kind=Note("siglip_without_pooling"))
     clean = cleaning(str(get_tokenizer_config(source).get("tokenizer_class") or ""))
     return HFSiglip(model, tokenizer, processor, name, hash_weights(model), clean)

@@ -12,10 +12,11 @@ from pickle import UnpicklingError
 from safetensors import SafetensorError
 
 from engine.backbones.entries import similar
-from engine.errors import BackboneUnavailable, messages
+from engine.errors import BackboneUnavailable, Note, messages
 from engine.paths import paths_allowed
 
 messages(
+    sizes_unknown="it is not on this machine, and its sizes are not known without it",
     backbone_missing="The backbone {id} cannot be loaded: {reason}. Choose another backbone, or give the path of a "
     "folder with config.json, model.safetensors and the tokenizer's files.",
     backbone_damaged="The weights of {id} are damaged or cut short. Choose another backbone, or delete them and copy "
@@ -24,6 +25,12 @@ messages(
     "opened. Choose a checkpoint with model.safetensors.",
     backbone_other_weights="The weights of {id} do not fit its configuration (for example {name}). Choose a checkpoint "
     "whose files belong together.",
+    backbone_other_architecture="The weights of {id} belong to another architecture ({reason}). Write "
+    "open_clip:NAME@FILE with the architecture that they were trained as.",
+    other_sizes="their sizes differ",
+    backbone_script="{id} is a TorchScript archive, as OpenAI published its models; it holds code and is not opened. "
+    "Convert it once where you trust it: torch.save(torch.jit.load(FILE, map_location='cpu').state_dict(), "
+    "'weights.pt'), or choose OpenAI's weights as open_clip:NAME@openai.",
     backbone_offline="{id} is not on this machine and cannot be downloaded now (no connection). Choose a backbone that "
     "is here already, or connect and try again. Known names like it: {near}.",
     backbone_not_found="The hub has no model {id}, or it is private. Choose another name; similar names: {near}.",
@@ -33,8 +40,11 @@ messages(
 )
 
 WEIGHTS = (
-    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
-)  # fmt: skip
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 """transformers' weight files, most wanted first. A .bin is read as tensors alone (``weights_only``), never as code;
 some well-known checkpoints have nothing else."""
 ALL_WEIGHTS = (*WEIGHTS, "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -48,6 +58,9 @@ def explained(id: str) -> Iterator[None]:
         yield
     except UnpicklingError as error:
         raise BackboneUnavailable("backbone_pickle", id=id) from error
+    except AssertionError as error:  # open_clip's, where tables of positions have other sizes
+        reason = str(error).strip().rstrip("!.") or Note("other_sizes")
+        raise BackboneUnavailable("backbone_other_architecture", id=id, reason=reason) from error
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
         raise explain(error, id) from error
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from engine.backbones.config_limits import check_processor, check_sizes, check_trunk, check_weights, weight_bytes
 from engine.backbones.hub import WEIGHTS, explained, here, hub_file
-from engine.errors import BackboneUnavailable, messages
+from engine.errors import BackboneUnavailable, Note, messages
+from engine.paths import portable
 
 messages(
     backbone_not_clip="{id} is a {kind} model, not an image-text model that is known here. Choose a CLIP, SigLIP or "
@@ -24,6 +25,11 @@ messages(
     backbone_config="The file {file} of {id} cannot be read: it is no JSON or lacks {field}. Choose another backbone, "
     "or copy the file again.",
     backbone_no_weights="{id} has no weights: {reason}. Choose another backbone, or copy or download it again.",
+    no_safetensors="there is no model.safetensors",
+    neither_file="there is neither {first} nor {second}",
+    siglip_without_pooling="SigLIP vision tower without pooling",
+    none_published="none were published for this architecture",
+    its_contents="its contents",
     backbone_not_finite="The weights of {id} hold numbers that are not finite (in {name}). Choose another checkpoint.",
     backbone_no_tokenizer="The tokenizer of {id} is missing or cannot be read. Choose another backbone, or add the "
     "tokenizer's files (tokenizer.json, tokenizer_config.json) to it.",
@@ -104,9 +110,9 @@ def read_json(path: Path, id: str) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise BackboneUnavailable("backbone_config", id=id, file=path.name, field="its contents") from error
+        raise BackboneUnavailable("backbone_config", id=id, file=path.name, field=Note("its_contents")) from error
     if not isinstance(found, dict):
-        raise BackboneUnavailable("backbone_config", id=id, file=path.name, field="its contents")
+        raise BackboneUnavailable("backbone_config", id=id, file=path.name, field=Note("its_contents"))
     return found
 
 
@@ -148,10 +154,11 @@ def load_transformers(cls: Any, source: str | Path, id: str, device: str) -> tup
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what is wrong with a checkpoint is said in a sentence of ours
     with explained(id):
         file = find_weights(source)  # the download, outside the lock
         if not file:
-            reason = f"there is neither {WEIGHTS[0]} nor {WEIGHTS[2]}"
+            reason = Note.of("neither_file", first=WEIGHTS[0], second=WEIGHTS[2])
             raise BackboneUnavailable("backbone_no_weights", id=id, reason=reason)
         config = source / "config.json" if isinstance(source, Path) else hub_file(source, "config.json")
         if config:
@@ -161,14 +168,19 @@ def load_transformers(cls: Any, source: str | Path, id: str, device: str) -> tup
             check_weights(content, weight_bytes(config.parent), id)
         with BUILDING:
             model, info = cls.from_pretrained(
-                source, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True,
-                use_safetensors="safetensors" in file, weights_only=True, ignore_mismatched_sizes=True,
-            )  # fmt: skip
+                source,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+                use_safetensors="safetensors" in file,
+                weights_only=True,
+                ignore_mismatched_sizes=True,
+            )
     check_complete(info, id)
     check_finite(model, id)
     tokenizer, processor = load_tokenizer(source, id), load_processor(source, id)
     check_tokens(tokenizer(SAMPLE, return_tensors="pt").input_ids, model.config.text_config.vocab_size, id)
     check_distinct([tokenizer(text).input_ids for text in DISTINCT], id)
     check_processor(processor, model.config.vision_config.image_size, id)
-    model.name_or_path = model.config._name_or_path = id  # what PEFT writes down: a name, not this machine's folder
+    model.name_or_path = model.config._name_or_path = portable(id)  # what PEFT writes down
     return model.to(device), tokenizer, processor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import zipfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -38,8 +39,8 @@ from engine.backbones.openclip_towers import (
 )
 from engine.backbones.split_attention import split_block
 from engine.data.images import central
-from engine.errors import BackboneUnavailable
-from engine.paths import local_path
+from engine.errors import BackboneUnavailable, Note, any_of
+from engine.paths import local_path, portable
 
 PREFERRED_TAGS = ("dfndr2b", "datacompdr", "webli", "meta", "laion2b_s34b_b79k", "laion2b_s34b_b88k", "openai")
 """Weights that a name without a tag means, the first that there is."""
@@ -63,7 +64,7 @@ class OpenClip(Backbone):
         split_model(model)
         model.eval().requires_grad_(False)
         self.model, self.tokenizer, self.transform, self.id = model, tokenizer, transform, id
-        model.name_or_path = id  # what PEFT writes down
+        model.name_or_path = portable(id)  # what PEFT writes down
         self.weight_hash = hash_weights(model)
         self.folded = fold(model)
         self._see(self.folded)
@@ -96,14 +97,23 @@ class OpenClip(Backbone):
             embedding = self.encode_text(self.tokenize(["x"])).shape[-1]
         return Shape(
             embedding=embedding,
-            vision_width=seen.width or embedding, vision_layers=seen.layers, vision_mlp=seen.mlp, text_mlp=mlp,
-            text_width=text.width, text_layers=len(text.blocks), patch=seen.patch,
+            vision_width=seen.width or embedding,
+            vision_layers=seen.layers,
+            vision_mlp=seen.mlp,
+            text_mlp=mlp,
+            text_width=text.width,
+            text_layers=len(text.blocks),
+            patch=seen.patch,
             image_size=max(size) if isinstance(size, tuple | list) else size,
-            vision_tokens=seen.tokens, context=self.context,
+            vision_tokens=seen.tokens,
+            context=self.context,
             vocabulary=int(getattr(self.model, "vocab_size", 0)),
-            parameters=sum(p.numel() for p in self.model.parameters()), vision_linears=seen.linears,
-            vision_pooled=vision.projected, count_tokens=self.count_tokens, **part_sizes(self.folded),
-        )  # fmt: skip
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            vision_linears=seen.linears,
+            vision_pooled=vision.projected,
+            count_tokens=self.count_tokens,
+            **part_sizes(self.folded),
+        )
 
     def replace_model(self, model: Any) -> OpenClip:
         other = copy.copy(self)
@@ -261,6 +271,7 @@ def load(name: str, tag: str | None = None, id: str | None = None, device: str =
     if built_in:
         tag = tag or default_tag(name, id)
         check_tag(name, tag, id)
+        check_no_script(tag, id)
         quick = bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False))
     with explained(id):
         fetch(name, tag)
@@ -306,7 +317,7 @@ def default_tag(name: str, id: str) -> str:
 
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not tags:
-        raise BackboneUnavailable("backbone_no_weights", id=id, reason="none were published for this architecture")
+        raise BackboneUnavailable("backbone_no_weights", id=id, reason=Note("none_published"))
     return next((tag for tag in PREFERRED_TAGS if tag in tags), tags[-1])
 
 
@@ -316,7 +327,16 @@ def check_tag(name: str, tag: str, id: str) -> None:
 
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not open_clip.get_pretrained_cfg(name, tag) and not local_path(tag):
-        raise BackboneUnavailable("backbone_no_tag", id=id, tag=tag, known=", ".join(tags) or "none")
+        raise BackboneUnavailable("backbone_no_tag", id=id, tag=tag, known=any_of(tags))
+
+
+def check_no_script(tag: str, id: str) -> None:
+    """Raise BackboneUnavailable where a file of weights is a TorchScript archive."""
+    path = local_path(tag)
+    if path and path.is_file() and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                raise BackboneUnavailable("backbone_script", id=id)
 
 
 def fetch(name: str, tag: str | None) -> None:

@@ -11,16 +11,19 @@ import torch
 
 from engine.backbones import catalog, entries, hf_clip
 from engine.backbones.base import Backbone
-from engine.errors import BackboneUnavailable
+from engine.errors import BackboneUnavailable, Note
 
 LARGE = {
     "projection_dim": 768,
     "text_config": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
     "vision_config": {
-        "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
         "patch_size": 14,
     },
-}  # fmt: skip
+}
 GELU = {"text_config": {"hidden_act": "gelu"}, "vision_config": {"hidden_act": "gelu"}}
 CONFIGS: dict[str, dict[str, Any]] = {
     "openai/clip-vit-base-patch32": {},
@@ -70,8 +73,7 @@ def meta_backbone(id: str) -> Backbone:
         config = AutoConfig.from_pretrained(source, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
     except (OSError, ValueError) as error:
-        reason = "it is not on this machine, and its sizes are not known without it"
-        raise BackboneUnavailable("backbone_missing", id=id, reason=reason) from error
+        raise BackboneUnavailable("backbone_missing", id=id, reason=Note("sizes_unknown")) from error
     return on_meta(id, config, tokenizer) if config.model_type == "clip" else catalog.load(id, "cpu")
 
 

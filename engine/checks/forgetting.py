@@ -107,12 +107,17 @@ class Forgetting:
             }
 
         return {
-            "method": self.method, "tuned_on": list(self.tuned_on), "others": list(self.others),
-            "tuned_labels": sides(self.tuned_labels), "other_labels": sides(self.other_labels),
-            "verdict": self.verdict.word, "p_value": self.verdict.p_value, "test": self.verdict.tested,
+            "method": self.method,
+            "tuned_on": list(self.tuned_on),
+            "others": list(self.others),
+            "tuned_labels": sides(self.tuned_labels),
+            "other_labels": sides(self.other_labels),
+            "verdict": self.verdict.word,
+            "p_value": self.verdict.p_value,
+            "test": self.verdict.tested,
             "drift": {"image": self.drift.image, "text": self.drift.text},
             "wise_ft": [[point.share, point.tuned_labels, point.other_labels] for point in self.curve],
-        }  # fmt: skip
+        }
 
 
 def drift(arrays: dict[str, np.ndarray]) -> Drift:
@@ -136,7 +141,7 @@ def scores_new_labels(spec: MethodSpec, config: Config, shape: Shape) -> bool:
 
 def obstacle(spec: MethodSpec, config: Config, shape: Shape) -> BadConfig | None:
     """Return why a method cannot be tested on labels that it was not tuned on; None where it can."""
-    return None if scores_new_labels(spec, config, shape) else BadConfig("knows_own_labels", method=spec.name)
+    return None if scores_new_labels(spec, config, shape) else BadConfig("knows_own_labels", method=spec.title)
 
 
 def hold_back(episode: Episode, seed: int = 0) -> tuple[Episode, HeldOutLabels]:
@@ -216,12 +221,12 @@ def _judged(outcome: Outcome, evaluation: HeldOutEvaluation, curve: tuple[Mixed,
     result, before, after = outcome.result, evaluation.zero_shot(), evaluation.on_others(outcome.tuner)
     sides = tuple(Interval(result.accuracy[name], *result.interval95[name]) for name in ("zero_shot_ensemble", "tuned"))
     return Forgetting(
-        result.spec.method,
+        result.method,
         tuple(label.name for label in outcome.setting.labels),
         tuple(label.name for label in evaluation.others.labels),
         (sides[0], sides[1]),
         (statistics.accuracy(before.tolist()), statistics.accuracy(after.tolist())),
-        statistics.give_verdict(before.tolist(), after.tolist(), repeated=False, seed=result.spec.seed),
+        statistics.give_verdict(before.tolist(), after.tolist(), seed=result.seed),
         drift(outcome.arrays),
         curve,
     )

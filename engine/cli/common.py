@@ -18,15 +18,15 @@ messages(
 )
 
 
-def read_task(options: argparse.Namespace) -> tuple[Task, Backbone]:
-    """The task and the backbone of the options; problems go to stderr."""
+def read_task(options: argparse.Namespace, fewest: int = 2) -> tuple[Task, Backbone]:
+    """The task of at least ``fewest`` labels and the backbone of the options; problems go to stderr."""
     from engine import front_door
     from engine.backbones import vocabulary
     from engine.errors import sentence
 
-    task = front_door.read_task(options.task, options.labels or None)
-    for problem in task.problems:
-        print(problem.message, file=sys.stderr)
+    task = front_door.read_task(options.task, options.labels or None, fewest)
+    for said in (*task.understood, *(problem.message for problem in task.problems)):
+        print(said, file=sys.stderr)
     if unseen := vocabulary.unfamiliar(options.backbone, task.labels):
         print(sentence("unfamiliar_words", {"backbone": options.backbone, "words": unseen}), file=sys.stderr)
     return task, front_door.load_backbone(options.backbone, options.device)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.compare.export import write_csv
-from engine.errors import BadConfig, messages, sentence
+from engine.errors import BadConfig, messages
 from engine.units import bytes_text, parse_bytes
 
 if TYPE_CHECKING:
@@ -39,17 +39,22 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--max-parameters", type=float, metavar="N", help="the same for trained parameters, such as 1e5")
     sub.add_argument("--max-file", metavar="SIZE", help="the same for the adapter's file, such as 1MB")
     sub.add_argument(
-        "--max-loss", type=float, metavar="POINTS",
+        "--max-loss",
+        type=float,
+        metavar="POINTS",
         help="the same for accuracy lost on labels that were not tuned on; asks for --damage",
-    )  # fmt: skip
+    )
     sub.add_argument(
-        "--damage", action="store_true",
+        "--damage",
+        action="store_true",
         help="tune once more on half of the labels and test on the others: what is lost, how far embeddings drift",
-    )  # fmt: skip
+    )
     sub.add_argument(
-        "--executor", choices=("process", "pool", "ray"), default="process",
+        "--executor",
+        choices=("process", "pool", "ray"),
+        default="process",
         help="where runs are done: in this process (default), in several, or on a Ray cluster",
-    )  # fmt: skip
+    )
     sub.add_argument("--workers", type=int, metavar="N", help="most runs at once, for pool and ray")
     sub.add_argument("--address", help="of the Ray cluster; auto for the one that runs here (default: start one)")
     sub.add_argument("--again", action="store_true", help="run everything again, also what was run before")
@@ -73,20 +78,33 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
         divide(task.labels, task.images, 1, options.templates)  # raises now rather than after everything was run
     comparison = shown(
         partial(
-            front_door.compare, task, options.methods, backbone, shots, seeds, preset=options.preset,
-            template_set=options.templates, precision=options.precision, limits=limits, executor=executor,
+            front_door.compare,
+            task,
+            options.methods,
+            backbone,
+            shots,
+            seeds,
+            preset=options.preset,
+            template_set=options.templates,
+            precision=options.precision,
+            limits=limits,
+            executor=executor,
             fresh=options.again,
         )
-    )  # fmt: skip
+    )
     if wanted and comparison.ranking and not comparison.stopped:
         comparison, damage = held_back(comparison, task.images, backbone, limits)
     if options.report:
         write_report(
-            comparison, options.report, images=task.images, task=task.name,
-            command=command_line(comparison, options.task, options.labels or ""), damage=damage,
-        )  # fmt: skip
+            comparison,
+            options.report,
+            images=task.images,
+            task=task.name,
+            command=command_line(comparison, options.task, options.labels or ""),
+            damage=damage,
+        )
     for note in comparison.notes:
-        print(sentence(note.key, dict(note.values)), file=sys.stderr)
+        print(note, file=sys.stderr)
     if options.csv:
         write_csv(comparison, options.csv)
     parts = [compare_table(comparison), damage_table(damage)]
@@ -128,10 +146,12 @@ def limits_of(options: argparse.Namespace) -> Constraints:
     from engine.compare import Constraints
 
     return Constraints(
-        size_of("max-memory", options.max_memory), options.max_seconds,
+        size_of("max-memory", options.max_memory),
+        options.max_seconds,
         None if options.max_parameters is None else int(options.max_parameters),
-        size_of("max-file", options.max_file), None if options.max_loss is None else options.max_loss / 100,
-    )  # fmt: skip
+        size_of("max-file", options.max_file),
+        None if options.max_loss is None else options.max_loss / 100,
+    )
 
 
 def executor_of(options: argparse.Namespace) -> Executor:
@@ -199,7 +219,7 @@ def row_line(row: Row) -> str:
     where = row.method if row.shots is None else f"{row.method}, {row.shots} shots, seed {row.seed}"
     if not row.result:
         return f"{where}: {row.message}"
-    return f"{where}: {row.result['accuracy']['tuned']:.1%}{' (from before)' if row.reused else ''}"
+    return f"{where}: {row.result.accuracy['tuned']:.1%}{' (from before)' if row.reused else ''}"
 
 
 def compare_table(comparison: Comparison) -> str:
@@ -220,11 +240,18 @@ def runs_table(comparison: Comparison) -> str:
         if not result:
             rows.append([row.method, row.shots or "", "" if row.seed is None else row.seed, row.message])
             continue
-        low, high = result["interval95"]["tuned"]
-        rows.append([
-            row.method, row.shots, row.seed, f"{result['accuracy']['tuned']:.1%}", f"{low:.1%} to {high:.1%}",
-            result["verdict"], f"{sum(result['seconds'].values()):.1f}",
-        ])  # fmt: skip
+        low, high = result.interval95["tuned"]
+        rows.append(
+            [
+                row.method,
+                row.shots,
+                row.seed,
+                f"{result.accuracy['tuned']:.1%}",
+                f"{low:.1%} to {high:.1%}",
+                result.verdict.word,
+                f"{sum(result.cost.seconds.values()):.1f}",
+            ]
+        )
     head = ["run", "shots", "seed", "accuracy", "95 % interval", "against zero-shot", "seconds"]
     return table(head, [[*row, *[""] * (len(head) - len(row))] for row in rows])
 
@@ -239,15 +266,32 @@ def ranking_table(ranking: Ranking) -> str:
         gain = (
             "" if s.word == "baseline" else f"{100 * over.value:+.1f} ({100 * over.low:+.1f} to {100 * over.high:+.1f})"
         )
-        rows.append([
-            s.group, s.method, f"{s.accuracy.value:.1%}", f"{s.accuracy.low:.1%} to {s.accuracy.high:.1%}", gain,
-            s.word, f"{s.parameters:,}", "unknown" if s.memory_bytes is None else bytes_text(s.memory_bytes),
-            f"{s.seconds:.1f}", bytes_text(s.adapter_bytes),
-        ])  # fmt: skip
+        rows.append(
+            [
+                s.group,
+                s.method,
+                f"{s.accuracy.value:.1%}",
+                f"{s.accuracy.low:.1%} to {s.accuracy.high:.1%}",
+                gain,
+                s.word,
+                f"{s.parameters:,}",
+                "unknown" if s.memory_bytes is None else bytes_text(s.memory_bytes),
+                f"{s.seconds:.1f}",
+                bytes_text(s.adapter_bytes),
+            ]
+        )
     head = [
-        "group", f"mean of {len(ranking.seeds)} seeds, {ranking.shots} shots", "accuracy", "95 % interval",
-        "points over zero-shot", "verdict", "trained", "memory", "seconds", "file",
-    ]  # fmt: skip
+        "group",
+        f"mean of {len(ranking.seeds)} seeds, {ranking.shots} shots",
+        "accuracy",
+        "95 % interval",
+        "points over zero-shot",
+        "verdict",
+        "trained",
+        "memory",
+        "seconds",
+        "file",
+    ]
     return table(head, rows)
 
 
@@ -260,15 +304,22 @@ def damage_table(found: Sequence[Forgetting]) -> str:
         return ""
     rows = [
         [
-            d.method, *(f"{pair[0].value:.1%} to {pair[1].value:.1%}" for pair in (d.tuned_labels, d.other_labels)),
-            d.verdict.word, f"{d.drift.image:.3f}", f"{d.drift.text:.3f}",
+            d.method,
+            *(f"{pair[0].value:.1%} to {pair[1].value:.1%}" for pair in (d.tuned_labels, d.other_labels)),
+            d.verdict.word,
+            f"{d.drift.image:.3f}",
+            f"{d.drift.text:.3f}",
         ]
         for d in found
-    ]  # fmt: skip
+    ]
     head = [
-        "labels that were not tuned on", "tuned labels", "other labels", "on other labels", "drift, images",
+        "labels that were not tuned on",
+        "tuned labels",
+        "other labels",
+        "on other labels",
+        "drift, images",
         "drift, texts",
-    ]  # fmt: skip
+    ]
     mixes = [
         [d.method, f"{point.share:.0%}", f"{point.tuned_labels:.1%}", f"{point.other_labels:.1%}"]
         for d in found

@@ -12,10 +12,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from engine.cli import compare, regions
+from engine.cli import compare, continual, regions
 from engine.cli.common import read_task, settings_of, table
-from engine.errors import BadConfig, LabError, Untraceable, messages, sentence
-from engine.types import Progress
+from engine.errors import BadConfig, LabError, Untraceable, messages
+from engine.metrics import leaving, training
+from engine.types import Progress, RunResult
 from engine.units import bytes_text
 
 messages(
@@ -49,21 +50,48 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
         return sub
 
-    def task(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--task", required=True, help="folder or zip with one sub-folder a class")
-        sub.add_argument(
-            "--labels", help="labels by comma; 'name=prompt text' gives the text apart (default: the folder names)"
-        )
-        sub.add_argument("--templates", default="general", help="template set (default: general)")
-        sub.add_argument("--backbone", default="pocket", help="catalogue id, folder or hub name (default: pocket)")
-        sub.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-
     command("methods", list_methods, "every tuning method")
     command("backbones", list_backbones, "the backbones, and whether they can be used here")
-    sub = command("zero-shot", zero_shot, "zero-shot accuracy of every labelled image")
-    task(sub)
+    task_arguments(command("zero-shot", zero_shot, "zero-shot accuracy of every labelled image"))
     sub = command("tune", tune, "tune a method and compare it with zero-shot")
-    task(sub)
+    task_arguments(sub)
+    tune_arguments(sub)
+    sub = command("compare", compare.run, "run many methods, shots and seeds on one task")
+    task_arguments(sub)
+    compare.arguments(sub)
+    sub = command("continual", continual.run, "labels that arrive step by step: what is learned and what is forgotten")
+    task_arguments(sub)
+    continual.arguments(sub)
+    forecast_arguments(command("forecast", forecast, "what a run would need: parameters, memory by part, seconds"))
+    sub = command("predict", predict, "label images with a saved adapter")
+    sub.add_argument("--adapter", type=Path, required=True, help="folder or zip of a saved adapter")
+    sub.add_argument("--backbone", help="where the adapter's backbone lies now (default: where it was)")
+    sub.add_argument("--device", help="cpu or cuda")
+    sub.add_argument("images", nargs="+", metavar="IMAGE", help="image, folder or zip; the answers keep this order")
+    regions.arguments(command("regions", regions.run, "masks of an image, marked and scored"))
+    command("segmenters", regions.list_segmenters, "the segmenters, and whether they can be used here")
+    return top
+
+
+def task_arguments(sub: argparse.ArgumentParser) -> None:
+    """Add the images, labels and backbone that a command works on."""
+    sub.add_argument(
+        "--task",
+        required=True,
+        nargs="+",
+        help="folder or zip with one sub-folder a class, one zip a class, a folder with a table of labels, COCO's or "
+        "YOLO's files, a parquet table, or hf://datasets/OWNER/NAME",
+    )
+    sub.add_argument(
+        "--labels", help="labels by comma; 'name=prompt text' gives the text apart (default: the folder names)"
+    )
+    sub.add_argument("--templates", default="general", help="template set (default: general)")
+    sub.add_argument("--backbone", default="pocket", help="catalogue id, folder or hub name (default: pocket)")
+    sub.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+
+
+def tune_arguments(sub: argparse.ArgumentParser) -> None:
+    """Add what decides a run."""
     sub.add_argument("--method", required=True)
     sub.add_argument("--shots", type=int, default=8, help="most training images a label (default: 8)")
     sub.add_argument("--seed", type=int, default=0)
@@ -78,10 +106,10 @@ def parser() -> argparse.ArgumentParser:
         help="of the training steps (default: bf16 where a tower is run and the device is quicker so, otherwise fp32)",
     )
     sub.add_argument("--save", type=Path, help="folder for the adapter")
-    sub = command("compare", compare.run, "run many methods, shots and seeds on one task")
-    task(sub)
-    compare.arguments(sub)
-    sub = command("forecast", forecast, "what a run would need: parameters, memory by part, seconds")
+
+
+def forecast_arguments(sub: argparse.ArgumentParser) -> None:
+    """Add what decides the run that is forecast."""
     sub.add_argument("--method", required=True)
     sub.add_argument("--backbone", default="pocket", help="catalogue id, folder or hub name (default: pocket)")
     sub.add_argument("--batch", type=int, help="images a step (default: the preset's)")
@@ -101,14 +129,6 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--device", choices=("cpu", "cuda"), help="forecast memory for it (default: cuda where there is one)"
     )
-    sub = command("predict", predict, "label images with a saved adapter")
-    sub.add_argument("--adapter", type=Path, required=True, help="folder or zip of a saved adapter")
-    sub.add_argument("--device", help="cpu or cuda")
-    sub.add_argument("images", nargs="+", metavar="IMAGE")
-    sub = command("regions", regions.run, "masks of an image, marked and scored")
-    regions.arguments(sub)
-    command("segmenters", regions.list_segmenters, "the segmenters, and whether they can be used here")
-    return top
 
 
 def list_methods(options: argparse.Namespace) -> tuple[Any, str]:
@@ -119,17 +139,30 @@ def list_methods(options: argparse.Namespace) -> tuple[Any, str]:
 
     rows = [
         {
-            "id": spec.id, "name": spec.name, "family": spec.family, "sentence": spec.sentence, "paper": spec.paper,
-            "runs_on": spec.runs_on, "count": spec.formula, "saved": spec.saved, "failures": list(spec.failures),
+            "id": spec.id,
+            "name": spec.name,
+            "family": spec.family,
+            "sentence": spec.sentence,
+            "paper": spec.paper,
+            "runs_on": spec.runs_on,
+            "count": spec.formula,
+            "saved": spec.saved,
+            "failures": list(spec.failures),
             "presets": {name: make(8).to_dict() for name, make in spec.presets.items()},
             "settings": [
-                {"name": f.name, "type": str(f.type), "help": f.metadata.get("help", ""), "low": f.metadata.get("low"),
-                 "high": f.metadata.get("high"), "choices": list(f.metadata.get("choices") or ())}
+                {
+                    "name": f.name,
+                    "type": str(f.type),
+                    "help": f.metadata.get("help", ""),
+                    "low": f.metadata.get("low"),
+                    "high": f.metadata.get("high"),
+                    "choices": list(f.metadata.get("choices") or ()),
+                }
                 for f in dataclasses.fields(spec.config)
             ],
         }
         for spec in registry.methods()
-    ]  # fmt: skip
+    ]
     return {"methods": rows}, table(
         ["method", "family", "trained", "what it does"],
         [[r["id"], r["family"], r["count"], r["sentence"]] for r in rows],
@@ -177,16 +210,24 @@ def tune(options: argparse.Namespace) -> tuple[Any, str]:
     registry.get(options.method).configure(options.preset, settings, options.shots)  # raises before anything is read
     task, backbone = read_task(options)
     for note in front_door.split(task, options.shots, options.seed, options.templates).notes:
-        print(sentence(note.key, dict(note.values)), file=sys.stderr)
+        print(note, file=sys.stderr)
     tuned = front_door.tune(
-        task, options.method, backbone, options.shots, options.seed, preset=options.preset,
-        template_set=options.templates, precision=options.precision, progress=show_progress, **settings,
-    )  # fmt: skip
+        task,
+        options.method,
+        backbone,
+        options.shots,
+        options.seed,
+        preset=options.preset,
+        template_set=options.templates,
+        precision=options.precision,
+        progress=show_progress,
+        **settings,
+    )
     with tempfile.TemporaryDirectory() as work:
         size = tuned.save(options.save or Path(work) / "adapter")
-    result = replace(tuned.result, cost=replace(tuned.result.cost, adapter_bytes=size)).to_json()
-    result["learned"] = [part.to_json() for part in tuned.outcome.tuner.learned() if isinstance(part, LearnedTokens)]
-    return result, tune_table(result)
+    result = replace(tuned.result, cost=replace(tuned.result.cost, adapter_bytes=size))
+    learned = [part.to_json() for part in tuned.outcome.tuner.learned() if isinstance(part, LearnedTokens)]
+    return result.to_json() | {"learned": learned}, tune_table(result)
 
 
 def show_progress(moment: Progress) -> None:
@@ -196,7 +237,7 @@ def show_progress(moment: Progress) -> None:
         print(f"\r{moment.stage} {moment.done}/{moment.total}{loss}\033[K", end="", file=sys.stderr)
 
 
-def tune_table(result: dict[str, Any]) -> str:
+def tune_table(result: RunResult) -> str:
     """Return a run for people."""
     words = {
         "better": "better than",
@@ -205,21 +246,24 @@ def tune_table(result: dict[str, Any]) -> str:
         "baseline": "the baseline, compared with",
     }
     rows = []
-    for name, value in result["accuracy"].items():
-        low, high = result["interval95"][name]
+    verdict, cost = result.verdict, result.cost
+    for name, value in result.accuracy.items():
+        low, high = result.interval95[name]
         rows.append([name, f"{value:.1%}", f"{low:.1%} to {high:.1%}"])
-    seconds = result["seconds"]
+    seconds = cost.seconds
     lines = [
-        table([f"{result['method']} on {result['test']} test images", "accuracy", "95 % interval"], rows),
-        f"verdict: {words[result['verdict']]} prompt-ensembled zero-shot (p = {result['p_value']:.3g}, "
-        f"gained {result['gained']}, lost {result['lost']})",
-        f"trained {result['trainable_parameters']:,} of {result['total_parameters']:,} parameters; "
-        f"peak {bytes_text(result['peak_memory_bytes'])} ({result['memory_kind']}); "
+        table([f"{result.method} on {verdict.tested} test images", "accuracy", "95 % interval"], rows),
+        f"verdict: {words[verdict.word]} prompt-ensembled zero-shot (p = {verdict.p_value:.3g}, "
+        f"gained {verdict.gained:g}, lost {verdict.lost:g})",
+        *([f"training: {said}"] if (said := training.sentence(result.training, result.curve, result.config)) else []),
+        *([str(kept)] if (kept := leaving.sentence(result.chosen, len(result.labels), result.support)) else []),
+        f"trained {cost.trainable_parameters:,} of {cost.total_parameters:,} parameters; "
+        f"peak {bytes_text(cost.peak_memory_bytes)} ({cost.memory_kind}); "
         f"features {seconds['features']:.1f} s, training {seconds['train']:.1f} s, "
         f"evaluation {seconds['evaluate']:.1f} s; "
-        f"adapter {bytes_text(result['adapter_bytes'])}",
+        f"adapter {bytes_text(cost.adapter_bytes)}",
     ]
-    if result["forecast_memory_bytes"] is None:
+    if cost.forecast_memory_bytes is None:
         lines.append("forecast: unknown (a training step cannot be followed on tensors that have sizes and no values)")
     return "\n".join(lines)
 
@@ -248,7 +292,7 @@ def forecast(options: argparse.Namespace) -> tuple[Any, str]:
         images = options.images or 2 * support
         return expected(
             spec, config, backbone, options.labels, support, images, 1, options.precision, 0, device, NamedSources()
-        )  # fmt: skip
+        )
 
     needed = of(config)
     room, largest = fits(needed), {}
@@ -259,12 +303,24 @@ def forecast(options: argparse.Namespace) -> tuple[Any, str]:
             for place in (place for place, good in room.items() if not good):
                 largest[place] = largest_that_fits(PLACES[place], batch, needed.total_bytes, smallest)
     result = {
-        "backbone": backbone.id, "method": spec.id, "preset": options.preset, "config": config.to_dict(),
-        "labels": options.labels, "support": support, "precision": needed.precision, "device": device,
-        "trainable_parameters": needed.trainable_parameters, "total_parameters": needed.total_parameters,
-        "memory": dict(needed.parts), "total_bytes": needed.total_bytes, "memory_bytes": needed.memory_bytes,
-        "steps": needed.steps, "seconds": dict(needed.seconds_by_part), "fits": room, "largest_batch": largest,
-    }  # fmt: skip
+        "backbone": backbone.id,
+        "method": spec.id,
+        "preset": options.preset,
+        "config": config.to_dict(),
+        "labels": options.labels,
+        "support": support,
+        "precision": needed.precision,
+        "device": device,
+        "trainable_parameters": needed.trainable_parameters,
+        "total_parameters": needed.total_parameters,
+        "memory": dict(needed.parts),
+        "total_bytes": needed.total_bytes,
+        "memory_bytes": needed.memory_bytes,
+        "steps": needed.steps,
+        "seconds": dict(needed.seconds_by_part),
+        "fits": room,
+        "largest_batch": largest,
+    }
     return result, forecast_table(result)
 
 
@@ -278,22 +334,25 @@ def forecast_table(result: dict[str, Any]) -> str:
         batch = result["largest_batch"].get(place)
         smaller = f" (batch size {batch} would)" if batch else ""
         places.append(f"{place}: {'yes' if good else 'no' + smaller}")
-    return "\n".join([
-        table([f"{result['method']} on {result['backbone']}", "memory"], rows),
-        f"trains {result['trainable_parameters']:,} of {result['total_parameters']:,} parameters",
-        f"on this machine: features {seconds['features']:.1f} s, training {seconds['train']:.1f} s "
-        f"({result['steps']} steps), evaluation {seconds['evaluate']:.1f} s",
-        "fits on: " + ", ".join(places),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            table([f"{result['method']} on {result['backbone']}", "memory"], rows),
+            f"trains {result['trainable_parameters']:,} of {result['total_parameters']:,} parameters",
+            f"on this machine: features {seconds['features']:.1f} s, training {seconds['train']:.1f} s "
+            f"({result['steps']} steps), evaluation {seconds['evaluate']:.1f} s",
+            "fits on: " + ", ".join(places),
+        ]
+    )
 
 
 def predict(options: argparse.Namespace) -> tuple[Any, str]:
     """Zero-shot and tuned label of some images."""
     from engine import front_door
+    from engine.data.own_images import read_in_order
 
-    adapter = front_door.load_adapter(options.adapter, options.device)
     with tempfile.TemporaryDirectory() as work:
-        intake = front_door.read_images(options.images, Path(work))
+        intake = read_in_order(options.images, Path(work))
+        adapter = front_door.load_adapter(options.adapter, options.device, options.backbone)
         for problem in intake.problems:
             print(problem.message, file=sys.stderr)
         found = front_door.predict(adapter, intake.images)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import BadConfig, BadRegion, messages
+from engine.errors import BadConfig, BadRegion, Note, messages, reason_of
 from engine.regions.export import guess_json, mask_name, region_json, shortcut_json, sides_of
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 messages(
     regions_numbers="{option} {text!r} is not {wanted}, in pixels of the image.",
+    point_form="x,y or x,y,1 (object) or x,y,0 (background)",
+    point_form_marked="x,y,1 (object) or x,y,0 (background)",
     regions_both_labels="--labels and --adapter were both given; an adapter brings its own labels. Leave one out.",
     regions_layer="There is no layer {name!r}. Choose some of: {known}.",
     regions_no_object="There is no region {number} to test as the object. Choose one of: {known}.",
@@ -35,9 +37,12 @@ def arguments(sub: argparse.ArgumentParser) -> None:
         "--segmenter", default="pocket", help="catalogue id, .pth or .safetensors file, or folder (default: pocket)"
     )
     sub.add_argument(
-        "--point", action="append", default=[], metavar="X,Y[,0|1]",
+        "--point",
+        action="append",
+        default=[],
+        metavar="X,Y[,0|1]",
         help="a click on the object, or with 0 on the background; all clicks shape one region",
-    )  # fmt: skip
+    )
     sub.add_argument("--box", action="append", default=[], metavar="X1,Y1,X2,Y2", help="a box: one region each")
     sub.add_argument("--auto", action="store_true", help="find everything (default without --point and --box)")
     sub.add_argument("--granularity", default="parts", help="with --auto: objects, parts or all (default: parts)")
@@ -49,7 +54,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--labels", help="score the regions with these labels, by comma; 'name=prompt text'")
     sub.add_argument("--adapter", type=Path, help="score with a saved adapter too; it brings labels and backbone")
     sub.add_argument("--templates", default="general", help="template set (default: general)")
-    sub.add_argument("--backbone", default="pocket", help="catalogue id, folder or hub name (default: pocket)")
+    sub.add_argument("--backbone", help="catalogue id, folder or hub name (default: pocket, or the adapter's)")
     sub.add_argument("--view", default="crop", help="how a region is shown: crop, blur, grey or cut (default: crop)")
     sub.add_argument("--margin", type=float, default=0.15, help="around a crop, as a share of it (default: 0.15)")
     sub.add_argument(
@@ -60,13 +65,13 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> tuple[Any, str]:
     """Find, score, mark and write the regions of one image."""
-    from engine.data.images import read_image
+    from engine.data.images import OWN_MEGAPIXELS, read_image
     from engine.regions import marks, scores, shortcut
 
     layers = _layers(options.layers)
     style = marks.Style(options.marks, options.alpha, **layers)
     points, boxes = [_point(text) for text in options.point], [_box(text) for text in options.box]
-    image = read_image(options.image)
+    image = read_image(options.image, max_megapixels=OWN_MEGAPIXELS, whole=True)
     scorer = _scorer(options)
     segmenter = _segmenter(options)
     seconds, started = {}, time.perf_counter()
@@ -83,8 +88,10 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
     by_number = {row.number: row for row in scored}
     result = {
         "image": {"file": Path(options.image).name, "width": image.width, "height": image.height},
-        "segmenter": segmenter.id, "granularity": options.granularity if any(r.granularity for r in regions) else None,
-        "backbone": scorer.backbone.id if scorer else None, "view": options.view if scorer else None,
+        "segmenter": segmenter.id,
+        "granularity": options.granularity if any(r.granularity for r in regions) else None,
+        "backbone": scorer.backbone.id if scorer else None,
+        "view": options.view if scorer else None,
         "labels": [label.name for label in scorer.labels] if scorer else [],
         "regions": [
             {
@@ -93,8 +100,10 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
             }
             for region in regions
         ],
-        "without_mark": list(overlay.unplaced), "shortcut": shortcut_json(tested, scorer), "seconds": seconds,
-    }  # fmt: skip
+        "without_mark": list(overlay.unplaced),
+        "shortcut": shortcut_json(tested, scorer),
+        "seconds": seconds,
+    }
     write(options.out, overlay.image, regions, result)
     return result, regions_table(result, options.out)
 
@@ -107,11 +116,19 @@ def list_segmenters(options: argparse.Namespace) -> tuple[Any, str]:
     rows, lines = [], []
     for entry in catalog.ENTRIES:
         obstacle = entry.obstacle()
-        rows.append({
-            "id": entry.id, "name": entry.name, "parameters": entry.parameters, "image_size": entry.image_size,
-            "download_mb": entry.download_mb, "licence": entry.licence, "source": entry.source,
-            "cached": obstacle is None, "obstacle": str(obstacle) if obstacle else None,
-        })  # fmt: skip
+        rows.append(
+            {
+                "id": entry.id,
+                "name": entry.name,
+                "parameters": entry.parameters,
+                "image_size": entry.image_size,
+                "download_mb": entry.download_mb,
+                "licence": entry.licence,
+                "source": entry.source,
+                "cached": obstacle is None,
+                "obstacle": str(obstacle) if obstacle else None,
+            }
+        )
         here = (
             "ready" if obstacle is None else f"{entry.download_mb} MB to download" if entry.download_mb else "missing"
         )
@@ -142,7 +159,7 @@ def write(folder: Path, overlay: Any, regions: tuple[Region, ...], result: dict[
             Image.fromarray(region.mask).save(folder / mask_name(region.number))
         (folder / "regions.json").write_text(json.dumps(result, ensure_ascii=False), encoding="utf8")
     except OSError as error:
-        raise BadConfig("regions_out", folder=folder, reason=error.strerror or error) from error
+        raise BadConfig("regions_out", folder=folder, reason=reason_of(error)) from error
 
 
 def regions_table(result: dict[str, Any], folder: Path) -> str:
@@ -156,9 +173,12 @@ def regions_table(result: dict[str, Any], folder: Path) -> str:
     rows = []
     for row in result["regions"]:
         cells = [
-            row["mark"], f"{row['area'] / pixels:.1%}", ", ".join(map(str, row["bbox"])),
-            f"{row['predicted_iou']:.2f}", f"{row['stability_score']:.2f}",
-        ]  # fmt: skip
+            row["mark"],
+            f"{row['area'] / pixels:.1%}",
+            ", ".join(map(str, row["bbox"])),
+            f"{row['predicted_iou']:.2f}",
+            f"{row['stability_score']:.2f}",
+        ]
         for side in sides:
             cells += [row[side]["label"], f"{row[side]['probability']:.2f}", f"{row[side]['margin']:.2f}"]
         rows.append(cells)
@@ -177,10 +197,10 @@ def _layers(text: str) -> dict[str, bool]:
 
 
 def _point(text: str) -> tuple[float, float, int]:
-    parts = _numbers("--point", text, "x,y or x,y,1 (object) or x,y,0 (background)", (2, 3))
+    parts = _numbers("--point", text, Note("point_form"), (2, 3))
     label = parts[2] if len(parts) == 3 else 1
     if label not in (0, 1):
-        raise BadConfig("regions_numbers", option="--point", text=text, wanted="x,y,1 (object) or x,y,0 (background)")
+        raise BadConfig("regions_numbers", option="--point", text=text, wanted=Note("point_form_marked"))
     return parts[0], parts[1], int(label)
 
 
@@ -188,7 +208,7 @@ def _box(text: str) -> list[float]:
     return _numbers("--box", text, "left,top,right,bottom", (4,))
 
 
-def _numbers(option: str, text: str, wanted: str, counts: tuple[int, ...]) -> list[float]:
+def _numbers(option: str, text: str, wanted: str | Note, counts: tuple[int, ...]) -> list[float]:
     try:
         parts = [float(part) for part in text.split(",")]
     except ValueError:
@@ -215,11 +235,13 @@ def _scorer(options: argparse.Namespace) -> Scorer | None:
     if options.adapter and options.labels:
         raise BadConfig("regions_both_labels")
     if options.adapter:
-        adapter = load_adapter(options.adapter, options.device)
+        adapter = load_adapter(options.adapter, options.device, options.backbone)
         return Scorer(adapter.setting, adapter.tuner)
     if options.labels:
         labels = episode.parse_labels(options.labels)
-        return Scorer.zero_shot(catalog.load(options.backbone, options.device), labels, options.templates)
+        return Scorer.zero_shot(
+            catalog.load(options.backbone or catalog.POCKET, options.device), labels, options.templates
+        )
     if options.object is not None:
         raise BadConfig("regions_no_scorer")
     return None

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from math import inf, log10
 from typing import Any
 
-from engine.compare.ranking import Ranking, Standing, lasting
+from engine.compare.expected import expected_gains
+from engine.compare.ranking import Ranking, Standing
 from engine.compare.resample import Difference
-from engine.errors import messages, sentence
+from engine.errors import Note, messages
 from engine.metrics.statistics import LEVEL
-from engine.types import BASELINE, Note
+from engine.types import BASELINE
 from engine.units import MB
 
 SECOND = 1.0
@@ -19,7 +20,7 @@ SECOND = 1.0
 TENFOLD = 0.01
 """Accuracy that ten times the time must bring, a share."""
 ENOUGH = 0.02
-"""Gain over zero-shot, a share, that tuning is not worth: below it zero-shot is enough."""
+"""Likely gain over zero-shot, a share, that tuning is not worth: below it zero-shot is enough."""
 
 messages(
     advice_take="Take {method}: {accuracy:.1f} % right on {tested} test images (training images a label: {shots}, "
@@ -75,17 +76,17 @@ class Constraints:
     def broken_by(self, standing: Standing) -> Iterator[tuple[float, Note]]:
         """(times the limit, sentence) of each limit that a method breaks, or may break for all that is known."""
         if self.memory_bytes is not None and standing.memory_bytes is None:
-            yield inf, Note("advice_unknown_memory", (("method", standing.name),))
+            yield inf, Note("advice_unknown_memory", (("method", standing.title),))
         checks = (
             ("memory", standing.memory_bytes, self.memory_bytes, 1 / MB),
             ("seconds", standing.seconds, self.seconds, 1),
             ("parameters", standing.parameters, self.parameters, 1),
             ("file", standing.adapter_bytes, self.adapter_bytes, 1 / MB),
             ("loss", standing.loss, self.loss, 100),
-        )  # fmt: skip
+        )
         for name, need, limit, unit in checks:
             if need is not None and limit is not None and need > limit:
-                values = (("method", standing.name), ("need", need * unit), ("limit", limit * unit))
+                values = (("method", standing.title), ("need", need * unit), ("limit", limit * unit))
                 yield need / max(limit, 1e-9), Note(f"advice_over_{name}", values)
 
 
@@ -107,15 +108,12 @@ class Advice:
     @property
     def sentences(self) -> tuple[str, ...]:
         """The notes in English."""
-        return tuple(sentence(note.key, dict(note.values)) for note in self.notes)
+        return tuple(map(str, self.notes))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        reasons = [
-            {"key": note.key, "values": dict(note.values), "sentence": sentence}
-            for note, sentence in zip(self.notes, self.sentences, strict=True)
-        ]
-        excluded = [{"method": m, "key": n.key, "values": dict(n.values)} for m, n in self.excluded]
+        reasons = [note.to_json() for note in self.notes]
+        excluded = [{"method": method, **note.to_json()} for method, note in self.excluded]
         return {"method": self.method, "best": self.best, "reasons": reasons, "excluded": excluded}
 
 
@@ -125,15 +123,15 @@ NO_LIMITS = Constraints()
 def advise(ranking: Ranking, constraints: Constraints = NO_LIMITS) -> Advice:
     """Return the method with the least expected regret within some limits, and the reasons.
 
-    A method's regret is how much of the best one's lead is likely to last, and ``TENFOLD`` for every tenfold of
-    its time (below ``SECOND`` all times are equal). Zero-shot stays where no gain of ``ENOUGH`` is likely.
+    What it is likely to reach is what :func:`engine.compare.expected.expected_gains` says, ``TENFOLD`` less for every
+    tenfold of its time (below ``SECOND`` all times are equal). Zero-shot stays where no gain of ``ENOUGH`` is likely.
     """
     broken = {s.method: sorted(constraints.broken_by(s), key=lambda b: -b[0]) for s in ranking.standings}
     within = ranking.within(method for method, limits in broken.items() if not limits)
     excluded = tuple((method, limits[0][1]) for method, limits in broken.items() if limits)
     if not within.standings:
         nearest = min(ranking.standings, key=lambda s: broken[s.method][0][0])
-        notes = [Note("advice_nothing_fits", (("method", nearest.name),)), *(n for _, n in broken[nearest.method])]
+        notes = [Note("advice_nothing_fits", (("method", nearest.title),)), *(n for _, n in broken[nearest.method])]
         notes += unknown(ranking)
         return Advice(None, None, within, tuple(notes), excluded)
     best = within.standings[0]
@@ -152,25 +150,22 @@ def is_zero_shot(standing: Standing) -> bool:
 
 
 def recommend(within: Ranking) -> Standing:
-    """Return the method with the least expected regret; zero-shot where no gain over it is likely."""
+    """Return the method with the least expected regret; zero-shot where no gain over it is likely.
+
+    Its regret is what the likeliest best is expected to have over it, and ``TENFOLD`` for every tenfold of its time.
+    """
+    gains = expected_gains(within)
     baselines = sorted(filter(is_zero_shot, within.standings), key=lambda s: s.method != BASELINE)
     tuned = [standing for standing in within.standings if not is_zero_shot(standing)]
-    if baselines and not any(worth_it(standing) for standing in tuned):
+    candidates = [s for s in tuned if not baselines or s.word == "better" or gains[s.method] >= ENOUGH]
+    if not candidates:
         return baselines[0]
-    candidates = [standing for standing in tuned if not baselines or worth_it(standing)]
-    return min(candidates, key=lambda s: (round(regret(s, within), 9), s.parameters, s.usual_seconds))
+    return max(candidates, key=lambda s: (round(gains[s.method] - price(s), 9), -s.parameters, -s.usual_seconds))
 
 
-def worth_it(standing: Standing) -> bool:
-    """Whether a method is better than zero-shot beyond chance, or by ``ENOUGH`` in all likelihood."""
-    return standing.word == "better" or lasting(standing.over_zero_shot) >= ENOUGH
-
-
-def regret(standing: Standing, within: Ranking) -> float:
-    """Return the accuracy that is likely given up by taking a method, its time weighed in; a share."""
-    best = within.standings[0]
-    lead = lasting(within.pairs[best.method, standing.method]) if best.method != standing.method else 0.0
-    return lead + TENFOLD * log10(max(standing.usual_seconds, SECOND))
+def price(standing: Standing) -> float:
+    """Return the accuracy that a method must bring for its time, a share."""
+    return TENFOLD * log10(max(standing.usual_seconds, SECOND))
 
 
 def reasons(chosen: Standing, within: Ranking, limited: bool) -> Iterator[Note]:
@@ -183,13 +178,13 @@ def reasons(chosen: Standing, within: Ranking, limited: bool) -> Iterator[Note]:
         else:
             yield Note("advice_zero_shot", (*where, ("enough", 100 * ENOUGH)))
         if not is_zero_shot(best):
-            yield Note("advice_highest", (("method", best.name), *points(best.over_zero_shot)))
+            yield Note("advice_highest", (("method", best.title), *points(best.over_zero_shot)))
         return
-    right = (("method", chosen.name), ("accuracy", 100 * chosen.accuracy.value), *where)
+    right = (("method", chosen.title), ("accuracy", 100 * chosen.accuracy.value), *where)
     key = "advice_take" if chosen.word != "close" else "advice_likely"
     yield Note(key, (*right, *points(chosen.over_zero_shot)))
     yield from trade(chosen, within)
-    others = tuple(s.name for s in within.standings if s.group == chosen.group and s.method != chosen.method)
+    others = tuple(s.title for s in within.standings if s.group == chosen.group and s.method != chosen.method)
     ending = "_within" if limited else ""
     if others:
         yield Note(f"advice_tied{ending}", (("methods", others),))
@@ -199,22 +194,30 @@ def reasons(chosen: Standing, within: Ranking, limited: bool) -> Iterator[Note]:
 
 def trade(chosen: Standing, within: Ranking) -> Iterator[Note]:
     """What is given up for a shorter time, or what a longer time buys."""
-    best = within.standings[0]
+    best, gains = within.standings[0], expected_gains(within)
     if best.method != chosen.method and best.usual_seconds > max(chosen.usual_seconds, SECOND):
         gap = within.pairs[best.method, chosen.method]
-        yield Note("advice_cheaper", (
-            ("best", best.name), ("points", 100 * gap.value), ("lasting", 100 * lasting(gap)),
-            ("method", chosen.name), ("best_seconds", best.usual_seconds), ("seconds", chosen.usual_seconds),
-        ))  # fmt: skip
+        likely = max(0.0, gains[best.method] - gains[chosen.method])
+        yield Note(
+            "advice_cheaper",
+            (
+                ("best", best.title),
+                ("points", 100 * gap.value),
+                ("lasting", 100 * likely),
+                ("method", chosen.title),
+                ("best_seconds", best.usual_seconds),
+                ("seconds", chosen.usual_seconds),
+            ),
+        )
         return
     quicker = [
         s for s in within.standings if not is_zero_shot(s) and 2 * max(s.usual_seconds, SECOND) < chosen.usual_seconds
     ]
     if quicker:
-        other = min(quicker, key=lambda s: regret(s, within))
-        gain = lasting(within.pairs[chosen.method, other.method])
+        other = max(quicker, key=lambda s: gains[s.method] - price(s))
+        likely = gains[chosen.method] - gains[other.method]
         more = chosen.usual_seconds - other.usual_seconds
-        yield Note("advice_worth", (("lasting", 100 * gain), ("method", other.name), ("more", more)))
+        yield Note("advice_worth", (("lasting", 100 * likely), ("method", other.title), ("more", more)))
 
 
 def beyond(chosen: Standing, ranking: Ranking, constraints: Constraints) -> Iterator[Note]:
@@ -224,13 +227,13 @@ def beyond(chosen: Standing, ranking: Ranking, constraints: Constraints) -> Iter
     if broken:
         gap = ranking.pairs[first.method, chosen.method]
         if gap.p <= LEVEL:
-            yield Note("advice_beyond", (("method", first.name), *points(gap)))
+            yield Note("advice_beyond", (("method", first.title), *points(gap)))
             yield broken[0][1]
 
 
 def unknown(ranking: Ranking) -> Iterator[Note]:
     """Whose memory is unknown, where there are such methods."""
-    if methods := tuple(standing.name for standing in ranking.standings if standing.memory_bytes is None):
+    if methods := tuple(standing.title for standing in ranking.standings if standing.memory_bytes is None):
         yield Note("advice_memory_unknown", (("methods", methods),))
 
 
@@ -251,11 +254,11 @@ def photos_or_method(subject: Standing, ranking: Ranking) -> Note:
     gain = gap.value if gap and gap.p <= LEVEL else 0.0
     photos = curve.doubling.value if curve.doubling.low > 0 else 0.0
     shots = curve.shots[-1]
-    values = (("method", subject.name), ("shots", shots), ("more", 2 * shots), *points(curve.doubling))
+    values = (("method", subject.title), ("shots", shots), ("more", 2 * shots), *points(curve.doubling))
     if photos > gain:
         return Note("advice_more_photos", values)
     if gain > 0:
-        return Note("advice_other_method", (*values, ("other", other.name), ("gain", 100 * gain)))
+        return Note("advice_other_method", (*values, ("other", other.title), ("gain", 100 * gain)))
     return Note("advice_flat", values)
 
 

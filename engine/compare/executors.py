@@ -13,16 +13,16 @@ from typing import Protocol
 import torch
 
 from engine.backbones.base import Backbone
-from engine.compare.plan import Job, note_of, tier
+from engine.compare.plan import Job
 from engine.compare.results import Measured, measured
 from engine.data.images import ImageFile
-from engine.errors import LabError, messages
+from engine.errors import LabError, Note, messages
 from engine.runs import store
 from engine.runs.run import Run
 from engine.tuning import registry
 from engine.tuning.features import SHARED, Cache
 from engine.tuning.outcome import Stopped
-from engine.types import Note, Progress
+from engine.types import Progress
 
 messages(
     compare_no_memory="{method} ran out of memory, and the other runs went on. Choose a method that trains less, a "
@@ -92,10 +92,10 @@ def attempt(job: Job, bench: RunContext, stop: threading.Event) -> Generator[Pro
     except Stopped:
         raise
     except LabError as error:
-        ended = note_of(error)
+        ended = error.note
     except Exception as error:  # whatever a method does, the other runs go on
-        ended = unexpected(method.name, error)
-    if tier(method) > 1:  # twins of a tower hold each other in circles
+        ended = unexpected(method.title, error)
+    if method.recomputes.towers:  # twins of a tower hold each other in circles
         gc.collect()
     if isinstance(ended, Note) and bench.backbone.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -103,7 +103,7 @@ def attempt(job: Job, bench: RunContext, stop: threading.Event) -> Generator[Pro
     yield ended
 
 
-def unexpected(method: str, error: Exception) -> Note:
+def unexpected(method: Note, error: Exception) -> Note:
     """Return the sentence for an error that is none of the lab's own."""
     text = str(error)
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in text:

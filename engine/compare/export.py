@@ -10,10 +10,30 @@ if TYPE_CHECKING:
     from engine.compare import Comparison
 
 COLUMNS = (
-    "method", "shots", "seed", "status", "accuracy", "low", "high", "zero_shot_ensemble", "verdict", "p_value", "test",
-    "trainable_parameters", "peak_memory_bytes", "memory_kind", "forecast_memory_bytes", "seconds_features",
-    "seconds_train", "seconds_evaluate", "adapter_bytes", "backbone", "preset", "precision", "error",
-)  # fmt: skip
+    "method",
+    "shots",
+    "seed",
+    "status",
+    "accuracy",
+    "low",
+    "high",
+    "zero_shot_ensemble",
+    "verdict",
+    "p_value",
+    "test",
+    "trainable_parameters",
+    "peak_memory_bytes",
+    "memory_kind",
+    "forecast_memory_bytes",
+    "seconds_features",
+    "seconds_train",
+    "seconds_evaluate",
+    "adapter_bytes",
+    "backbone",
+    "preset",
+    "precision",
+    "error",
+)
 """Of the CSV file."""
 
 

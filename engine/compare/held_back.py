@@ -12,7 +12,7 @@ from engine.checks.forgetting import Forgetting, HeldOutLabels
 from engine.compare.advice import NO_LIMITS, Constraints, advise
 from engine.compare.ranking import Ranking, rank
 from engine.compare.runs import Comparison
-from engine.data.episode import build
+from engine.data.episode import of_images
 from engine.data.images import ImageFile
 from engine.tuning import registry
 from engine.tuning.features import SHARED, Cache
@@ -26,18 +26,15 @@ def able(ranking: Ranking, backbone: Backbone) -> list[str]:
     """Ranked methods that can score labels that they were not tuned on, the quickest first."""
     specs = [registry.get(s.method) for s in sorted(ranking.standings, key=lambda s: s.seconds)]
     return [
-        s.id
-        for s in specs
-        if s.family != "baseline" and forgetting.scores_new_labels(s, s.configure(), backbone.shape)
-    ]  # fmt: skip
+        s.id for s in specs if s.family != "baseline" and forgetting.scores_new_labels(s, s.configure(), backbone.shape)
+    ]
 
 
 def divide(
     labels: Sequence[Label], images: Sequence[ImageFile], shots: int, template_set: str
 ) -> tuple[Episode, HeldOutLabels]:
     """Return what is tuned on and what is held back. Raises BadLabels where there are too few labels."""
-    names = [image.label for image in images]
-    return forgetting.hold_back(build(tuple(labels), names, shots, SEED, template_set), SEED)
+    return forgetting.hold_back(of_images(tuple(labels), images, shots, SEED, template_set), SEED)
 
 
 def hold_back(
@@ -72,10 +69,7 @@ def with_damage(
     assert comparison.ranking is not None
     loss = {damage.method: damage.loss for damage in found}
     rows = tuple(
-        replace(row, result={**row.result, "damage": {"loss": loss[row.method]}})
-        if row.result and row.method in loss
-        else row
-        for row in comparison.rows
+        replace(row, loss=loss[row.method]) if row.result and row.method in loss else row for row in comparison.rows
     )
     ranking = rank(rows, comparison.ranking.shots)
     return replace(comparison, rows=rows, ranking=ranking, advice=advise(ranking, constraints))

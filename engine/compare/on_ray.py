@@ -15,9 +15,8 @@ from engine.compare.executors import JobUpdate, RunContext, unexpected
 from engine.compare.plan import Job
 from engine.compare.results import Measured
 from engine.compare.workers import POLL, SerializedContext, perform
-from engine.errors import BadConfig, messages
+from engine.errors import BadConfig, Note, messages
 from engine.tuning import registry
-from engine.types import Note
 
 ROOT = Path(__file__).resolve().parents[2]
 RETRIES = 2
@@ -74,9 +73,12 @@ class OnRay:
         options: dict[str, Any] = {"address": self.address} if self.address else {"num_cpus": self.workers}
         try:
             self.ray.init(
-                include_dashboard=None if self.address else False, log_to_driver=False, logging_level="ERROR",
-                runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}}, **options,
-            )  # fmt: skip
+                include_dashboard=None if self.address else False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+                **options,
+            )
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise BadConfig("compare_ray_address", address=self.address or "", reason=reason) from error
@@ -108,7 +110,7 @@ class OnRay:
 
     def _result(self, reference: Any, job: Job) -> Measured | Note | None:
         """What a job ended with."""
-        name = registry.get(job.spec.method).name
+        name = registry.get(job.spec.method).title
         try:
             return self.ray.get(reference)
         except (self.ray.exceptions.WorkerCrashedError, self.ray.exceptions.OutOfMemoryError):

@@ -12,25 +12,21 @@ from typing import Any
 
 from engine.backbones.base import Backbone
 from engine.costs.forecast import forecast, workload_of
-from engine.data.episode import build, templates
+from engine.data.episode import given_split, of_images, templates
 from engine.data.images import ImageFile
-from engine.errors import BadConfig, BadLabels, LabError, messages
+from engine.errors import BadConfig, BadLabels, LabError, Note, messages
 from engine.tuning import registry
 from engine.tuning.precision import choose_precision
 from engine.tuning.registry import MethodSpec
-from engine.types import BASELINE, Episode, Label, Note, RunSpec
+from engine.types import BASELINE, Episode, Label, RunSpec
 
 FORMAT = 1
 """Version of the stored results. Raise it when a change of the engine changes what a run measures."""
 SHOTS = (1, 2, 4, 8, 16)
 """The shot curve, as far as the images go."""
-TIERS = ({"-"}, {"features"}, {"text"}, {"image", "both"})
-"""What a step recomputes, cheap first; see ``MethodSpec.runs_on``."""
 QUICK, ALL = "quick", "all"
-QUICK_TIERS = 3
-"""The preset ``quick`` takes what recomputes nothing, cached features, or texts."""
 QUICK_SECONDS = 10.0
-"""And only where a run is expected to take no longer than this."""
+"""``quick`` takes the methods whose steps do not run the image tower, where a run is expected to take no longer."""
 
 messages(
     compare_unknown_methods="There is no method or group of methods {name!r}. Choose quick, all, a family ({families}) "
@@ -102,18 +98,18 @@ def make_plan(request: Request, images: Sequence[ImageFile], labels: Sequence[La
     if not request.seeds:
         raise BadConfig("compare_no_seeds")
     shots = usable_shots(request.shots, images)
-    names = [image.name for image in images]
     episodes = tuple(
-        build(labels, [image.label for image in images], count, seed, request.template_set, names)
-        for count in shots for seed in dict.fromkeys(request.seeds)
-    )  # fmt: skip
+        of_images(labels, images, count, seed, request.template_set)
+        for count in shots
+        for seed in dict.fromkeys(request.seeds)
+    )
     jobs, skipped, task = [], [], task_key(images, backbone)
     for spec in specs:
         preset = request.preset if request.preset in spec.presets else "budget"
         if obstacle := registry.obstacle(spec, backbone, spec.configure(preset)):
-            skipped.append((spec.id, note_of(obstacle)))
+            skipped.append((spec.id, obstacle.note))
             continue
-        precision = choose_precision(request.precision, spec.runs_on, backbone)
+        precision = choose_precision(request.precision, spec.recomputes, backbone)
         for episode in episodes:
             run = RunSpec(backbone.id, spec.id, episode, preset, seed=episode.seed, precision=precision)
             jobs.append(Job(run_key(task, run), run))
@@ -131,7 +127,7 @@ def choose_methods(names: Sequence[str]) -> tuple[list[MethodSpec], frozenset[st
     for name in names:
         family = name.replace("-", " ").replace("_", " ")
         if name == QUICK:
-            quick |= {spec.id for spec in every if tier(spec) < QUICK_TIERS}
+            quick |= {spec.id for spec in every if "vision" not in spec.recomputes.towers}
         elif name == ALL:
             wanted |= known
         elif name in known:
@@ -144,17 +140,13 @@ def choose_methods(names: Sequence[str]) -> tuple[list[MethodSpec], frozenset[st
     return [spec for spec in every if spec.id in wanted | quick], frozenset(quick - wanted)
 
 
-def tier(spec: MethodSpec) -> int:
-    """Return the position in ``TIERS`` of what a method recomputes."""
-    part = spec.runs_on.split("@")[0]
-    return next(k for k, parts in enumerate(TIERS) if part in parts)
-
-
 def usable_shots(wanted: Sequence[int], images: Sequence[ImageFile]) -> tuple[int, ...]:
     """The numbers of shots, rising; those of ``SHOTS`` where none are asked for. Raises BadLabels where no label has
     enough images, or a number is out of range."""
-    most = max(Counter(image.label for image in images if image.label).values(), default=0)
-    limit = max(1, most - 1)
+    given = given_split([image.label for image in images], [image.split for image in images])
+    training = [images[i] for i in given.train] if given else images
+    most = max(Counter(image.label for image in training if image.label).values(), default=0)
+    limit = most if given else max(1, most - 1)
     if not wanted:
         return tuple(shots for shots in SHOTS if shots <= limit)
     for shots in wanted:
@@ -175,11 +167,18 @@ def run_key(task: str, run: RunSpec) -> str:
     """Hash of everything that decides a run's result, 64 hex digits."""
     spec, episode = registry.get(run.method), run.episode
     content: dict[str, Any] = {
-        "format": FORMAT, "task": task, "method": run.method, "preset": run.preset, "seed": run.seed,
-        "config": spec.configure(run.preset, dict(run.settings), episode.shots).to_dict(), "precision": run.precision,
-        "labels": [asdict(label) for label in episode.labels], "templates": templates(episode.template_set),
-        "targets": episode.targets, "folds": [asdict(fold) for fold in episode.folds],
-    }  # fmt: skip
+        "format": FORMAT,
+        "task": task,
+        "method": run.method,
+        "preset": run.preset,
+        "seed": run.seed,
+        "config": spec.configure(run.preset, dict(run.settings), episode.shots).to_dict(),
+        "precision": run.precision,
+        "labels": [asdict(label) for label in episode.labels],
+        "templates": templates(episode.template_set),
+        "targets": episode.targets,
+        "folds": [asdict(fold) for fold in episode.folds],
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -193,8 +192,8 @@ def cheapest_first(
 ) -> Iterator[Job]:
     """The jobs with their forecasts, cheapest first.
 
-    Tier by tier (see ``TIERS``), so that the first runs need not wait for the forecasts of the last; within a tier by
-    forecast seconds, those that cannot be forecast last.
+    Tier by tier (see ``Recomputed.tier``), so that the first runs need not wait for the forecasts of the last; within a
+    tier by forecast seconds, those that cannot be forecast last.
 
     Args:
         jobs: those of the plan that are left.
@@ -202,8 +201,8 @@ def cheapest_first(
         skip: called with a job that ``quick`` leaves out, and why.
         expect: called with a tier's jobs once they are forecast.
     """
-    tiers = {spec.id: tier(spec) for spec in registry.methods()}
-    for level in range(len(TIERS)):
+    tiers = {spec.id: spec.recomputes.tier for spec in registry.methods()}
+    for level in sorted(set(tiers.values())):
         expected = []
         for method in dict.fromkeys(job.spec.method for job in jobs if tiers[job.spec.method] == level):
             if stopped():
@@ -212,7 +211,7 @@ def cheapest_first(
         expect(expected)
         for job in sorted(expected, key=lambda job: inf if job.seconds is None else job.seconds):
             if job.spec.method in plan.quick and job.seconds is not None and job.seconds > QUICK_SECONDS:
-                name = registry.get(job.spec.method).name
+                name = registry.get(job.spec.method).title
                 skip(job, Note("compare_not_quick", (("method", name), ("seconds", job.seconds))))
             else:
                 yield job
@@ -230,8 +229,9 @@ def with_forecast(jobs: Sequence[Job], images: int, backbone: Backbone) -> list[
         episode = job.spec.episode
         return (
             spec.configure(job.spec.preset, dict(job.spec.settings), episode.shots),
-            len(episode.folds[0].support), len(episode.folds),
-        )  # fmt: skip
+            len(episode.folds[0].support),
+            len(episode.folds),
+        )
 
     def seen(job: Job) -> int:  # training images over all steps
         config, support, folds = work(job)
@@ -247,12 +247,4 @@ def with_forecast(jobs: Sequence[Job], images: int, backbone: Backbone) -> list[
         return list(jobs)
     train, rest = needed.seconds_by_part["train"], needed.seconds_by_part["evaluate"]
     most = max(1, seen(largest))
-    return [
-        replace(job, seconds=train * seen(job) / most + rest, memory_bytes=needed.total_bytes) for job in jobs
-    ]  # fmt: skip
-
-
-def note_of(error: LabError) -> Note:
-    """Return an error as plain data: its key and the values of its sentence."""
-    plain = {k: v if isinstance(v, (str, int, float, bool)) else str(v) for k, v in error.values.items()}
-    return Note(error.key, tuple(plain.items()))
+    return [replace(job, seconds=train * seen(job) / most + rest, memory_bytes=needed.total_bytes) for job in jobs]

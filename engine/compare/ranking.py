@@ -11,11 +11,15 @@ import numpy as np
 
 from engine.compare.resample import BootstrapSamples, CorrectnessTable, Difference, holm
 from engine.compare.results import DONE, SKIPPED, Row
+from engine.errors import Note
+from engine.metrics import training
 from engine.metrics.statistics import LEVEL
 from engine.tuning import registry
 from engine.types import BASELINE, Interval
 
 NORMAL = NormalDist()
+LEAST_P = 1e-300
+"""Below it a p-value has no normal quantile in double precision."""
 FITTED = 3
 """Numbers of shots, the largest ones, through which the shot curve's line is laid."""
 
@@ -52,11 +56,18 @@ class Standing:
     loss: float | None
     """Accuracy lost on labels that were not tuned on, a share, where it was measured."""
     seeds: int
+    training: str = ""
+    """The worst word of :func:`engine.metrics.training.judge` over the runs; empty where nothing was trained."""
 
     @property
     def name(self) -> str:
         """The method's name on screen."""
         return registry.get(self.method).name
+
+    @property
+    def title(self) -> Note:
+        """The method's name inside a sentence."""
+        return registry.get(self.method).title
 
     @property
     def family(self) -> str:
@@ -87,10 +98,12 @@ class Curve:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {
-            "method": self.method, "shots": list(self.shots), "accuracy": [x.value for x in self.accuracy],
+            "method": self.method,
+            "shots": list(self.shots),
+            "accuracy": [x.value for x in self.accuracy],
             "interval95": [[x.low, x.high] for x in self.accuracy],
             "doubling": asdict(self.doubling) if self.doubling else None,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
@@ -125,9 +138,12 @@ class Ranking:
     def to_json(self) -> dict[str, Any]:
         """Plain data, without the curves and pairs."""
         return {
-            "shots": self.shots, "seeds": list(self.seeds), "tested": self.tested,
-            "standings": [standing.to_json() for standing in self.standings], "missing": list(self.missing),
-        }  # fmt: skip
+            "shots": self.shots,
+            "seeds": list(self.seeds),
+            "tested": self.tested,
+            "standings": [standing.to_json() for standing in self.standings],
+            "missing": list(self.missing),
+        }
 
 
 def rank(rows: Sequence[Row], shots: int | None = None) -> Ranking:
@@ -162,10 +178,14 @@ def rank(rows: Sequence[Row], shots: int | None = None) -> Ranking:
     ]
     tried = dict.fromkeys(row.method for row in rows if row.status != SKIPPED)
     return Ranking(
-        at, tuple(sorted({row.seed or 0 for row in done if row.shots == at})), right.tested(at),
-        grouped(against_zero_shot(standings, pairs), pairs), tuple(curve_of(resampled, method) for method in methods),
-        pairs, tuple(method for method in tried if method not in here),
-    )  # fmt: skip
+        at,
+        tuple(sorted({row.seed or 0 for row in done if row.shots == at})),
+        right.tested(at),
+        grouped(against_zero_shot(standings, pairs), pairs),
+        tuple(curve_of(resampled, method) for method in methods),
+        pairs,
+        tuple(method for method in tried if method not in here),
+    )
 
 
 def main_shots(done: Sequence[Row]) -> int:
@@ -190,13 +210,13 @@ def all_pairs(
 
 def standing_of(resampled: BootstrapSamples, rows: Sequence[Row]) -> Standing:
     """Return a method's accuracy and costs over its seeds; not yet compared with others."""
-    results = [row.result or {} for row in rows]
-    on_card = all(result["memory_kind"] == "cuda" for result in results)
-    memory = [r["peak_memory_bytes"] if on_card else sum(r["forecast_parts"].values()) for r in results]
-    known = on_card or all(result["forecast_parts"] for result in results)
-    losses = [result["damage"]["loss"] for result in results if result.get("damage")]
-    seconds = float(np.mean([sum(r["seconds"].values()) for r in results]))
-    forecast = [r["forecast_seconds"] for r in results if r.get("forecast_seconds") is not None]
+    costs = [row.result.cost for row in rows if row.result]
+    on_card = all(cost.memory_kind == "cuda" for cost in costs)
+    memory = [c.peak_memory_bytes if on_card else sum(c.forecast_parts.values()) for c in costs]
+    known = on_card or all(cost.forecast_parts for cost in costs)
+    losses = [row.loss for row in rows if row.loss is not None]
+    seconds = float(np.mean([sum(cost.seconds.values()) for cost in costs]))
+    forecast = [cost.forecast_seconds for cost in costs if cost.forecast_seconds is not None]
     return Standing(
         method=rows[0].method,
         rank=0,
@@ -205,14 +225,15 @@ def standing_of(resampled: BootstrapSamples, rows: Sequence[Row]) -> Standing:
         p_group=1.0,
         over_zero_shot=Difference(0.0, 0.0, 0.0, 1.0),
         word="baseline",
-        parameters=max(r["trainable_parameters"] for r in results),
+        parameters=max(cost.trainable_parameters for cost in costs),
         memory_bytes=max(memory) if known else None,
         memory_kind="cuda" if on_card else "forecast",
         seconds=seconds,
-        usual_seconds=float(np.mean(forecast)) if len(forecast) == len(results) else seconds,
-        adapter_bytes=max(r["adapter_bytes"] for r in results),
+        usual_seconds=float(np.mean(forecast)) if len(forecast) == len(costs) else seconds,
+        adapter_bytes=max(cost.adapter_bytes for cost in costs),
         loss=float(np.mean(losses)) if losses else None,
         seeds=len(rows),
+        training=training.worst(row.result.training for row in rows if row.result),
     )
 
 
@@ -238,7 +259,7 @@ def corrected(difference: Difference, p: float, tests: int) -> Difference:
     if error == 0:
         return replace(difference, p=p, low=min(difference.low, 0.0), high=max(difference.high, 0.0))
     times = p / difference.p if p < 1 else max(tests, 1 / difference.p)
-    half = NORMAL.inv_cdf(1 - LEVEL / (2 * times)) * error
+    half = -NORMAL.inv_cdf(max(LEVEL / (2 * times), LEAST_P)) * error
     low, high = difference.value - half, difference.value + half
     return Difference(difference.value, max(-1.0, min(low, difference.low)), min(1.0, max(high, difference.high)), p)
 
@@ -247,14 +268,7 @@ def standard_error(difference: Difference) -> float:
     """Return the standard error that a difference and its p-value imply; 0 where the difference is 0 or p is 1."""
     if not difference.value or difference.p >= 1:
         return 0.0
-    return abs(difference.value) / NORMAL.inv_cdf(1 - difference.p / 2)
-
-
-def lasting(difference: Difference) -> float:
-    """Return how much of a difference is likely to last on other images: shrunk by its standard error, as a James-Stein
-    estimate of one mean does (value times z^2 / (1 + z^2))."""
-    z = abs(difference.value) / error if (error := standard_error(difference)) else 0.0
-    return difference.value * z * z / (1 + z * z)
+    return abs(difference.value) / -NORMAL.inv_cdf(max(difference.p / 2, LEAST_P))
 
 
 def grouped(standings: Sequence[Standing], pairs: Mapping[tuple[str, str], Difference]) -> tuple[Standing, ...]:

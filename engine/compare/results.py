@@ -7,7 +7,7 @@ import os
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ import numpy as np
 
 from engine.compare.plan import FORMAT, Job
 from engine.data.images import variable
-from engine.errors import BadConfig, messages, sentence
+from engine.errors import BadConfig, Note, messages, reason_of
 from engine.paths import cache_folder
 from engine.tuning.outcome import Outcome
-from engine.types import Note
+from engine.types import RunResult
 from engine.units import MB
 
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
@@ -41,8 +41,7 @@ class Measured:
     more than once), ``probabilities`` ``(n, K)`` float16 of the tuned model.
     """
 
-    result: Mapping[str, Any]
-    """``RunResult.to_json()``."""
+    result: RunResult
     arrays: Mapping[str, np.ndarray]
 
 
@@ -57,9 +56,9 @@ class Row:
     """None, like ``shots``, where the method does not run at all."""
     status: str
     """``done``, ``failed``, or ``skipped``: the backbone lacks something, or the method is not quick here."""
-    result: Mapping[str, Any] | None = None
-    """``RunResult.to_json()``; with ``damage`` where that was measured: its ``loss`` is the share of accuracy lost on
-    labels that were not tuned on."""
+    result: RunResult | None = None
+    loss: float | None = None
+    """Share of accuracy lost on labels that were not tuned on, where that was measured."""
     error: Note | None = None
     """Why it failed or was skipped."""
     reused: bool = False
@@ -75,7 +74,7 @@ class Row:
     @property
     def message(self) -> str:
         """The error's sentence in English; empty without an error."""
-        return sentence(self.error.key, dict(self.error.values)) if self.error else ""
+        return str(self.error or "")
 
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -89,11 +88,32 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object of ``tune --json`` with the row's status and error."""
-        error = None
-        if self.error:
-            error = {"key": self.error.key, "values": dict(self.error.values), "sentence": self.message}
+        error = self.error.to_json() if self.error else None
         own = {"key": self.key, "status": self.status, "reused": self.reused, "error": error}
-        return {**own, "method": self.method, "shots": self.shots, "seed": self.seed, **(self.result or {})}
+        run = self.result.to_json() if self.result else {}
+        damage = {} if self.loss is None else {"damage": {"loss": self.loss}}
+        return {**own, "method": self.method, "shots": self.shots, "seed": self.seed, **run, **damage}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any], results: Results) -> Row:
+        """Return the row that :meth:`to_json` wrote.
+
+        Args:
+            results: where its arrays lie, if they are there still.
+        """
+        error, file = found["error"], results.arrays_of(found["key"])
+        return cls(
+            found["key"],
+            found["method"],
+            found["shots"],
+            found["seed"],
+            found["status"],
+            RunResult.from_json(found) if found["status"] == DONE else None,
+            found.get("damage", {}).get("loss"),
+            Note.of(error["key"], **error["values"]) if error else None,
+            found["reused"],
+            file if found["status"] == DONE and file.is_file() else None,
+        )
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:
@@ -134,12 +154,13 @@ class Results:
             found = json.loads(file.read_text(encoding="utf8"))
             if found["format"] != FORMAT:
                 return None
-            check_arrays(read_arrays(file.with_suffix(".npz")), len(found["result"]["labels"]))
+            result = RunResult.from_json(found["result"])
+            check_arrays(read_arrays(file.with_suffix(".npz")), len(result.labels))
         except Exception:  # on damaged bytes json, zipfile and numpy raise nearly everything
             return None
         with suppress(OSError):  # where nothing can be written, nothing is pruned either
             os.utime(file)
-        return self._row(job, found["result"], True)
+        return self._row(job, result, True)
 
     def keep(self, job: Job, measured: Measured) -> Row:
         """Write a result; returns its row. Raises BadConfig where the folder cannot be written to."""
@@ -149,10 +170,10 @@ class Results:
             with Replacing(file.with_suffix(".npz")) as fresh, fresh.open("wb") as stream:
                 np.savez_compressed(stream, **measured.arrays)  # type: ignore[arg-type]
             with Replacing(file) as fresh:
-                content = {"format": FORMAT, "result": dict(measured.result)}
+                content = {"format": FORMAT, "result": measured.result.to_json()}
                 fresh.write_text(json.dumps(content, ensure_ascii=False), encoding="utf8")
         except OSError as error:
-            raise BadConfig("compare_disk", folder=str(self.folder), reason=error.strerror or str(error)) from error
+            raise BadConfig("compare_disk", folder=str(self.folder), reason=reason_of(error)) from error
         return self._row(job, measured.result, False)
 
     def prune(self, keep: Collection[str]) -> int:
@@ -178,8 +199,12 @@ class Results:
                 total, gone = total - size, gone + 1
         return gone
 
-    def _row(self, job: Job, result: Mapping[str, Any], reused: bool) -> Row:
-        file = self._file(job.key, "npz")
+    def arrays_of(self, key: str) -> Path:
+        """Return where the arrays of a run lie."""
+        return self._file(key, "npz")
+
+    def _row(self, job: Job, result: RunResult, reused: bool) -> Row:
+        file = self.arrays_of(job.key)
         return Row(
             job.key, job.spec.method, job.spec.episode.shots, job.spec.seed, DONE, result, reused=reused, file=file
         )
@@ -222,13 +247,15 @@ def measured(outcome: Outcome, adapter_bytes: int) -> Measured:
     result, arrays = outcome.result, outcome.arrays
     tested = np.flatnonzero(arrays["tested"])
     logits = arrays["tuned"][tested]
-    targets = np.asarray(result.spec.episode.targets)[tested]
+    targets = np.asarray(outcome.spec.episode.targets)[tested]
     scale = outcome.setting.backbone.logit_scale
     return Measured(
-        {**result.to_json(), "adapter_bytes": adapter_bytes},
+        replace(result, cost=replace(result.cost, adapter_bytes=adapter_bytes)),
         {
-            "tested": tested.astype(np.int32), "target": targets.astype(np.int32),
-            "predicted": logits.argmax(1).astype(np.int32), "correct": arrays["correct"][tested].astype(np.float32),
+            "tested": tested.astype(np.int32),
+            "target": targets.astype(np.int32),
+            "predicted": logits.argmax(1).astype(np.int32),
+            "correct": arrays["correct"][tested].astype(np.float32),
             "probabilities": scale.probabilities(logits).astype(np.float16),
         },
-    )  # fmt: skip
+    )

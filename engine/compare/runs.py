@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,10 +15,10 @@ from engine.compare.plan import Job, Plan, Request, cheapest_first, make_plan
 from engine.compare.ranking import Ranking, rank
 from engine.compare.results import DONE, FAILED, SKIPPED, Results, Row
 from engine.data.images import ImageFile
-from engine.errors import BadConfig, messages
+from engine.errors import BadConfig, Note, messages
 from engine.tuning.features import SHARED, Cache, FeatureStore
 from engine.tuning.outcome import Stopped
-from engine.types import Label, Note, Progress
+from engine.types import Label, Progress
 
 messages(
     compare_all_failed="None of the {count} runs could be done. The first one: {reason}",
@@ -51,13 +51,51 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {
-            "backbone": self.backbone, "labels": [asdict(label) for label in self.labels],
-            "images": len(self.image_names), "request": asdict(self.request),
+            "backbone": self.backbone,
+            "labels": [asdict(label) for label in self.labels],
+            "images": len(self.image_names),
+            "image_names": list(self.image_names),
+            "notes": [note.to_json() for note in self.notes],
+            "request": asdict(self.request),
             "runs": [row.to_json() for row in self.rows],
             "ranking": self.ranking and self.ranking.to_json(),
             "curves": [curve.to_json() for curve in self.ranking.curves] if self.ranking else [],
-            "recommendation": self.advice and self.advice.to_json(), "seconds": self.seconds, "stopped": self.stopped,
-        }  # fmt: skip
+            "recommendation": self.advice and self.advice.to_json(),
+            "seconds": self.seconds,
+            "stopped": self.stopped,
+        }
+
+    @classmethod
+    def from_json(
+        cls, found: Mapping[str, Any], results: Results | None = None, constraints: Constraints = NO_LIMITS
+    ) -> Comparison:
+        """Return the comparison that :meth:`to_json` wrote, ranked and advised anew.
+
+        Args:
+            results: where the runs' arrays lie, the user's cache folder by default. A ranking needs them: without
+                those of every run that was done there is none.
+            constraints: of the advice.
+        """
+        place = results or Results()
+        rows = tuple(Row.from_json(row, place) for row in found["runs"])
+        done = [row for row in rows if row.status == DONE]
+        ranked = done and all(row.file for row in done)
+        ranking = rank(rows, found["ranking"]["shots"] if found["ranking"] else None) if ranked else None
+        request: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in found["request"].items()
+        }
+        return cls(
+            request=Request(**request),
+            backbone=found["backbone"],
+            labels=tuple(Label(label["name"], label["prompt"]) for label in found["labels"]),
+            image_names=tuple(found.get("image_names", ("",) * found["images"])),
+            rows=rows,
+            ranking=ranking,
+            advice=advise(ranking, constraints) if ranking else None,
+            notes=tuple(Note.of(note["key"], **note["values"]) for note in found.get("notes", ())),
+            seconds=found["seconds"],
+            stopped=found["stopped"],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,9 +199,13 @@ class _Running:
     def _run(self, left: Sequence[Job]) -> Iterator[Event]:
         late: list[Row] = []
         jobs = cheapest_first(
-            self.plan, left, self.bench.backbone, self.stop.is_set,
-            lambda job, reason: late.append(Row.without(job, SKIPPED, reason)), self._expect,
-        )  # fmt: skip
+            self.plan,
+            left,
+            self.bench.backbone,
+            self.stop.is_set,
+            lambda job, reason: late.append(Row.without(job, SKIPPED, reason)),
+            self._expect,
+        )
         for turn in self.executor.run(self.bench, jobs, self.stop):
             while late:
                 yield self._row(late.pop(0))
@@ -193,12 +235,20 @@ class _Running:
         plan = self.plan
         failed = [row for row in self.rows if row.status == FAILED]
         if failed and not any(row.status == DONE for row in self.rows) and not self.stop.is_set():
-            raise BadConfig("compare_all_failed", count=len(failed), reason=failed[0].message)
+            raise BadConfig("compare_all_failed", count=len(failed), reason=failed[0].error)
         ranking = rank(self.rows) if any(row.status == DONE for row in self.rows) else None
         advice = advise(ranking, constraints) if ranking else None
         notes = dict.fromkeys(note for episode in plan.episodes for note in episode.notes)
         comparison = Comparison(
-            plan.request, self.bench.backbone.id, plan.labels, tuple(image.name for image in plan.images),
-            tuple(self.rows), ranking, advice, tuple(notes), seconds, self.stop.is_set(),
-        )  # fmt: skip
+            plan.request,
+            self.bench.backbone.id,
+            plan.labels,
+            tuple(image.name for image in plan.images),
+            tuple(self.rows),
+            ranking,
+            advice,
+            tuple(notes),
+            seconds,
+            self.stop.is_set(),
+        )
         return self._event("finished", comparison=comparison)

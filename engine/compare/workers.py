@@ -27,15 +27,14 @@ import torch
 
 from engine.backbones import catalog
 from engine.compare.executors import JobUpdate, RunContext, attempt, unexpected
-from engine.compare.plan import Job, note_of
+from engine.compare.plan import Job
 from engine.compare.results import Measured
 from engine.costs.forecast import free_bytes
 from engine.data.images import ImageFile
-from engine.errors import BadConfig, LabError, messages
+from engine.errors import BadConfig, LabError, Note, messages
 from engine.tuning import registry
 from engine.tuning.features import Cache, FeatureStore
 from engine.tuning.outcome import Stopped
-from engine.types import Note
 
 PROCESS_BYTES = 700 << 20
 """Bytes that Python and its libraries take in a worker before it has loaded anything."""
@@ -112,7 +111,7 @@ def perform(job: Job, name: str, parcel: Callable[[], SerializedContext], stop: 
     except Stopped:
         return None
     except LabError as error:
-        return note_of(error)
+        return error.note
     return ended if isinstance(ended, (Measured, Note)) else None
 
 
@@ -207,7 +206,7 @@ class _PoolRun:
                 except BrokenProcessPool:
                     raise
                 except Exception as error:  # a result that cannot be sent
-                    ended = unexpected(registry.get(self.running[future].spec.method).name, error)
+                    ended = unexpected(registry.get(self.running[future].spec.method).title, error)
                 job = self.running.pop(future)
                 if ended is not None:
                     yield JobUpdate(job, ended=ended)
@@ -240,5 +239,5 @@ class _PoolRun:
             if self.deaths[job.key] < TRIES:
                 self.suspects.append(job)
             else:
-                name = registry.get(job.spec.method).name
+                name = registry.get(job.spec.method).title
                 yield JobUpdate(job, ended=Note("compare_worker_died", (("method", name),)))

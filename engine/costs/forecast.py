@@ -15,9 +15,11 @@ from engine.costs import machine
 from engine.costs.op_counter import OpCost
 from engine.costs.trace import IMAGES, PRECISIONS, ExtraBackbone, StepCost, trace_backbone, trace_step, untraceable
 from engine.errors import BackboneUnavailable, OutOfMemory, Untraceable, messages
+from engine.tuning import blend, lbfgs
 from engine.tuning.features import CACHE_BYTES
 from engine.tuning.precision import choose_precision
 from engine.tuning.sources import NamedSources
+from engine.tuning.tuner import LBFGS
 
 if TYPE_CHECKING:
     from engine.backbones.base import Backbone
@@ -91,6 +93,8 @@ class Workload:
     """Gradient steps of all trainings."""
     evaluated: int
     """Images that are scored, once for each model that scores them."""
+    blend_steps: int = 0
+    """Gradient steps of the heads that are trained without some images, to choose a share beside zero-shot."""
 
 
 def forecast(
@@ -123,11 +127,11 @@ def forecast(
         Untraceable: the step cannot be followed, as where it reads the value of a tensor: what a run needs is unknown.
     """
     device = device or ("cuda" if backbone.device.type == "cuda" else "cpu")
-    precision = choose_precision(precision, spec.runs_on, backbone, device)
+    precision = choose_precision(precision, spec.recomputes, backbone, device)
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be auto or one of {', '.join(PRECISIONS)}, not {precision!r}")
     prompts = [f"class {k}" for k in range(labels)] if isinstance(labels, int) else list(labels)
-    with untraceable("forecast_unknown", spec.name):
+    with untraceable("forecast_unknown", spec.title):
         step = trace_step(spec, config, backbone, prompts, support, precision, device)
     plan = workload_of(spec, config, support, images, cached_images, folds)
     others = known_extra_backbones(config, backbone, sources or NamedSources(files=False))
@@ -139,9 +143,15 @@ def forecast(
     here = device if torch.cuda.is_available() else "cpu"
     spent = seconds(step, plan, machine.speed(here), precision, extra_backbones)
     return Forecast(
-        spec.count(backbone.shape, config, len(prompts), support), backbone.shape.parameters,
-        expected(parts, step, backbone, device, loaded), sum(spent.values()), plan.steps, parts, spent, precision,
-    )  # fmt: skip
+        spec.count(backbone.shape, config, len(prompts), support),
+        backbone.shape.parameters,
+        expected(parts, step, backbone, device, loaded),
+        sum(spent.values()),
+        plan.steps,
+        parts,
+        spent,
+        precision,
+    )
 
 
 def known_extra_backbones(config: Config, backbone: Backbone, sources: NamedSources) -> list[Backbone]:
@@ -164,12 +174,22 @@ def workload_of(spec: MethodSpec, config: Config, support: int, images: int, cac
     """Return steps and images of a run."""
     trainings = folds + 1 if folds > 1 else 1
     epochs, batch = getattr(config, "epochs", 0), getattr(config, "batch_size", 1)
+    if getattr(config, "optimizer", "") == LBFGS:
+        epochs = min(epochs, lbfgs.USUAL)
     per_epoch = 1 if spec.tuner().full_batch else max(1, -(-support // batch))
+    left_out = blend.folds_of(support) if blend.wanted(config) else 0
+    part = 1 if spec.tuner().full_batch else max(1, -(-support * 4 // (5 * batch)))  # four fifths of the images train
     repeats = max(1, round(folds / 5)) if folds > 1 else 0  # each round of up to five folds tests every image once
     return Workload(
-        support, images, min(cached, images), getattr(config, "views", 1), trainings,
-        epochs * per_epoch * trainings, images * (1 + repeats),
-    )  # fmt: skip
+        support,
+        images,
+        min(cached, images),
+        getattr(config, "views", 1),
+        trainings,
+        epochs * per_epoch * trainings,
+        images * (1 + repeats),
+        left_out * epochs * part * trainings,
+    )
 
 
 def memory(
@@ -203,8 +223,12 @@ def memory(
     activations = max(0, max(moments) - features - sum(state.values()))
     weights = step.weights + sum(visit.weights for visit in extra_backbones)
     return {
-        "weights": weights, **state, "activations": activations, "features": features, "workspace": workspace(device),
-    }  # fmt: skip
+        "weights": weights,
+        **state,
+        "activations": activations,
+        "features": features,
+        "workspace": workspace(device),
+    }
 
 
 def workspace(device: str) -> int:
@@ -242,7 +266,7 @@ def seconds(
     features = (missing + extra) * speed.image + of(step.encode, missing / IMAGES) + of(step.text, 8)
     features += of(step.inputs, distinct / IMAGES)
     evaluate = of(step.evaluate, plan.evaluated / IMAGES) + of(step.inputs, plan.evaluated / IMAGES)
-    train = plan.steps * (speed.seconds(step.train, precision) + speed.step)
+    train = (plan.steps + plan.blend_steps) * (speed.seconds(step.train, precision) + speed.step)
     for work, steps in step.pretraining_stages:  # in fp32
         train += steps * plan.trainings * (speed.seconds(work) + speed.step)
     for visit in extra_backbones:  # each training asks about its own images, and folds share them

@@ -107,7 +107,7 @@ def tower_diagram(
     if obstacle := registry.obstacle(spec, backbone, config):
         raise obstacle
     key = (backbone.id, backbone.weight_hash, "anatomy", spec.id, config, labels, support)
-    with trace.untraceable("placement_unknown", spec.name):
+    with trace.untraceable("placement_unknown", spec.title):
         return trace.remembered(key, lambda: _look(spec, config, backbone, labels, support))
 
 
@@ -255,8 +255,12 @@ class Watch:
 
 def parts_of(backbone: Backbone) -> Iterator[tuple[nn.Parameter, str]]:
     """(parameter, part) of what the blocks of a backbone, changed or not, hold themselves."""
-    names = {name: kind for tower in ("vision", "text") for kind in LINEAR_KINDS
-             for name in backbone.linear_names(tower, [kind])}  # fmt: skip
+    names = {
+        name: kind
+        for tower in ("vision", "text")
+        for kind in LINEAR_KINDS
+        for name in backbone.linear_names(tower, [kind])
+    }
     for name, module in backbone.model.named_modules():
         path = name.split(".")
         kind = next((names[head] for n in range(len(path), 0, -1) if (head := ".".join(path[:n])) in names), "")

@@ -17,7 +17,6 @@ from __future__ import annotations
 import copy
 import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
@@ -29,9 +28,11 @@ from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, PIXELS, Backbone
 from engine.costs.op_counter import OpCost, OpCounter, rounded
-from engine.errors import LabError, Untraceable
+from engine.errors import LabError, Note, Untraceable
+from engine.lru import LruStore
+from engine.tuning import lbfgs
 from engine.tuning.registry import MethodSpec
-from engine.tuning.tuner import Config, TrainConfig, Tuner, TunerContext
+from engine.tuning.tuner import LBFGS, Config, TrainConfig, Tuner, TunerContext
 from engine.types import Label
 
 IMAGES = 32
@@ -127,26 +128,21 @@ class Fakes:
                 part._parameters[name] = done[id(parameter)]
 
 
-_found: OrderedDict[tuple, Any] = OrderedDict()
-_lookup, ONE_AT_A_TIME = threading.Lock(), threading.Lock()
+_found: LruStore[tuple, Any] = LruStore(KEPT)
+ONE_AT_A_TIME = threading.Lock()
 
 
 def remembered(key: tuple, make: Callable[[], Any]) -> Any:
     """Return what was found for a key before, or what ``make`` finds now; the least recently used is forgotten."""
-    with _lookup:
-        if key in _found:
-            _found.move_to_end(key)
-            return _found[key]
-    value = make()
-    with _lookup:
-        _found[key] = value
-        while len(_found) > KEPT:
-            _found.popitem(last=False)
-    return value
+    found = _found.get(key)
+    if found is None:
+        found = make()
+        _found.put(key, found)
+    return found
 
 
 @contextmanager
-def untraceable(key: str, method: str) -> Iterator[None]:
+def untraceable(key: str, method: Note) -> Iterator[None]:
     """Turn whatever goes wrong inside, but the lab's own errors, into Untraceable with the sentence of ``key``.
 
     Most often a step reads the value of a tensor (a norm, an ``if``), which fake tensors do not have. Any other error
@@ -189,9 +185,15 @@ def trace_step(
 
 
 def _trace_step(
-    spec: MethodSpec, config: Any, backbone: Backbone, prompts: Sequence[str], support: int, weights: tuple,
-    device: str, steps: int,
-) -> StepCost:  # fmt: skip
+    spec: MethodSpec,
+    config: Any,
+    backbone: Backbone,
+    prompts: Sequence[str],
+    support: int,
+    weights: tuple,
+    device: str,
+    steps: int,
+) -> StepCost:
     fakes, dtype = Fakes(), PRECISIONS[weights[-1]]
     with ONE_AT_A_TIME:
         stand_in = fakes.fake_copy(backbone)
@@ -212,9 +214,19 @@ def _trace_step(
         )
     at_features = tuner.stage == FEATURES
     return StepCost(
-        size_of(known), size_of(base), gradients, state, 4 * prod(row), at_features,
-        train, text, encode, OpCost() if at_features else inputs, evaluate, pretraining_stages,
-    )  # fmt: skip
+        size_of(known),
+        size_of(base),
+        gradients,
+        state,
+        4 * prod(row),
+        at_features,
+        train,
+        text,
+        encode,
+        OpCost() if at_features else inputs,
+        evaluate,
+        pretraining_stages,
+    )
 
 
 def trace_backbone(backbone: Backbone, prompts: Sequence[str]) -> ExtraBackbone:
@@ -278,9 +290,14 @@ def attach(
     direction = stand_in.shape.embedding**-0.5
     text = torch.full((classes, stand_in.shape.embedding), direction)
     setting = TunerContext(
-        stand_in, tuple(Label(f"{k}", prompt) for k, prompt in enumerate(prompts)), ("a photo of a {}.",), text, text,
-        torch.full((support, stand_in.shape.embedding), direction), torch.arange(support) % classes,
-    )  # fmt: skip
+        stand_in,
+        tuple(Label(f"{k}", prompt) for k, prompt in enumerate(prompts)),
+        ("a photo of a {}.",),
+        text,
+        text,
+        torch.full((support, stand_in.shape.embedding), direction),
+        torch.arange(support) % classes,
+    )
     with warnings.catch_warnings():  # copying a fake buffer reads its address
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
         tuner = spec.tuner()(config, setting)
@@ -309,6 +326,8 @@ def gradient_step(
     from engine.tuning import loop
 
     trained = list(tuner.trained().values())
+    history = lbfgs.KEPT if config.optimizer == LBFGS else 0
+    config = replace(config, optimizer="sgd") if history else config  # its step costs what the gradient costs
     optimizer = loop.make_optimizer(trained, config, tuner.lr_factor)
     for group in optimizer.param_groups:
         group["foreach"] = device == "cuda"  # what each device does by itself
@@ -329,4 +348,7 @@ def gradient_step(
     state = max(state, meter.alive - passes[0][1])  # AdaLoRA keeps running means besides
     if steps == 1:
         work = replace(work, peak=max(work.peak, passes[0][0] + state))
+    if history:
+        work = replace(work, peak=work.peak - state + history * gradients)
+        state = history * gradients
     return work, gradients, state

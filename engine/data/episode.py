@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from engine.errors import BadConfig, BadLabels, messages
-from engine.types import Episode, Fold, Label, Note
+from engine.data.images import ImageFile
+from engine.errors import BadConfig, BadLabels, Note, messages
+from engine.types import Episode, Fold, Label
 
 MAX_LABELS = 200
 MAX_LABEL_CHARACTERS = 300
@@ -33,28 +35,46 @@ messages(
     cross_validated="There are too few images for a separate test set, so accuracy comes from {folds} repeated folds: "
     "every image is tested by a model that was not trained on it.",
     shots_capped="A label has fewer images than {shots} plus one to test with, so it trains with fewer.",
+    given_split="The split of the upload is kept: {train} images of train train, the {test} of {tested} test.",
+    given_split_rest="{count} labelled images outside that split neither train nor test.",
     unknown_template_set="There is no template set {name!r}. Choose one of: {known}.",
 )
 
 TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
     "general": (
-        "a photo of a {}.", "a picture of a {}.", "a close-up photo of a {}.", "a good photo of a {}.",
-        "a photo of the {}.", "a photo of one {}.", "{}",
+        "a photo of a {}.",
+        "a picture of a {}.",
+        "a close-up photo of a {}.",
+        "a good photo of a {}.",
+        "a photo of the {}.",
+        "a photo of one {}.",
+        "{}",
     ),
     "plain": ("{}",),
     "single": ("a photo of a {}.",),
     "satellite": (
-        "a satellite photo of {}.", "an aerial view of {}.", "a satellite image of {}.", "{} seen from above.",
+        "a satellite photo of {}.",
+        "an aerial view of {}.",
+        "a satellite image of {}.",
+        "{} seen from above.",
         "a photo of {}.",
     ),
     "texture": (
-        "a photo of a {} texture.", "a close-up photo of {}.", "a photo of a {} surface.", "a {} pattern.", "{}",
+        "a photo of a {} texture.",
+        "a close-up photo of {}.",
+        "a photo of a {} surface.",
+        "a {} pattern.",
+        "{}",
     ),
     "object": (
-        "a photo of a {}.", "a product photo of a {}.", "a photo of a {} on a table.", "a close-up photo of a {}.",
-        "a {} on a plain background.", "{}",
+        "a photo of a {}.",
+        "a product photo of a {}.",
+        "a photo of a {} on a table.",
+        "a close-up photo of a {}.",
+        "a {} on a plain background.",
+        "{}",
     ),
-}  # fmt: skip
+}
 """Sentences around a label. The first of a set is the single template; the mean of all is the ensemble."""
 
 
@@ -65,7 +85,7 @@ def templates(name: str) -> tuple[str, ...]:
     return TEMPLATE_SETS[name]
 
 
-def parse_labels(text: str) -> tuple[Label, ...]:
+def parse_labels(text: str, fewest: int = 2) -> tuple[Label, ...]:
     """Typed labels, by comma or new line; ``shown name = prompt text`` gives them apart.
 
     >>> [label.prompt for label in parse_labels("cat, 개 = dog")]
@@ -76,11 +96,12 @@ def parse_labels(text: str) -> tuple[Label, ...]:
     for part in re.split(r",?\s*\n\s*|,", text) if text else ():
         name, _, prompt = (piece.strip() for piece in part.partition("="))
         labels.append(Label(name, prompt or name.replace("_", " ")))
-    return check_labels(labels)
+    return check_labels(labels, fewest=fewest)
 
 
-def check_labels(labels: Sequence[Label], limit: int = MAX_LABELS) -> tuple[Label, ...]:
-    """Return the labels, if they can be used together; raises BadLabels otherwise."""
+def check_labels(labels: Sequence[Label], limit: int = MAX_LABELS, fewest: int = 2) -> tuple[Label, ...]:
+    """Return the labels, if they can be used together; raises BadLabels otherwise. ``fewest`` is 1 where others are
+    known already."""
     if not labels:
         raise BadLabels("no_labels")
     if len(labels) > limit:
@@ -95,7 +116,7 @@ def check_labels(labels: Sequence[Label], limit: int = MAX_LABELS) -> tuple[Labe
     twice = [name for name, count in Counter(label.name.casefold() for label in labels).items() if count > 1]
     if twice:
         raise BadLabels("duplicate_label", label=next(x.name for x in labels if x.name.casefold() == twice[0]))
-    if len(labels) == 1:
+    if len(labels) < fewest:
         raise BadLabels("one_label", label=labels[0].name)
     return tuple(labels)
 
@@ -107,6 +128,7 @@ def build(
     seed: int = 0,
     template_set: str = "general",
     names: Sequence[str] | None = None,
+    splits: Sequence[str | None] | None = None,
 ) -> Episode:
     """Choose what trains and what tests.
 
@@ -117,9 +139,10 @@ def build(
         seed: decides the draw.
         template_set: key of ``TEMPLATE_SETS``.
         names: names of the images, for messages.
+        splits: ``train``, ``val``, ``test`` or None of each image, where the upload came with a split.
 
     Returns:
-        An episode with one fold where enough images are left to test with, otherwise with
+        An episode with one fold where a split is given or enough images are left to test with, otherwise with
         repeated stratified folds. Raises BadLabels or BadConfig.
     """
     labels = check_labels(labels)
@@ -133,13 +156,65 @@ def build(
     if max(counts.values()) < 2:
         raise BadLabels("nothing_to_test", count=sum(counts.values()))
     notes = _notes(labels, targets, counts)
-    folds = _split(targets, counts, shots, seed)
+    given = given_split([label if t >= 0 else None for label, t in zip(image_labels, targets, strict=True)], splits)
+    if given:
+        folds: tuple[Fold, ...] | None = (_drawn(given, targets, shots, seed),)
+        notes += _given_notes(given, folds[0], sum(counts.values()))  # type: ignore[index]
+    else:
+        folds = _split(targets, counts, shots, seed)
     if folds is None:
         folds = _cross_validation(targets, counts, shots, seed)
         notes.append(Note("cross_validated", (("folds", len(folds)),)))
-    elif min(counts.values()) <= shots:
+    elif not given and min(counts.values()) <= shots:
         notes.append(Note("shots_capped", (("shots", shots),)))
     return Episode(labels, targets, folds, shots, seed, template_set, tuple(notes))
+
+
+def of_images(
+    labels: Sequence[Label], images: Sequence[ImageFile], shots: int = 8, seed: int = 0, template_set: str = "general"
+) -> Episode:
+    """Choose what trains and what tests of checked images, whose own split counts; see :func:`build`."""
+    own = [(image.label, image.name, image.split) for image in images]
+    image_labels, names, splits = zip(*own, strict=True) if own else ((), (), ())
+    return build(labels, image_labels, shots, seed, template_set, names, splits)
+
+
+@dataclass(frozen=True)
+class GivenSplit:
+    """Positions of labelled images as an upload divides them."""
+
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+    tested: str
+    """``test``, or ``val`` where there is no test."""
+
+
+def given_split(image_labels: Sequence[str | None], splits: Sequence[str | None] | None) -> GivenSplit | None:
+    """Return an upload's own split, or None where it has none that can be used: at least two labels must train and one
+    image test."""
+    if splits is None:
+        return None
+    parts: dict[str | None, list[int]] = {"train": [], "val": [], "test": []}
+    for i, (label, split) in enumerate(zip(image_labels, splits, strict=True)):
+        if label is not None and split in parts:
+            parts[split].append(i)
+    tested = "test" if parts["test"] else "val"
+    if len({image_labels[i] for i in parts["train"]}) < 2 or not parts[tested]:
+        return None
+    return GivenSplit(tuple(parts["train"]), tuple(parts[tested]), tested)
+
+
+def _drawn(given: GivenSplit, targets: Sequence[int], shots: int, seed: int) -> Fold:
+    """Draw the training images from those that may train."""
+    inside = set(given.train)
+    order = _order([t if i in inside else -1 for i, t in enumerate(targets)], seed)
+    return Fold(tuple(sorted(i for rows in order.values() for i in rows[:shots])), given.test)
+
+
+def _given_notes(given: GivenSplit, fold: Fold, labelled: int) -> list[Note]:
+    notes = [Note.of("given_split", train=len(fold.support), test=len(fold.test), tested=given.tested)]
+    others = labelled - len(given.train) - len(given.test)
+    return notes + ([Note.of("given_split_rest", count=others)] if others else [])
 
 
 def _targets(

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
-from engine.errors import BadImage
+from PIL import features
 
+from engine.errors import BadImage, Note
+
+_READERS = {"HEIC": "pillow-heif", "AVIF": "Pillow 11.3 or later"}
 HEAD_BYTES = 64
 """How many bytes of a file :func:`kind_of` looks at."""
 
@@ -46,13 +51,27 @@ def kind_of(head: bytes) -> str:
     return ""
 
 
-def refuse_other_kinds(head: bytes, name: str) -> None:
+@cache
+def readable() -> tuple[str, ...]:
+    """Return which of HEIC and AVIF can be read here: one by pillow-heif, the other by Pillow."""
+    found = []
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(thumbnails=False)
+        found.append("HEIC")
+    return (*found, *(["AVIF"] if features.check("avif") else []))
+
+
+def refuse_other_kinds(head: bytes, name: str | Note) -> None:
     """Raise :class:`BadImage` unless ``head``, the first bytes of a file, begins like an image."""
     kind = kind_of(head)
     if kind == "empty":
         raise BadImage("image_empty", name=name)
+    if kind in ("HEIC", "AVIF") and kind in readable():
+        return
     if kind in ("HEIC", "AVIF"):
-        raise BadImage("image_convert", name=name, kind=kind)
+        raise BadImage("image_convert", name=name, kind=kind, package=_READERS[kind])
     if kind == "":
         raise BadImage("image_not_image", name=name)
     if kind != "image":

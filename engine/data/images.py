@@ -11,25 +11,30 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from engine.data.file_kind import HEAD_BYTES, refuse_other_kinds
-from engine.errors import BadConfig, BadImage, LabError, messages
+from engine.data.file_kind import HEAD_BYTES, readable, refuse_other_kinds
+from engine.data.upright import MODES, SWAPS_SIDES, rgb, turn_of, upright
+from engine.errors import BadConfig, BadImage, LabError, Note, messages, reason_of
 from engine.units import MB
 
 messages(
     limits_bad="The environment variable {variable} is {value!r}, but must be {expected}. Correct it or remove it.",
     image_missing="{name} cannot be opened: {reason}. Check that the file exists and may be read.",
+    above_zero="a number above 0 and at most {most:,}",
+    above_zero_whole="a whole number above 0 and at most {most:,}",
+    the_image="The image",
     image_empty="{name} is empty (0 bytes). It was probably not copied completely: copy or upload it again.",
-    image_not_image="{name} is not an image that can be read here (JPEG, PNG, WebP, GIF, BMP or TIFF). "
+    image_not_image="{name} is not an image that can be read here (JPEG, PNG, WebP, HEIC, AVIF, GIF, BMP or TIFF). "
     "Remove it, or save it as one of these.",
-    image_convert="{name} is a {kind} image, which cannot be read here. Convert it to JPEG and add it again.",
+    image_convert="{name} is a {kind} image, which cannot be read here: {package} is missing. Install it, or convert "
+    "the image to JPEG and add it again.",
     image_archive="{name} is a {kind} archive, not an image. Unpack it and add its images, "
     "or upload a zip of them by itself.",
     image_truncated="{name} is cut off: the end of the image is missing. It was probably not copied completely: "
@@ -48,13 +53,19 @@ messages(
 NOTES = frozenset({"image_animated", "image_pages"})
 """Keys of those problems that are only notes: the image is kept."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF")
 """What PIL may try. Fewer decoders than it has: no PostScript, no plug-in nobody asked for."""
 
 LEAST_SIDE = 8
 """Pixels. An image with a shorter side is refused."""
 
-_PIL_MEGAPIXELS = 178  # PIL itself refuses to open images above 178.9 megapixels
+OWN_MEGAPIXELS = 200
+"""Megapixels of one's own images on the command line and in a notebook, and the most that the variable may allow."""
+DECODED_MEGAPIXELS = 40
+"""Megapixels above which a JPEG is decoded at a half, a quarter or an eighth of its sides: models take far fewer."""
+# Refused by the header below, with a sentence; PIL itself refuses above twice this, and warns before.
+Image.MAX_IMAGE_PIXELS = OWN_MEGAPIXELS * 1_000_000 // 2
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,8 @@ class Limits:
     upload_bytes: int = 200 * MB
     """Bytes of all files of one upload, zips unpacked (CTL_MAX_UPLOAD_MB, in MB of a million bytes, above 0)."""
     megapixels: float = 40
-    """Millions of pixels of one image (CTL_MAX_MEGAPIXELS, above 0, at most 178)."""
+    """Millions of pixels of one image in memory (CTL_MAX_MEGAPIXELS, above 0, at most 200); a JPEG that is decoded
+    smaller may have five times as many, and a phone's HEIC a quarter more."""
     labels: int = 200
     """Different labels in one task (CTL_MAX_LABELS, at least 1)."""
 
@@ -76,7 +88,7 @@ class Limits:
         return cls(
             images=int(variable("CTL_MAX_IMAGES", cls.images, whole=True)),
             upload_bytes=int(variable("CTL_MAX_UPLOAD_MB", cls.upload_bytes / MB) * MB),
-            megapixels=variable("CTL_MAX_MEGAPIXELS", cls.megapixels, most=_PIL_MEGAPIXELS),
+            megapixels=variable("CTL_MAX_MEGAPIXELS", cls.megapixels, most=OWN_MEGAPIXELS),
             labels=int(variable("CTL_MAX_LABELS", cls.labels, whole=True)),
         )
 
@@ -91,7 +103,7 @@ def variable(name: str, default: float, whole: bool = False, most: float = 10**9
     except ValueError:
         value = math.nan
     if not 0 < value <= most:  # also false for nan
-        expected = f"a {'whole number' if whole else 'number'} above 0 and at most {most:,}"
+        expected = Note.of("above_zero_whole" if whole else "above_zero", most=most)
         raise BadConfig("limits_bad", variable=name, value=text, expected=expected)
     return value
 
@@ -112,6 +124,8 @@ class ImageFile:
     """Pixels, after EXIF rotation."""
     height: int
     """Pixels, after EXIF rotation."""
+    split: str | None = None
+    """``train``, ``val`` or ``test`` where the upload says so."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +141,11 @@ class Problem:
     values: tuple[tuple[str, object], ...] = ()
     """Named fields of the sentence, for translation."""
 
+    @property
+    def note(self) -> Note:
+        """The sentence alone."""
+        return Note(self.key, self.values)
+
     @classmethod
     def of(cls, error: LabError) -> Problem:
         """Return the problem that says what ``error`` says."""
@@ -141,20 +160,30 @@ class Intake:
     """Usable images in natural order of their names (img2 before img10)."""
     problems: tuple[Problem, ...]
     """At most one a file, in the same order; those about the whole upload last."""
+    understood: tuple[Note, ...] = ()
+    """How folders and files that tell labels were read, where that is not plain."""
 
 
-def read_image(source: str | Path | bytes, *, name: str = "", max_megapixels: float | None = None) -> Image.Image:
+def read_image(
+    source: str | Path | bytes, *, name: str = "", max_megapixels: float | None = None, whole: bool = False
+) -> Image.Image:
     """Decode one image file.
 
     ``source`` is a path, or the bytes of a file. ``name`` is what messages call it (default: the file's name).
-    ``max_megapixels`` defaults to the environment's limit. Returns an upright PIL image of mode RGB, 0-255:
+    ``max_megapixels`` defaults to the environment's limit. A JPEG of more than ``DECODED_MEGAPIXELS`` is decoded at
+    reduced size unless ``whole``. Returns an upright PIL image of mode RGB, 0-255:
     transparency lies on white, 16-bit grey is divided by 257, 32-bit integer and float grey are stretched from
     their least to their greatest value, of an animation or a document the first picture is taken.
     Raises :class:`BadImage` with a sentence that names the file.
     """
-    with _opened(source, name, max_megapixels) as image:
+    with _opened(source, name, max_megapixels, whole) as image:
         image.load()
-        return _rgb(_upright(image))
+        return rgb(upright(image))
+
+
+def read_checked(image: ImageFile) -> Image.Image:
+    """Decode an image that was checked before, whatever the limit was then. Raises :class:`BadImage`."""
+    return read_image(image.path, name=image.name, max_megapixels=OWN_MEGAPIXELS)
 
 
 def central(image: Image.Image, longest: float = 4.0) -> Image.Image:
@@ -176,15 +205,15 @@ def inspect(path: Path, name: str, label: str | None, max_megapixels: float) -> 
 
     Raises :class:`BadImage`.
     """
-    with _opened(path, name, max_megapixels) as image:
+    with _opened(path, name, max_megapixels, whole=True) as image:
         size = image.size
         note = _several(image)
         # A JPEG decoded at 1/8 still reads every byte, so a cut is noticed, in a fraction of time and memory.
         drafted = image.draft(None, (1, 1))  # type: ignore[arg-type]
         image.load()
-        turned = _turn(image)
+        turned = turn_of(image)
         width, height = size if drafted else image.size
-        if turned in _SWAPS_SIDES:
+        if turned in SWAPS_SIDES:
             width, height = height, width
         found = ImageFile(name, str(path), label, _digest(path), width, height)
     return found, Problem.of(BadImage(note, name=name)) if note else None
@@ -207,10 +236,10 @@ def thumbnail(image: ImageFile, folder: Path, side: int = 160) -> Path:
     if target.exists():
         return target
     # It passed the limit when it was taken in; a limit given then is not known here.
-    with _opened(image.path, image.name, _PIL_MEGAPIXELS) as opened:
+    with _opened(image.path, image.name, OWN_MEGAPIXELS, whole=True) as opened:
         opened.draft(None, (2 * side, 2 * side))  # type: ignore[arg-type]
         opened.load()
-        small = _rgb(_upright(opened))
+        small = rgb(upright(opened))
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, unfinished = tempfile.mkstemp(suffix=".jpg", dir=target.parent)
@@ -228,49 +257,70 @@ def thumbnail(image: ImageFile, folder: Path, side: int = 160) -> Path:
 
 
 @contextmanager
-def _opened(source: str | Path | bytes, name: str, max_megapixels: float | None) -> Iterator[Image.Image]:
+def _opened(
+    source: str | Path | bytes, name: str, max_megapixels: float | None, whole: bool = False
+) -> Iterator[Image.Image]:
     """The image with only its header read; what goes wrong inside the ``with`` is explained too."""
     if max_megapixels is None:
         max_megapixels = Limits.from_environment().megapixels
-    name = name or ("The image" if isinstance(source, bytes) else Path(source).name)
+    called = name or (Note("the_image") if isinstance(source, bytes) else Path(source).name)
     try:
         stream: io.BufferedIOBase = (
             io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115
         )
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        reason = getattr(error, "strerror", None) or str(error)
-        raise BadImage("image_missing", name=name, reason=reason) from None
+        raise BadImage("image_missing", name=called, reason=reason_of(error)) from None
     with stream:
         head = stream.read(HEAD_BYTES)
-        refuse_other_kinds(head, name)
+        readable()  # registers what reads HEIC
+        refuse_other_kinds(head, called)
         length = stream.seek(0, io.SEEK_END)
         stream.seek(0)
         if head[:4] == b"RIFF" and int.from_bytes(head[4:8], "little") + 8 > length:
-            raise BadImage("image_truncated", name=name)  # PIL's WebP decoder does not say so
-        with _explained(name, max_megapixels), Image.open(stream, formats=FORMATS) as image:  # type: ignore[arg-type]
-            _check_header(image, name, max_megapixels)
+            raise BadImage("image_truncated", name=called)  # PIL's WebP decoder does not say so
+        with _explained(called, max_megapixels), Image.open(stream, formats=FORMATS) as image:  # type: ignore[arg-type]
+            _check_header(image, called, max_megapixels)
+            if not whole:
+                _decode_smaller(image, min(max_megapixels, DECODED_MEGAPIXELS))
             yield image
 
 
-def _check_header(image: Image.Image, name: str, max_megapixels: float) -> None:
+def _check_header(image: Image.Image, name: str | Note, max_megapixels: float) -> None:
     width, height = image.size
-    megapixels = width * height / 1e6
-    if megapixels > max_megapixels:
-        raise _too_large(name, megapixels, max_megapixels)
+    megapixels, limit = width * height / 1e6, _limit(image, max_megapixels)
+    if megapixels > limit:
+        raise _too_large(name, megapixels, limit)
     if min(width, height) < LEAST_SIDE:
         raise BadImage("image_tiny", name=name, width=width, height=height, least=LEAST_SIDE)
-    if image.mode not in _MODES:
+    if image.mode not in MODES:
         raise BadImage("image_mode", name=name, mode=image.mode)
 
 
-def _too_large(name: str, megapixels: float, limit: float) -> BadImage:
+def _limit(image: Image.Image, megapixels: float) -> float:
+    """Return the most megapixels of a file's kind that decode to about as many bytes as ``megapixels`` of any."""
+    if image.format in ("JPEG", "MPO") and not image.info.get("progressive"):
+        return min(5 * megapixels, OWN_MEGAPIXELS)
+    # Phones write 48 megapixels as HEIC; a progressive JPEG keeps all its coefficients while it is decoded.
+    small = image.format in ("HEIF", "AVIF", "JPEG", "MPO")
+    return min(1.25 * megapixels, OWN_MEGAPIXELS) if small else megapixels
+
+
+def _decode_smaller(image: Image.Image, megapixels: float) -> None:
+    """Have a JPEG decoded at a half, a quarter or an eighth of its sides, so that it fits; others stay."""
+    width, height = image.size
+    if image.format in ("JPEG", "MPO") and width * height > megapixels * 1e6:
+        scale = next((k for k in (2, 4) if width * height <= megapixels * 1e6 * k * k), 8)
+        image.draft(None, (max(1, width // scale), max(1, height // scale)))  # type: ignore[arg-type]
+
+
+def _too_large(name: str | Note, megapixels: float, limit: float) -> BadImage:
     # Enough digits that the two numbers in the sentence differ.
     digits = next((d for d in range(1, 6) if round(megapixels, d) > limit), 6)
     return BadImage("image_pixels", name=name, megapixels=round(megapixels, digits), limit=limit)
 
 
 @contextmanager
-def _explained(name: str, max_megapixels: float) -> Iterator[None]:
+def _explained(name: str | Note, max_megapixels: float) -> Iterator[None]:
     """Turn whatever PIL raises into a :class:`BadImage`."""
     try:
         yield
@@ -291,65 +341,3 @@ def _several(image: Image.Image) -> str:
     if image.format not in ("GIF", "WEBP", "PNG", "TIFF") or not getattr(image, "is_animated", False):
         return ""  # the second frame of a camera's JPEG (MPO) is a preview: nothing to tell
     return "image_pages" if image.format == "TIFF" else "image_animated"
-
-
-# Decoded image -> upright RGB
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""EXIF orientation -> what undoes it."""
-_SWAPS_SIDES = frozenset(_TURNS[code] for code in (5, 6, 7, 8))
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    try:
-        return _TURNS.get(image.getexif().get(0x0112))  # type: ignore[arg-type]
-    except Exception:
-        return None
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    turn = _turn(image)
-    return image if turn is None else image.transpose(turn)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """Any mode -> a new RGB image without metadata."""
-    if (deep := _MODES[image.mode]) is not None:
-        return Image.fromarray(deep(np.asarray(image), image.format)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _from_16_bit(grey: np.ndarray, _: str | None) -> np.ndarray:
-    return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257, rounded
-
-
-def _stretched(grey: np.ndarray, format: str | None) -> np.ndarray:
-    if format == "PNG":  # older PIL opens 16-bit PNG as 32-bit integers
-        return _from_16_bit(grey.clip(0, 65535), format)
-    values = np.nan_to_num(grey.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = values.min(), values.max()
-    if low == high:
-        return np.full(values.shape, np.clip(low, 0, 255), np.uint8)
-    return np.round((values - low) / (high - low) * 255).astype(np.uint8)
-
-
-_Deep = Callable[[np.ndarray, "str | None"], np.ndarray]
-_MODES: dict[str, _Deep | None] = {
-    **dict.fromkeys(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")),
-    **dict.fromkeys(("I;16", "I;16L", "I;16B", "I;16N"), _from_16_bit),
-    "I": _stretched,
-    "F": _stretched,
-}
-"""Modes that can be made RGB; those of more than 8 bits with the function that makes them 8-bit first."""

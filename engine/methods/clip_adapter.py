@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import TrainConfig, Tuner, TunerContext, option
+from engine.tuning.tuner import HeadConfig, Tuner, TunerContext, option
 
 
 @dataclass(frozen=True)
-class ClipAdapterConfig(TrainConfig):
+class ClipAdapterConfig(HeadConfig):
     """CLIP-Adapter's own numbers."""
 
     method = "clip_adapter"
@@ -58,7 +58,7 @@ register(
         failures=("The best ratio differs from data set to data set.",),
         saved="the two weight matrices",
         presets={
-            "budget": lambda shots: ClipAdapterConfig(),
+            "budget": lambda shots: ClipAdapterConfig(blend="auto"),
             "paper": lambda shots: ClipAdapterConfig(epochs=200, optimizer="sgd", lr=1e-2),
         },
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.backbones.base import TEXT_TOKENS, Backbone, Shape
-from engine.errors import BadConfig, messages
+from engine.errors import BadConfig, Note, messages
 from engine.methods.prompt_tuning import LABEL_TOKENS, Around, TextPrompt, word_ids
 from engine.tuning.losses import classification
 from engine.tuning.registry import MethodSpec, register
@@ -41,7 +41,9 @@ class ContextPromptConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.sentences:
-            raise BadConfig("bad_setting", method=self.method, name="context", value=self.context, allowed="text")
+            raise BadConfig(
+                "bad_setting", method=self.method, name="context", value=self.context, allowed=Note("allowed_text")
+            )
 
     @property
     def sentences(self) -> tuple[str, ...]:

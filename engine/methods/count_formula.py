@@ -38,13 +38,17 @@ def in_words(known: dict[str, str]) -> str:
 
 def letters(spec: MethodSpec, config: Any, shape: Shape, K: int, N: int) -> dict[str, str]:
     """Return every letter that a formula may use, and every setting by its name."""
-    towers = getattr(config, "chosen_towers", ("text",) if spec.runs_on == "text" else ("vision",))
+    towers = getattr(config, "chosen_towers", spec.recomputes.towers[:1] or ("vision",))
     settings = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     numbers = {
         **{name: value for name, value in settings.items() if type(value) in (int, float)},
-        "K": K, "N": N, "P": shape.embedding, "Dt": shape.text_width, "Dv": shape.vision_width,
+        "K": K,
+        "N": N,
+        "P": shape.embedding,
+        "Dt": shape.text_width,
+        "Dv": shape.vision_width,
         "p": shape.patch,
-    }  # fmt: skip
+    }
     for letter, name in (("M", "tokens"), ("r", "rank")):
         if hasattr(config, name):
             numbers[letter] = getattr(config, name)

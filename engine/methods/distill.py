@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.backbones.base import Backbone, Shape
-from engine.errors import BadAdapter, BadConfig, messages
+from engine.errors import BadAdapter, BadConfig, Note, messages
 from engine.methods.full import Full, FullConfig, full_count
 from engine.methods.lora import LayerChoice, Lora, LoraConfig
 from engine.methods.lora import count as lora_count
@@ -33,6 +33,7 @@ Lesson = tuple[Tuner, "FeatureStore", list[int]]
 """A teacher, the images as its backbone sees them, and its column of each of the run's labels."""
 
 messages(
+    allowed_teacher="one of {heads}, a backbone or a saved adapter",
     teacher_labels="The teacher {teacher} does not know the labels {missing}; it was tuned on {known}. Choose a "
     "teacher that was tuned on this task's labels, or change the labels.",
     teacher_saw_test="The teacher {teacher} was trained on {count} images that do not train here, so the test would "
@@ -72,7 +73,7 @@ class DistillConfig(LayerChoice, TrainConfig):
         """Raise BadConfig where the teacher is a method that is no head: it would have to be tuned and saved first."""
         name, known = self.teacher.strip(), {spec.id for spec in registry.methods()}
         if not name or (name in known and name not in heads()):
-            allowed = f"one of {', '.join(heads())}, a backbone or a saved adapter"
+            allowed = Note.of("allowed_teacher", heads=tuple(heads()))
             raise BadConfig("bad_setting", method=self.method, name="teacher", value=name, allowed=allowed)
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
@@ -96,14 +97,18 @@ class DistillConfig(LayerChoice, TrainConfig):
         if self.student == "full":
             return FullConfig(**shared)
         return LoraConfig(
-            **shared, r=self.r, alpha=2.0 * self.r, targets=self.targets, towers=self.towers,
+            **shared,
+            r=self.r,
+            alpha=2.0 * self.r,
+            targets=self.targets,
+            towers=self.towers,
             last_blocks=self.last_blocks,
-        )  # fmt: skip
+        )
 
 
 def heads() -> list[str]:
     """Return methods that can teach at once: they need no more than the features of the support images."""
-    return [spec.id for spec in registry.methods() if spec.runs_on in ("features", "-")]
+    return [spec.id for spec in registry.methods() if not spec.recomputes.towers]
 
 
 class Distill(Tuner):
@@ -188,6 +193,7 @@ class Distill(Tuner):
 
         teacher, config = self.untrained(name)
         if teacher.trains:
+            yield from teacher.prepare(store, support)
             inputs = store.stage(teacher.stage, support)[None]
             for step, steps, *_ in fit(teacher, inputs, self.setting.targets, config, self.setting.seed):
                 yield step, steps
@@ -240,10 +246,12 @@ def zero_shot(images: FeatureStore, setting: TunerContext, support: Sequence[int
     spec, backbone = registry.get("zero_shot_ensemble"), images.backbone
     prompts, cache = [label.prompt for label in setting.labels], images.cache
     there = dataclasses.replace(
-        setting, backbone=backbone, support=images.features(support),
+        setting,
+        backbone=backbone,
+        support=images.features(support),
         single=text_features(backbone, prompts, setting.templates[:1], cache),
         ensemble=text_features(backbone, prompts, setting.templates, cache),
-    )  # fmt: skip
+    )
     return spec.tuner()(spec.configure(), there).eval()
 
 
@@ -251,7 +259,7 @@ def zero_shot(images: FeatureStore, setting: TunerContext, support: Sequence[int
 def answers(teacher: Tuner, values: Tensor, batch: int) -> Tensor:
     """Return a teacher's logits ``(N, K)`` of values at its stage ``(N, ...)``."""
     text = teacher.text_features()
-    return torch.cat([teacher.head(teacher.image_features(x), text) for x in values.split(batch)]).float()
+    return torch.cat([teacher.outputs(x, text)[0] for x in values.split(batch)]).float()
 
 
 def count(shape: Shape, config: DistillConfig, K: int, N: int) -> int:

@@ -13,11 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, PIXELS, VISION_TOKENS, Backbone, Shape
-from engine.errors import BadConfig, messages
+from engine.errors import BadConfig, Note, messages
 from engine.tuning.learned import LearnedImage
 from engine.tuning.registry import MethodSpec, register
 from engine.tuning.tuner import TowerConfig, Tuner, TunerContext, option
-from engine.types import Note
 
 if TYPE_CHECKING:
     from engine.tuning.features import FeatureStore
@@ -69,7 +68,11 @@ class ImagePromptConfig(TowerConfig):
         if self.border <= most:
             return None
         return BadConfig(
-            "bad_setting", method=self.method, name="border", value=self.border, allowed=f"between 0 and {most}"
+            "bad_setting",
+            method=self.method,
+            name="border",
+            value=self.border,
+            allowed=Note.of("allowed_between", low=0, high=most),
         )
 
 

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, LINEAR, LINEAR_KINDS, TEXT_TOKENS, Backbone, fill
-from engine.errors import BadConfig, messages
+from engine.errors import BadConfig, Note, any_of, messages
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import TowerConfig, Tuner, TunerContext, option
+from engine.tuning.tuner import TowerConfig, Tuner, TunerContext, option, tower_title
 
 messages(
+    allowed_among="among {names}",
     no_such_layers="{method}: {tower} of {backbone} has no linear layers {targets} in the chosen blocks "
     "(it has: {there}). Choose other targets, the other tower or more blocks.",
 )
@@ -38,7 +39,7 @@ class LayerChoice:
                 method=self.method,
                 name="targets",
                 value=self.targets,
-                allowed="among " + ",".join(LINEAR_KINDS),
+                allowed=Note.of("allowed_among", names=",".join(LINEAR_KINDS)),
             )
 
     @property
@@ -63,12 +64,15 @@ class LayerChoice:
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
         for tower in self.chosen_towers:
             if not self.tower_names(backbone, tower):
-                there = ", ".join(kind for kind in LINEAR_KINDS if backbone.linear_names(tower, [kind])) or "none"
-                where = "the image tower" if tower == "vision" else "the text tower"
+                there = any_of(kind for kind in LINEAR_KINDS if backbone.linear_names(tower, [kind]))
                 return BadConfig(
-                    "no_such_layers", method=self.method, backbone=backbone.id, tower=where, targets=self.targets,
+                    "no_such_layers",
+                    method=self.method,
+                    backbone=backbone.id,
+                    tower=tower_title(tower),
+                    targets=self.targets,
                     there=there,
-                )  # fmt: skip
+                )
         return None
 
 
@@ -226,6 +230,7 @@ register(
         id="lora",
         name="LoRA",
         family="weights",
+        leading=True,
         sentence="Adds small low-rank matrices to the attention layers of both towers and trains only those.",
         use_when="The features themselves must change: images far from web photos, and minutes of training are "
         "acceptable.",

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.backbones.base import TEXT_TOKENS, Backbone
-from engine.errors import BadConfig, BadTask
+from engine.errors import BadConfig, BadTask, Note, messages
 from engine.methods.prompt_tuning import Around, TextPrompt, start_vectors, too_many
 from engine.tuning.registry import MethodSpec, register
 from engine.tuning.sources import SourceTask
@@ -25,6 +25,12 @@ from engine.types import Label
 if TYPE_CHECKING:
     from engine.data.images import ImageFile
     from engine.tuning.features import FeatureStore
+
+
+messages(
+    allowed_labels_once="names of labels, each once: {names}",
+    groups_or_sources="the source tasks are either groups of the labels or other tasks",
+)
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,14 @@ class MultitaskPromptConfig(TrainConfig):
     source_tasks: int = option(3, 1, 64, help="source tasks: random groups of two labels or more")
     groups: str = option("", help="the groups instead, as label names: a, b | c, d; labels left out form one more")
     sources: str = option(
-        "", help="other tasks in place of groups, by comma: earlier ones, folders or zips with a sub-folder a class",
+        "",
+        help="other tasks in place of groups, by comma: earlier ones, folders or zips with a sub-folder a class",
         offers="tasks",
-    )  # fmt: skip
+    )
     source_shots: int = option(16, 1, 10_000, help="most images a label of such another task")
-    source_epochs: int = option(20, 1, 2000, help="passes over the training images for the source prompts, and again "
-                                                   "to distil them")  # fmt: skip
+    source_epochs: int = option(
+        20, 1, 2000, help="passes over the training images for the source prompts, and again to distil them"
+    )
     distil: float = option(0.9, 0, 100, help="weight of the source prompts' logits and text features in the loss")
     epochs: int = option(40, 1, 2000, help="passes over the training images")
     lr: float = option(5e-3, 1e-8, 10, help="peak learning rate")
@@ -54,9 +62,12 @@ class MultitaskPromptConfig(TrainConfig):
         super().__post_init__()
         if self.groups.strip() and self.source_names:
             raise BadConfig(
-                "setting_conflict", method=self.method, first="groups", second="sources",
-                reason="the source tasks are either groups of the labels or other tasks",
-            )  # fmt: skip
+                "setting_conflict",
+                method=self.method,
+                first="groups",
+                second="sources",
+                reason=Note("groups_or_sources"),
+            )
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -115,9 +126,11 @@ class MultitaskPrompt(TextPrompt):
         if many := len(self.config.source_names):
             tasks = torch.arange(many).repeat_interleave(labels)
             setting = dataclasses.replace(
-                setting, labels=setting.labels * many, support=setting.support.repeat(many, 1),
+                setting,
+                labels=setting.labels * many,
+                support=setting.support.repeat(many, 1),
                 targets=torch.cat([setting.targets + labels * k for k in range(many)]),
-            )  # fmt: skip
+            )
         for source in self.source_stage(setting, tasks):
             yield source, self.schedule, len(setting.targets)
 
@@ -194,11 +207,14 @@ def shared_prompt(config: MultitaskPromptConfig, setting: TunerContext, tasks: i
     start = start_vectors(config, setting)  # (M, D)
     prompt = MultitaskPromptEmbedding(
         MultitaskPromptTuningConfig(
-            num_virtual_tokens=len(start), token_dim=start.shape[1], num_transformer_submodules=1, num_tasks=tasks,
+            num_virtual_tokens=len(start),
+            token_dim=start.shape[1],
+            num_transformer_submodules=1,
+            num_tasks=tasks,
             num_ranks=config.rank,
         ),
         None,
-    ).to(start)  # fmt: skip
+    ).to(start)
     with torch.no_grad():
         prompt.embedding.weight.copy_(start)
         prompt.prefix_task_cols[..., 0] = 1  # (tasks, M, r)
@@ -241,9 +257,13 @@ def other_tasks(
                 tasks.append(k)
     text = text_features(setting.backbone, [x.prompt for x in labels], setting.templates[:1], store.cache)
     joined = dataclasses.replace(
-        setting, labels=tuple(labels), single=text, ensemble=text, support=torch.cat(features),
+        setting,
+        labels=tuple(labels),
+        single=text,
+        ensemble=text,
+        support=torch.cat(features),
         targets=torch.tensor(targets, device=text.device),
-    )  # fmt: skip
+    )
     return joined, torch.tensor(tasks)
 
 
@@ -270,7 +290,7 @@ def task_of_labels(config: MultitaskPromptConfig, setting: TunerContext) -> Tens
     for k, group in enumerate(g for g in config.groups.split("|") if g.strip()):
         for name in (part.strip() for part in group.split(",")):
             if name not in names or name in chosen:
-                allowed = "names of labels, each once: " + ", ".join(names)
+                allowed = Note.of("allowed_labels_once", names=tuple(names))
                 raise BadConfig("bad_setting", method=config.method, name="groups", value=name, allowed=allowed)
             chosen[name] = k
     return torch.tensor([chosen.get(name, max(chosen.values()) + 1) for name in names])

@@ -9,14 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from engine.backbones.base import TEXT_TOKENS, Backbone
-from engine.errors import BadConfig
+from engine.errors import BadConfig, Note, messages
 from engine.methods.prompt_tuning import Around, TextPrompt, too_many, word_ids
+from engine.tuning.keep import KeepConfig
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import TowerConfig, TunerContext, option
+from engine.tuning.tuner import TunerContext, option
+
+messages(
+    no_vector="no vector would be trained",
+)
 
 
 @dataclass(frozen=True)
-class PTuningConfig(TowerConfig):
+class PTuningConfig(KeepConfig):
     """P-tuning's settings."""
 
     method = "p_tuning"
@@ -34,9 +39,12 @@ class PTuningConfig(TowerConfig):
         super().__post_init__()
         if not self.tokens:
             raise BadConfig(
-                "setting_conflict", method=self.method, first="front = 0", second="back = 0",
-                reason="no vector would be trained",
-            )  # fmt: skip
+                "setting_conflict",
+                method=self.method,
+                first="front = 0",
+                second="back = 0",
+                reason=Note("no_vector"),
+            )
 
     @property
     def tokens(self) -> int:
@@ -90,10 +98,14 @@ def prompt_encoder(config: PTuningConfig, width: int) -> Any:
     options: dict[str, Any] = {"encoder_num_layers": config.layers} if config.encoder == "lstm" else {}
     return PromptEncoder(
         PromptEncoderConfig(
-            num_virtual_tokens=config.tokens, token_dim=width, num_transformer_submodules=1,
-            encoder_hidden_size=config.hidden, encoder_reparameterization_type=config.encoder.upper(), **options,
+            num_virtual_tokens=config.tokens,
+            token_dim=width,
+            num_transformer_submodules=1,
+            encoder_hidden_size=config.hidden,
+            encoder_reparameterization_type=config.encoder.upper(),
+            **options,
         )
-    )  # fmt: skip
+    )
 
 
 def count(shape: Any, config: PTuningConfig, K: int, N: int) -> int:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.tuning.tuner import option
+
+if TYPE_CHECKING:
+    from engine.tuning.tuner import Tuner
 
 Layers = tuple[tuple[str, str, int, int], ...]
 """(name, kind, inputs, outputs) of each layer."""
@@ -43,6 +46,14 @@ class Row:
     """Names of buffers that are saved beside what is trained: what the tuner takes from the weights in a way in which
     machines differ, such as the signs of singular vectors or the order of equal numbers."""
     saved: str = "what PEFT trains; also in PEFT's own format"
+    tuner: type[Tuner] | None = None
+    """Class of a tuner that needs more than PEFT does by itself; None where the one of the whole table will do."""
+    mlp_outputs: str = ""
+    """Argument of PEFT's config class that takes the names of the targets that end an MLP; empty where it has none."""
+    schedule: Callable[[int], dict[str, Any]] | None = None
+    """Gradient steps of the training -> further arguments of PEFT's config class."""
+    prepare: Callable[[], None] | None = None
+    """What is done to PEFT before it meets this tuner."""
 
 
 def divisor(limit: int, sizes: list[int]) -> int:

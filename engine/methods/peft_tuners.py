@@ -1,4 +1,5 @@
-"""PEFT's other tuners of linear layers: one class for the rows of :mod:`engine.methods.peft_table`.
+"""PEFT's other tuners of linear layers: the class for the rows of :mod:`engine.methods.peft_table`, and those of the
+few rows that need more.
 
 Left out, with the reason (more in docs/peft.md):
 
@@ -20,8 +21,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +30,11 @@ from engine.backbones.base import LINEAR, Backbone, Shape
 from engine.errors import BadConfig, messages
 from engine.methods.lora import LayerChoice, LinearTuner, first_block
 from engine.methods.peft_row import Layers, Row
-from engine.methods.peft_table import ROWS, TABLE
 from engine.tuning.registry import MethodSpec, register
 from engine.tuning.tuner import TowerConfig, TunerContext, option
+
+MIN_STEPS = 20
+"""AdaLoRA gives out ranks in trainings of at least so many steps: fewer are too few to tell which ranks matter."""
 
 messages(
     not_linear="{method}: layers {targets} of {backbone} are convolutions in some blocks, which it cannot "
@@ -44,6 +46,7 @@ messages(
 class PeftLayersConfig(LayerChoice, TowerConfig):
     """What the settings of all tuners of the table share."""
 
+    row: ClassVar[Row]
     targets: str = option("q,v", help="linear layers, by comma: q, k, v, out, fc1, fc2")
     towers: str = option("both", choices=("both", "vision", "text"), help="which towers")
     last_blocks: int = option(0, 0, 100, help="only the last n blocks of a tower; 0 = all")
@@ -51,7 +54,7 @@ class PeftLayersConfig(LayerChoice, TowerConfig):
 
     def obstacle(self, backbone: Backbone) -> BadConfig | None:
         found = super().obstacle(backbone)
-        if found or ROWS[self.method].convolutions:
+        if found or self.row.convolutions:
             return found
         modules = [backbone.model.get_submodule(name) for name in self.names(backbone)]
         if all(isinstance(module, nn.Linear) for module in modules):
@@ -70,8 +73,10 @@ def make_config(row: Row) -> type[PeftLayersConfig]:
     return dataclasses.make_dataclass(
         f"{row.id.title()}Config",
         [(name, type(field.default).__name__, field) for name, field in fields.items()],
-        bases=(PeftLayersConfig,), namespace={"method": row.id, "__doc__": f"{row.name}'s settings."}, frozen=True,
-    )  # fmt: skip
+        bases=(PeftLayersConfig,),
+        frozen=True,
+        namespace={"method": row.id, "row": row, "__doc__": f"{row.name}'s settings."},
+    )
 
 
 def layers_of(shape: Shape, config: Any) -> Layers:
@@ -94,21 +99,15 @@ def peft_config(config: Any, layers: Layers, targets: list[str] | str, hidden: l
     """
     import peft
 
-    row = ROWS[config.method]
+    row: Row = config.row
+    if row.prepare:
+        row.prepare()
     arguments = row.arguments(config, layers)
-    if row.id == "ia3":
-        arguments["feedforward_modules"] = hidden
-    if row.id == "adalora":
-        arguments |= {"total_step": steps, "tinit": steps // 10, "tfinal": steps // 2, "deltaT": max(1, steps // 50)}
-    if row.id == "boft":
-        from peft.tuners.boft import layer
-
-        layer.get_fbd_cuda = no_extension
+    if row.mlp_outputs:
+        arguments[row.mlp_outputs] = hidden
+    if row.schedule:
+        arguments |= row.schedule(steps)
     return getattr(peft, row.peft)(target_modules=targets, **arguments)
-
-
-def no_extension() -> None:
-    """BOFT tries to compile a CUDA extension for every layer; one butterfly factor does without."""
 
 
 @lru_cache(maxsize=256)
@@ -133,7 +132,7 @@ class PeftTableTuner(LinearTuner):
         batch = min(config.batch_size, len(setting.targets))
         self.steps = config.epochs * -(-len(setting.targets) // batch)
         super().__init__(config, setting)
-        if not ROWS[config.method].by_width:
+        if not config.row.by_width:
             self.lr_factor = 1.0
 
     def adapter(self, targets: list[str] | str) -> Any:
@@ -148,7 +147,7 @@ class PeftTableTuner(LinearTuner):
         return peft_config(config, layers, targets, hidden, self.steps)
 
     def saved(self) -> Mapping[str, Tensor]:
-        keeps = ROWS[self.config.method].keeps
+        keeps = self.config.row.keeps
         kept = {name: tensor for name, tensor in self.named_buffers() if keeps & set(name.split("."))}
         return {**self.trained(), **kept}
 
@@ -183,6 +182,11 @@ class AdaLora(PeftTableTuner):
             self.peft_model.base_model.update_and_allocate(self.step)
 
 
+def rank_schedule(steps: int) -> dict[str, int]:
+    """Return when AdaLoRA gives out ranks, as arguments of PEFT's config."""
+    return {"total_step": steps, "tinit": steps // 10, "tfinal": steps // 2, "deltaT": max(1, steps // 50)}
+
+
 class WaveFt(PeftTableTuner):
     """WaveFT whose update is built without a question to its values, which tensors without data do not have."""
 
@@ -212,11 +216,11 @@ def wavelet_update(layer: Any, adapter: str) -> Tensor:
     return (update * layer.waveft_scaling[adapter])[: layer.out_features, : layer.in_features]
 
 
-MIN_STEPS = 20
-"""Fewer steps are too few to tell which ranks matter."""
+def without_extension() -> None:
+    """Keep BOFT from compiling a CUDA extension for every layer: one butterfly factor does without."""
+    from peft.tuners.boft import layer
 
-
-TUNERS: Mapping[str, type[PeftTableTuner]] = MappingProxyType({"adalora": AdaLora, "vblora": VbLora, "waveft": WaveFt})
+    layer.get_fbd_cuda = lambda: None
 
 
 def register_row(row: Row) -> None:
@@ -224,16 +228,22 @@ def register_row(row: Row) -> None:
     config = make_config(row)
     register(
         MethodSpec(
-            id=row.id, name=row.name, family="weights", sentence=row.sentence, use_when=row.use_when,
-            equation=row.equation, paper=row.paper, config=config,
-            tuner=lambda: TUNERS.get(row.id, PeftTableTuner),
+            id=row.id,
+            name=row.name,
+            family="weights",
+            sentence=row.sentence,
+            use_when=row.use_when,
+            equation=row.equation,
+            paper=row.paper,
+            config=config,
+            tuner=lambda: row.tuner or PeftTableTuner,
             count=lambda shape, config, K, N: skeleton_count(shape, config),
-            formula=row.formula, runs_on="both@k", failures=(row.failure,),
-            saved=row.saved, starts_at=row.starts_at, needs=frozenset({LINEAR}),
+            formula=row.formula,
+            runs_on="both@k",
+            failures=(row.failure,),
+            saved=row.saved,
+            starts_at=row.starts_at,
+            needs=frozenset({LINEAR}),
             presets={"budget": lambda shots: config()},
         )
-    )  # fmt: skip
-
-
-for _row in TABLE:
-    register_row(_row)
+    )

@@ -11,17 +11,18 @@ from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, Backbone, Shape, fill
 from engine.errors import BadConfig, messages
+from engine.tuning.keep import KeepConfig, KeepsTexts
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import TowerConfig, Tuner, TunerContext, option
+from engine.tuning.tuner import TunerContext, option, tower_title
 
 messages(
-    no_prefix_attention="{method} cannot run on {backbone}: the attention of its {tower} tower has no separate query, "
+    no_prefix_attention="{method} cannot run on {backbone}: the attention of {tower} has no separate query, "
     "key and value layers that a prefix can join. Choose the other tower or another backbone.",
 )
 
 
 @dataclass(frozen=True)
-class PrefixTuningConfig(TowerConfig):
+class PrefixTuningConfig(KeepConfig):
     """Settings of prefix tuning."""
 
     method = "prefix_tuning"
@@ -43,7 +44,9 @@ class PrefixTuningConfig(TowerConfig):
         for tower in self.chosen_towers:
             blocks = getattr(backbone, tower).blocks
             if not blocks or not all(hasattr(getattr(b, "self_attn", None), "q_proj") for b in blocks):
-                return BadConfig("no_prefix_attention", method=self.method, backbone=backbone.id, tower=tower)
+                return BadConfig(
+                    "no_prefix_attention", method=self.method, backbone=backbone.id, tower=tower_title(tower)
+                )
         return None
 
 
@@ -81,7 +84,7 @@ class PrefixAttention(nn.Module):
         return attention.out_proj(mixed.transpose(1, 2).flatten(2)), None
 
 
-class PrefixTuning(Tuner):
+class PrefixTuning(KeepsTexts):
     """M keys and values a layer, from PEFT's ``PrefixEncoder`` while they are trained; the encoder is then dropped.
 
     PEFT hands its prefix to a language model as ``past_key_values``; CLIP's towers take none, so each
@@ -147,10 +150,13 @@ def prefix_encoder(config: PrefixTuningConfig, width: int, layers: int) -> Any:
 
     return PrefixEncoder(
         PrefixTuningConfig(
-            num_virtual_tokens=config.tokens, token_dim=width, num_layers=layers, prefix_projection=config.encoder,
+            num_virtual_tokens=config.tokens,
+            token_dim=width,
+            num_layers=layers,
+            prefix_projection=config.encoder,
             encoder_hidden_size=config.hidden,
         )
-    )  # fmt: skip
+    )
 
 
 def count(shape: Shape, config: PrefixTuningConfig, K: int, N: int) -> int:

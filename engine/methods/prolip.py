@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from engine.backbones.base import POOLED, PROJECTION
+from engine.tuning import lbfgs
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import TrainConfig, Tuner, TunerContext, option
+from engine.tuning.tuner import LBFGS, HeadConfig, TrainConfig, Tuner, TunerContext, option
 
-BY_SHOTS = -1.0
-"""Value of ``penalty`` that stands for 1 / shots."""
+if TYPE_CHECKING:
+    from engine.tuning.features import FeatureStore
+
+CHOOSE = -1.0
+"""Value of ``penalty`` that stands for a choice by folds, or for 1 / shots where there is none."""
+STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
+"""Penalties times the shots, the strongest first."""
 
 
 @dataclass(frozen=True)
-class ProlipConfig(TrainConfig):
+class ProlipConfig(HeadConfig):
     """ProLIP's settings. Full batch: an epoch is one step."""
 
     method = "prolip"
-    epochs: int = option(300, 1, 5000, help="steps, each on all training images")
-    lr: float = option(1e-3, 1e-8, 10, help="peak learning rate")
+    epochs: int = option(300, 1, 5000, help="steps at most, each on all training images")
+    optimizer: str = option(
+        "lbfgs", choices=("lbfgs", "adamw", "sgd"), help="lbfgs stops when the loss cannot fall any more"
+    )
+    lr: float = option(1e-3, 1e-8, 10, help="peak learning rate of adamw and sgd")
     penalty: float = option(
-        BY_SHOTS, -1, 1000, help="lambda, weight of the squared distance to the start; -1 = 1 / shots"
+        CHOOSE,
+        -1,
+        1000,
+        help="lambda, weight of the squared distance to the start; -1 = chosen by folds with lbfgs, else 1 / shots",
     )
 
 
@@ -47,11 +61,61 @@ class Prolip(Tuner):
         self.register_buffer("start", start, persistent=False)
         self.register_buffer("origin", origin, persistent=False)
         self.weight = nn.Parameter(start.clone())
-        shots = len(setting.targets) / len(setting.labels)
-        self.strength = 1 / shots if config.penalty < 0 else config.penalty
+        self.setting: TunerContext | None = setting
+        self.shots = len(setting.targets) / len(setting.labels)
+        self.strength = 1 / self.shots if config.penalty < 0 else config.penalty
 
     def image_features(self, x: Tensor) -> Tensor:
         return nn.functional.normalize(x @ self.weight.T + self.origin, dim=-1)
+
+    def prepare(self, store: FeatureStore, support: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Choose the penalty by folds inside the support."""
+        if (folds := self.folds()) is None:
+            return
+        strengths, scores = [s / self.shots for s in STRENGTHS], []
+        for found in self.score(store.stage(self.stage, support), folds, strengths):
+            scores.append(found)
+            yield len(scores), len(strengths)
+        self.strength = strengths[lbfgs.best(scores)[0]]
+        self.chosen = {"penalty": self.strength}
+
+    def folds(self) -> Tensor | None:
+        """Return the folds of the support images ``(N, F)``; None where nothing is to be chosen."""
+        if self.setting is None or self.config.optimizer != LBFGS or self.config.penalty >= 0:
+            return None
+        return lbfgs.assign_folds(self.setting.targets)
+
+    def score(self, x: Tensor, folds: Tensor, strengths: Sequence[float]) -> Iterator[Tensor]:
+        """Yield out-of-fold scores ``(1, 2)`` of each strength, as :func:`engine.tuning.lbfgs.score_strengths` does.
+
+        Args:
+            x: pooled features ``(N, D)``.
+        """
+        assert self.setting is not None
+        weight = self.start.repeat(1, folds.shape[1], 1, 1).requires_grad_()  # (1, F, P, D)
+        text = self.text_features()
+
+        def logits() -> Tensor:
+            moved = (x @ weight.flatten(0, 2).T).view(len(x), *weight.shape[:3])  # (N, 1, F, P)
+            return self.backbone.logits(nn.functional.normalize(moved + self.origin, dim=-1), text)
+
+        def penalty() -> Tensor:
+            return (weight - self.start).square().sum()
+
+        return lbfgs.score_strengths((weight,), logits, penalty, self.setting.targets, folds, strengths)
+
+    def adopt(self, chosen: Mapping[str, float]) -> None:
+        self.strength = chosen.get("penalty", self.strength)
+
+    def pretraining_stages(self) -> Iterator[tuple[Tuner, TrainConfig, int]]:
+        if (folds := self.folds()) is not None and self.setting is not None:
+            fits = folds.shape[1] * len(STRENGTHS)
+            config = replace(self.config, optimizer="sgd", epochs=fits * lbfgs.ROUGH[0])
+            yield Prolip(config, self.setting), config, len(self.setting.targets)
+
+    def finished(self) -> Tuner:
+        self.setting = None
+        return self
 
     def penalty(self) -> Tensor:
         """``lambda ‖W - W0‖²``, a scalar."""
@@ -84,6 +148,9 @@ register(
         saved="the projection",
         starts_at="zero_shot_ensemble",
         needs=frozenset({PROJECTION}),
-        presets={"budget": lambda shots: ProlipConfig(), "paper": lambda shots: ProlipConfig(views=64)},
+        presets={
+            "budget": lambda shots: ProlipConfig(blend="auto"),
+            "paper": lambda shots: ProlipConfig(views=64, optimizer="adamw"),
+        },
     )
 )

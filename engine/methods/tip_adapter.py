@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.tuning.registry import MethodSpec, register
-from engine.tuning.tuner import Config, TrainConfig, Tuner, TunerContext, option
+from engine.tuning.tuner import BLEND, Config, HeadConfig, Tuner, TunerContext, option
 
 ALPHAS = (0.0, 0.1, 0.3, 0.6, 1.0, 1.7, 3.0, 5.0, 8.0, 13.0, 21.0, 34.0)
 BETAS = (1.0, 2.0, 3.5, 5.5, 8.0, 12.0, 20.0)
@@ -24,10 +25,11 @@ class TipConfig(Config):
     method = "tip_adapter"
     alpha: float = option(0.0, 0, 100, help=f"weight of the cache; {SEARCH}")
     beta: float = option(0.0, 0, 100, help=f"sharpness of the cache; {SEARCH}")
+    blend: str = BLEND
 
 
 @dataclass(frozen=True)
-class TipFConfig(TrainConfig):
+class TipFConfig(HeadConfig):
     """Tip-Adapter-F's training."""
 
     method = "tip_adapter_f"
@@ -61,6 +63,9 @@ class TipAdapter(Tuner):
         )
         self.chosen = {name: getattr(config, name) or value for name, value in self.chosen.items()}
 
+    def adopt(self, chosen: Mapping[str, float]) -> None:
+        self.chosen = {name: chosen[name] for name in ("alpha", "beta")}
+
     def _make_keys(self, support: Tensor) -> None:
         self.register_buffer("keys", support.clone(), persistent=False)
 
@@ -80,18 +85,23 @@ class TipAdapterF(TipAdapter):
 
 
 @torch.no_grad()
-def leave_one_out(logits: Tensor, support: Tensor, targets: Tensor, values: Tensor) -> dict[str, float]:
+def leave_one_out(
+    logits: Tensor, support: Tensor, targets: Tensor, values: Tensor, images: Tensor | None = None
+) -> dict[str, float]:
     """``alpha`` and ``beta`` that classify each support image best from the other ones.
 
     Leaving an image out takes a key from its own class only; its class sum is scaled back to the
     full number of keys. Ties go to the lower loss. With one image a class nothing can be left
     out, and the paper's 1.0 and 5.5 are returned.
+
+    Args:
+        images: of each label ``(K,)``, where ``values`` are not ones.
     """
-    counts = values.sum(0)  # (K,)
+    counts = values.sum(0) if images is None else images  # (K,)
     usable = counts[targets] > 1
     if not usable.any():
         return {"alpha": 1.0, "beta": 5.5}
-    own = nn.functional.one_hot(targets, values.shape[1]).bool()
+    own = nn.functional.one_hot(targets, values.shape[1]).bool()  # (N, K)
     refill = torch.where(own, counts / (counts - 1).clamp(min=1), torch.ones_like(counts))
     best, chosen = (-1.0, float("-inf")), {}
     for beta in BETAS:
@@ -121,7 +131,7 @@ register(
         runs_on="features",
         failures=("Alpha and beta matter a lot; chosen on test images, as in the authors' code, they flatter.",),
         saved="features and labels of the support images, alpha, beta",
-        presets={"budget": lambda shots: TipConfig()},
+        presets={"budget": lambda shots: TipConfig(blend="auto")},
     )
 )
 register(
@@ -140,6 +150,6 @@ register(
         runs_on="features",
         failures=("Grows with the number of support images.", "Twenty epochs are too few far from natural photos."),
         saved="the trained keys, labels of the support images, alpha, beta",
-        presets={"budget": lambda shots: TipFConfig(), "paper": lambda shots: TipFConfig(batch_size=256)},
+        presets={"budget": lambda shots: TipFConfig(blend="auto"), "paper": lambda shots: TipFConfig(batch_size=256)},
     )
 )

@@ -78,6 +78,7 @@ register(
         id="visual_prompt",
         name="Visual prompt (VPT-shallow)",
         family="visual prompt",
+        leading=True,
         sentence="Adds a few trained tokens to each image's patches; the image tower stays frozen.",
         use_when="The images look unlike web photos and you want a tiny file without any change of weights.",
         equation="tokens = [class, p₁ … p_M, patches] → block 1 → … → block L",

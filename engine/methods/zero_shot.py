@@ -39,6 +39,7 @@ register(
         id="zero_shot",
         name="Zero-shot",
         family="baseline",
+        leading=True,
         sentence="CLIP as it is: every image gets the label whose sentence is most similar to it.",
         use_when="You have no labelled images yet, or want to know what the plain label names are worth.",
         equation="logits = s·f·Wᵀ,  wₖ = text(sentence of label k)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, t
 
 from engine.types import Interval, Verdict
 
@@ -35,35 +35,58 @@ def mcnemar(before: np.ndarray, after: np.ndarray) -> float:
     return 1.0 if gained + lost == 0 else float(binomtest(min(gained, lost), gained + lost, 0.5).pvalue)
 
 
-def paired_bootstrap(before: np.ndarray, after: np.ndarray, seed: int = 0, rounds: int = 10_000) -> float:
-    """Two-sided p-value of the mean difference, images drawn with replacement (Efron 1979)."""
-    difference = np.asarray(after, float) - np.asarray(before, float)
-    if not difference.any():
-        return 1.0
-    rng = np.random.default_rng(seed)
-    means = difference[rng.integers(0, len(difference), (rounds, len(difference)))].mean(1)
-    below, above = (np.sum(means <= 0) + 1) / (rounds + 1), (np.sum(means >= 0) + 1) / (rounds + 1)
-    return float(min(1.0, 2 * min(below, above)))
+def sign_flips(difference: np.ndarray, seed: int = 0, rounds: int = 10_000) -> float:
+    """Two-sided p-value of the sum of differences among those with random signs; exact where all are of one size."""
+    moved = difference[np.abs(difference) > 1e-9]
+    if np.allclose(np.abs(moved), np.abs(moved[:1]), atol=1e-9, rtol=0):
+        return mcnemar(moved < 0, moved > 0)
+    signs = 2 * np.random.default_rng(seed).integers(0, 2, (rounds, len(moved))) - 1
+    extreme = np.sum(np.abs(signs @ moved) >= abs(moved.sum()) - 1e-9)
+    return float((extreme + 1) / (rounds + 1))
+
+
+def corrected_resampled(folds: Sequence[tuple[float, float]]) -> float:
+    """Two-sided p-value of a mean difference over folds (Nadeau & Bengio 2003, Machine Learning 52:239-281).
+
+    Folds share training images, so that their differences vary less than those of new draws would; the variance is
+    larger by the share of test to training images.
+
+    Args:
+        folds: (mean difference of its test images, test images / training images) of each.
+    """
+    differences, shares = np.array(folds, float).T
+    mean, variance = differences.mean(), differences.var(ddof=1) if len(folds) > 1 else 0.0
+    if variance < 1e-12:
+        return 0.0 if abs(mean) > 1e-9 else 1.0
+    error = np.sqrt(variance * (1 / len(folds) + shares.mean()))
+    return float(2 * t.sf(abs(mean) / error, len(folds) - 1))
 
 
 def give_verdict(
-    before: Sequence[float], after: Sequence[float], repeated: bool, tuned: bool = True, seed: int = 0
+    before: Sequence[float],
+    after: Sequence[float],
+    folds: Sequence[tuple[float, float]] = (),
+    tuned: bool = True,
+    seed: int = 0,
 ) -> Verdict:
     """Compare two models on the same test images.
 
+    On one held-out split the test is McNemar's exact one. In cross-validation the p-value is the larger of two: signs
+    of the images' differences flipped, and the folds' differences by :func:`corrected_resampled`.
+
     Args:
         before, after: per image the share of its tests that was right, 0 to 1.
-        repeated: whether the shares come from cross-validation (paired bootstrap) or from one
-            held-out split (exact McNemar).
+        folds: as :func:`corrected_resampled` takes them; empty for one held-out split.
         tuned: False where nothing was tuned; the verdict is then ``baseline``.
     """
     b, a = np.asarray(before, float), np.asarray(after, float)
-    p = paired_bootstrap(b, a, seed) if repeated else mcnemar(b, a)
+    p = max(sign_flips(a - b, seed), corrected_resampled(folds)) if len(folds) else mcnemar(b, a)
     word = "close" if p > LEVEL else "better" if a.mean() > b.mean() else "worse"
-    return Verdict(word if tuned else "baseline", p, int((a > b).sum()), int((b > a).sum()), len(a))
+    gained, lost = float(np.maximum(a - b, 0).sum()), float(np.maximum(b - a, 0).sum())
+    return Verdict(word if tuned else "baseline", p, gained, lost, len(a))
 
 
-def confusion(targets: Sequence[int], predicted: Sequence[int], classes: int) -> np.ndarray:
+def confusion(targets: Sequence[int] | np.ndarray, predicted: Sequence[int] | np.ndarray, classes: int) -> np.ndarray:
     """Return ``(K, K)`` counts, rows true, columns predicted."""
     table = np.zeros((classes, classes), int)
     np.add.at(table, (np.asarray(targets, int), np.asarray(predicted, int)), 1)

@@ -13,8 +13,8 @@ SOURCES = """| data | pictures | terms |
 |---|---|---|
 | labelled photographs of 28 public sets, 237 labels | 10,528 | theirs, see below |
 | Flickr8k (official train split, 5 captions each) | 5,984 | research use |
-| Tiny-ImageNet (train) | 60,000 | research use |
-| CIFAR-10 and CIFAR-100 (train) | 60,000 | Krizhevsky 2009, cite |
+| Tiny-ImageNet (train) | 100,000 | research use |
+| CIFAR-10 and CIFAR-100 (train) | 100,000 | Krizhevsky 2009, cite |
 | Noto emoji (Unicode names) | 1,405 | Apache-2.0 |
 | patterns drawn by `engine/pretrain/patterns.py` (stripes, dots, cracks ...) | 2,880 | Apache-2.0 |"""
 
@@ -129,9 +129,13 @@ def describe_run(recipe: dict[str, Any], images: int, seconds: float, device: st
     """What the card says about one training run."""
     machine = torch.cuda.get_device_name() if device != "cpu" else f"CPU, {torch.get_num_threads()} threads"
     return {
-        "images": images, "minutes": round(seconds / 60, 1), "device": machine,
-        "torch": torch.__version__.split("+")[0], "transformers": transformers.__version__, "recipe": recipe,
-    }  # fmt: skip
+        "images": images,
+        "minutes": round(seconds / 60, 1),
+        "device": machine,
+        "torch": torch.__version__.split("+")[0],
+        "transformers": transformers.__version__,
+        "recipe": recipe,
+    }
 
 
 def read_runs(folder: Path) -> list[dict[str, Any]]:
@@ -147,12 +151,15 @@ def write_card(out: Path, runs: list[dict[str, Any]], figures: dict[str, float],
     """
     recipe = runs[-1]["recipe"]
     text = CARD.format(
-        parameters=parameters, recipe=json.dumps(recipe, indent=1), side=recipe["image_size"],
+        parameters=parameters,
+        recipe=json.dumps(recipe, indent=1),
+        side=recipe["image_size"],
         figures="\n".join(f"| {name} | {value:.1%} |" for name, value in figures.items()),
         runs="\n".join(RUN.format(k=k, **run) for k, run in enumerate(runs, 1)),
-        sources=SOURCES, photo_sets=PHOTO_SETS,
+        sources=SOURCES,
+        photo_sets=PHOTO_SETS,
         **{key: recipe[key] for key in ("context", "vision_layers", "vision_width", "text_layers", "text_width")},
-    )  # fmt: skip
+    )
     (out / "README.md").write_text(text, encoding="utf8")
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
     (out / RUNS).write_text(json.dumps(runs, indent=1) + "\n", encoding="utf8")

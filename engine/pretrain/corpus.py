@@ -29,8 +29,6 @@ class Source:
     """Crops taken of each picture."""
     area: float
     """Smallest crop, as a share of the picture's area."""
-    most: int = 0
-    """Pictures used, spread evenly over the file; 0 = all."""
     drawn: tuple[int, ...] = ()
     """Numbers of the crops that are redrawn as a sketch or a cartoon."""
 
@@ -39,16 +37,14 @@ SOURCES = (
     Source("photos", ("photos-224-a.parquet", "photos-224-b.parquet"), 0.31, 5, 0.35, drawn=(4,)),
     Source("flickr", ("flickr8k-224.parquet",), 0.17, 4, 0.4),
     Source("emoji", ("emoji.parquet",), 0.03, 3, 0.7),
-    Source("tiny-imagenet", ("tiny-imagenet-a.parquet", "tiny-imagenet-b.parquet"), 0.28, 1, 0.6, most=60_000),
-    Source("cifar", ("cifar.parquet",), 0.24, 1, 0.7, most=60_000),
+    Source("tiny-imagenet", ("tiny-imagenet-a.parquet", "tiny-imagenet-b.parquet"), 0.28, 1, 0.6),
+    Source("cifar", ("cifar.parquet",), 0.24, 1, 0.7),
 )
 
 
 def read_rows(folder: Path, source: Source) -> list[dict]:
     """Rows of a source as dictionaries; raises FileNotFoundError where a file is missing."""
-    rows = [row for file in source.files for row in read_parquet(folder / file)]
-    step = len(rows) / source.most if source.most else 1
-    return [rows[int(k * step)] for k in range(source.most or len(rows))] if step > 1 else rows
+    return [row for file in source.files for row in read_parquet(folder / file)]
 
 
 def read_parquet(path: Path) -> list[dict]:

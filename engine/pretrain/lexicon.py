@@ -13,11 +13,23 @@ from dataclasses import dataclass
 from timm.data import ImageNetInfo
 
 TEMPLATES = (
-    "a photo of a {}.", "{}", "a photo of the {}.", "a photo of one {}.", "a picture of a {}.", "a {}.", "the {}.",
-    "this is a {}.", "a small photo of a {}.", "a close-up photo of a {}.", "a blurry photo of a {}.",
-    "a good photo of a {}.", "a photo of {}.", "an image of a {}.", "a bright photo of the {}.",
+    "a photo of a {}.",
+    "{}",
+    "a photo of the {}.",
+    "a photo of one {}.",
+    "a picture of a {}.",
+    "a {}.",
+    "the {}.",
+    "this is a {}.",
+    "a small photo of a {}.",
+    "a close-up photo of a {}.",
+    "a blurry photo of a {}.",
+    "a good photo of a {}.",
+    "a photo of {}.",
+    "an image of a {}.",
+    "a bright photo of the {}.",
     "a cropped photo of a {}.",
-)  # fmt: skip
+)
 """Sentences that carry a label in training."""
 DRAWN_TEMPLATES = ("a drawing of a {}.", "a sketch of a {}.", "a cartoon of a {}.", "a picture of a {}.", "{}")
 EMOJI_TEMPLATES = ("an emoji of a {}.", "a drawing of a {}.", "a {} icon.", "{}", "a cartoon {}.")

@@ -31,10 +31,11 @@ SHOTS, SEEDS = 8, (0, 1, 2)
 
 
 class Suite:
-    """The measuring sets found in a folder; absent ones are left out. What the trunk's frozen lower stages see of the
-    images is kept, so that measuring again is quick."""
+    """The measuring sets found in a folder; absent ones are left out. What the trunk's lower stages see of the images
+    is kept where they are ``frozen``, so that measuring again is quick."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, frozen: bool = True):
+        self.frozen = frozen
         self.rows = {name: read_parquet(folder / f) for name, f in CLASSIFICATION.items() if (folder / f).exists()}
         self.rows |= {name: read_folders(folder / f) for name, f in FOLDERS.items() if (folder / f).exists()}
         name, file = RETRIEVAL
@@ -63,7 +64,7 @@ class Suite:
     def _encode_images(self, clip: Any, name: str, rows: list[dict], batch: int = 100) -> Tensor:
         """Normalised image features ``(N, P)``."""
         stem = clip.vision_model.embeddings.patch_embedding
-        if name not in self._maps:
+        if name not in self._maps or not self.frozen:
             parts = []
             for start in range(0, len(rows), batch):
                 pixels = np.stack([np.asarray(plain(row["image"]["bytes"])) for row in rows[start : start + batch]])

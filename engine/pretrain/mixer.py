@@ -1,9 +1,13 @@
-"""Batches of extracted pictures with a sentence each, in epochs of a fresh shuffle for every source."""
+"""Batches of pictures with a sentence each, in epochs of a fresh shuffle for every source."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pickle
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_all_start_methods, get_context
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,12 +27,6 @@ class Pictures:
     """The crops of one source: crop ``c`` of picture ``i`` is number ``c * N + i``."""
 
     source: Source
-    maps: Tensor
-    """``(n, C, 14, 14)`` int8, the trunk's lower maps."""
-    pooled: Tensor
-    """``(n, F)`` fp16."""
-    logits: Tensor
-    """``(n, 1000)`` fp16, of the trunk's classifier."""
     captions: list[list[str]]
     """What is said of each of the N pictures."""
     broader: list[list[str]] = field(init=False)
@@ -37,7 +35,7 @@ class Pictures:
         self.broader = [broader(captions) for captions in self.captions]
 
     def __len__(self) -> int:
-        return len(self.maps)
+        return len(self.captions) * self.source.crops
 
     def drawn(self, crop: int) -> bool:
         """Whether a crop was redrawn as a sketch."""
@@ -56,10 +54,10 @@ class Pictures:
 class Batch:
     """``B`` crops and ``U`` distinct captions: those that were drawn for them, then some that fit other pictures."""
 
-    maps: Tensor
-    """``(B, C, 14, 14)`` int8."""
-    pooled: Tensor
-    logits: Tensor
+    places: list[Tensor]
+    """Numbers of each source's crops, ``B`` in all."""
+    mirrored: Tensor
+    """``(B,)`` bool."""
     taught: Tensor
     """``(B,)`` bool: photographs whose ImageNet logits can be believed."""
     captions: list[str]
@@ -83,22 +81,20 @@ class Mixer:
         self._order: dict[tuple[int, int], Tensor] = {}
 
     def batch(self, step: int) -> Batch:
-        """Return batch number ``step``; half of its maps are mirrored."""
+        """Return batch number ``step``; half of its crops are mirrored."""
         generator = torch.Generator().manual_seed(self.seed * 7_368_787 + step)
-        parts, chosen, fitting, taught = [], [], [], []
+        places, chosen, fitting, taught = [], [], [], []
         for which, pictures in enumerate(self.pictures):
             indices = self._indices(which, step)
-            parts.append([tensor[indices] for tensor in (pictures.maps, pictures.pooled, pictures.logits)])
+            places.append(indices)
             for k in indices.tolist():
                 chosen.append((pictures.draw(k, generator), self._templates(pictures, k)))
                 i = k % len(pictures.captions)
                 fitting.append(pictures.captions[i] + pictures.broader[i])
                 taught.append(pictures.source.name in ("photos", "flickr") and not pictures.drawn(k))
-        maps, pooled, logits = (torch.cat(group) for group in zip(*parts, strict=True))
-        mirrored = torch.rand(len(maps), generator=generator) < 0.5
-        maps[mirrored] = maps[mirrored].flip(-1)
+        mirrored = torch.rand(len(chosen), generator=generator) < 0.5
         others = [self.labels[randint(len(self.labels), generator)] for _ in range(self.distractors)]
-        return Batch(maps, pooled, logits, torch.tensor(taught), *arrange(chosen, fitting, others, generator))
+        return Batch(places, mirrored, torch.tensor(taught), *arrange(chosen, fitting, others, generator))
 
     def _templates(self, pictures: Pictures, crop: int) -> tuple[str, ...]:
         name = pictures.source.name
@@ -149,3 +145,41 @@ def arrange(
 def phrase(caption: str, templates: Sequence[str], generator: torch.Generator) -> str:
     """Return a caption in a random sentence."""
     return templates[randint(len(templates), generator)].format(caption)
+
+
+class Ahead:
+    """A mixer's batches in order, the next ones made meanwhile: in a thread, or in several processes."""
+
+    def __init__(self, mixer: Mixer, workers: int):
+        self.workers, self.waiting = workers, dict[int, Future]()
+        if workers > 1:
+            self.pool: Executor = processes(workers, initializer=_set_mixer, initargs=(mixer,))
+            self.make: Callable[[int], Any] = _make
+        else:
+            self.pool, self.make = ThreadPoolExecutor(1), mixer.batch
+
+    def __call__(self, step: int) -> Batch:
+        """Return batch number ``step``."""
+        wanted = range(step, step + 2 * self.workers)
+        self.waiting = {k: self.waiting.get(k) or self.pool.submit(self.make, k) for k in wanted}
+        made = self.waiting[step].result()
+        return pickle.loads(made) if isinstance(made, bytes) else made
+
+
+def processes(count: int, **options: Any) -> ProcessPoolExecutor:
+    """Return a pool of processes, forked where the system can: they start at once, and may not use a GPU."""
+    fork = "fork" if "fork" in get_all_start_methods() else None
+    return ProcessPoolExecutor(count, get_context(fork), **options)
+
+
+_mixer: list[Mixer] = []
+
+
+def _set_mixer(mixer: Mixer) -> None:
+    torch.set_num_threads(1)
+    _mixer[:] = [mixer]
+
+
+def _make(step: int) -> bytes:
+    """A batch, pickled by value: tensors that travel between processes by themselves hold a file open each."""
+    return pickle.dumps(_mixer[0].batch(step))

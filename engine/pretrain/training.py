@@ -58,16 +58,16 @@ class Training:
         """The matrices that Muon trains; AdamW has the rest."""
         raise NotImplementedError
 
-    def slow(self, model: Any) -> tuple[list[nn.Parameter], float]:
-        """Parameters that learn more slowly, and at which share of AdamW's rate."""
-        return [], 1.0
+    def slow(self, model: Any) -> list[tuple[list[nn.Parameter], float]]:
+        """Groups of parameters that learn more slowly, and at which share of AdamW's rate."""
+        return []
 
     def forward(self) -> tuple[torch.Tensor, int]:
         """The loss of this step's batch, and how many images it has."""
         raise NotImplementedError
 
     def export(self) -> Any:
-        """Measure the averaged weights and write them with their card."""
+        """Write the averaged weights, measure them and write their card."""
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
@@ -83,8 +83,8 @@ class Training:
         averaging = get_ema_multi_avg_fn(self.recipe.ema)
         self.average: Any = AveragedModel(average or model, multi_avg_fn=averaging).to(self.device)
         self.average.n_averaged.fill_(0 if average is None else 1)
-        hidden, (slow, share) = self.hidden(model), self.slow(model)
-        seen = {id(p) for p in [*hidden, *slow]}
+        hidden, slow = self.hidden(model), self.slow(model)
+        seen = {id(p) for group in (hidden, *(group for group, _ in slow)) for p in group}
         rest = [p for p in model.parameters() if p.requires_grad and id(p) not in seen]
         matrices, vectors = [p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]
         decay = self.recipe.weight_decay
@@ -93,11 +93,19 @@ class Training:
                 hidden, lr=self.recipe.muon_lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
             ),
             "adam": torch.optim.AdamW(
-                [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0},
-                 {"params": slow, "weight_decay": 0.0, "lr": share * self.recipe.adam_lr}],
-                lr=self.recipe.adam_lr, betas=(0.9, 0.98), fused=True,
+                [
+                    {"params": matrices, "weight_decay": decay},
+                    {"params": vectors, "weight_decay": 0.0},
+                    *(
+                        {"params": group, "weight_decay": 0.0, "lr": share * self.recipe.adam_lr}
+                        for group, share in slow
+                    ),
+                ],
+                lr=self.recipe.adam_lr,
+                betas=(0.9, 0.98),
+                fused=True,
             ),
-        }  # fmt: skip
+        }
         self._base = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
 
     @property
@@ -154,11 +162,14 @@ class Training:
         """Write the checkpoint that ``resume`` reads; replaced in one move."""
         self.work.mkdir(parents=True, exist_ok=True)
         state = {
-            "recipe": asdict(self.recipe), "earlier": self.earlier, **self.state(),
+            "recipe": asdict(self.recipe),
+            "earlier": self.earlier,
+            **self.state(),
             "clock": (self.step, self.images, self.seconds),
-            "model": self.model.state_dict(), "average": self.average.state_dict(),
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
             "optimizers": {n: o.state_dict() for n, o in self.optimizers.items()},
-        }  # fmt: skip
+        }
         torch.save(state, self.work / "checkpoint.tmp")
         (self.work / "checkpoint.tmp").replace(self.work / "checkpoint.pt")
 

@@ -12,9 +12,12 @@ from segment_anything.modeling import Sam
 from transformers import CLIPModel
 
 PARTS = {
-    "norm1": "layer_norm1", "norm2": "layer_norm2", "attn.proj": "self_attn.out_proj",
-    "mlp.lin1": "mlp.fc1", "mlp.lin2": "mlp.fc2",
-}  # fmt: skip
+    "norm1": "layer_norm1",
+    "norm2": "layer_norm2",
+    "attn.proj": "self_attn.out_proj",
+    "mlp.lin1": "mlp.fc1",
+    "mlp.lin2": "mlp.fc2",
+}
 """A block's parts by their names in segment-anything and in transformers."""
 
 

@@ -41,6 +41,7 @@ messages(
     segmenter_other_weights="The weights of {id} are not those of a SAM that is known here (for example {name}). "
     "Choose a SAM ViT-B, ViT-L or ViT-H checkpoint, or a SamModel of transformers.",
     segmenter_failed="The segmenter {id} cannot be loaded: {reason}. Choose another one; Pocket SAM is always here.",
+    segmenter_refused="The segmenter {id} cannot be loaded. {reason}",
 )
 
 REASONS = {
@@ -111,12 +112,19 @@ ENTRIES = (
     Entry("slimsam-50", "SlimSAM-50", 28.0, 1024, 112, "Apache-2.0", SLIM, SURE, repo="Zigeng/SlimSAM-uniform-50"),
     *(
         Entry(
-            kind, f"SAM ViT-{kind[-1].upper()}", parameters, 1024, checkpoints.OFFICIAL[kind].bytes // 10**6,
-            "Apache-2.0", SAM, SURE, checkpoint=checkpoints.OFFICIAL[kind],
+            kind,
+            f"SAM ViT-{kind[-1].upper()}",
+            parameters,
+            1024,
+            checkpoints.OFFICIAL[kind].bytes // 10**6,
+            "Apache-2.0",
+            SAM,
+            SURE,
+            checkpoint=checkpoints.OFFICIAL[kind],
         )
         for kind, parameters in (("vit_b", 93.7), ("vit_l", 312.3), ("vit_h", 641.1))
     ),
-)  # fmt: skip
+)
 
 _loaded: Shared[Segmenter] = Shared(KEPT)
 
@@ -197,5 +205,6 @@ def explained(id: str) -> Iterator[None]:
             raise SegmenterUnavailable("segmenter_other_weights", id=id, name=found.values["name"]) from error
         if key := REASONS.get(found.key):
             raise SegmenterUnavailable(key, id=id) from error
-        reason = found.values.get("reason") or str(found).split(". ")[0]
-        raise SegmenterUnavailable("segmenter_failed", id=id, reason=reason) from error
+        if reason := found.values.get("reason"):
+            raise SegmenterUnavailable("segmenter_failed", id=id, reason=reason) from error
+        raise SegmenterUnavailable("segmenter_refused", id=id, reason=found) from error

@@ -25,6 +25,8 @@ WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 WIDTH_OF = "image_encoder.patch_embed.proj.weight"
 """Tensor ``(D, 3, p, p)`` that has it."""
 SITE = "https://dl.fbaipublicfiles.com/segment_anything/"
+HOLDERS = ("model", "state_dict", "model_state_dict", "sam", "sam_model")
+"""Names under which a training run keeps the weights in its file."""
 CHUNK = 1 << 20
 """Bytes between two looks at the stop signal."""
 
@@ -95,6 +97,18 @@ def fetch(checkpoint: Checkpoint, id: str, report: Report | None = None, stop: t
     return target
 
 
+def unwrapped(content: object) -> dict[str, torch.Tensor]:
+    """Return the tensors of a file by SAM's own names: from a training run's ``{"model": ...}``, and without what
+    wrappers such as data parallelism put before each name (``module.``)."""
+    while isinstance(content, dict) and not any(isinstance(value, torch.Tensor) for value in content.values()):
+        content = next((content[name] for name in HOLDERS if isinstance(content.get(name), dict)), None)
+    if not isinstance(content, dict):
+        return {}
+    first = next((str(name) for name in content if str(name).endswith(WIDTH_OF)), WIDTH_OF)
+    before = first.removesuffix(WIDTH_OF)
+    return {str(name).removeprefix(before): value for name, value in content.items() if str(name).startswith(before)}
+
+
 def read(path: Path, id: str) -> Sam:
     """Return the SAM whose weights are in a ``.pth`` or ``.safetensors`` file, fp32, in evaluation mode.
 
@@ -104,7 +118,8 @@ def read(path: Path, id: str) -> Sam:
         tensors = load_file(path)
     else:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    width = tensors.get(WIDTH_OF) if isinstance(tensors, dict) else None
+    tensors = unwrapped(tensors)
+    width = tensors.get(WIDTH_OF)
     kind = WIDTHS.get(len(width)) if isinstance(width, torch.Tensor) else None
     if kind is None:
         raise SegmenterUnavailable("segmenter_other_weights", id=id, name=WIDTH_OF)

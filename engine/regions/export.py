@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import sentence
-
 if TYPE_CHECKING:
     from engine.regions.scores import Guess, Scorer
     from engine.regions.types import Region
@@ -15,12 +13,18 @@ if TYPE_CHECKING:
 def region_json(region: Region, mark: str) -> dict[str, Any]:
     """Return a region in COCO's fields, and how it was found."""
     return {
-        "id": region.number, "mark": mark, "bbox": list(region.bbox), "area": region.area,
-        "segmentation": region.rle(), "predicted_iou": region.predicted_iou, "stability_score": region.stability,
+        "id": region.number,
+        "mark": mark,
+        "bbox": list(region.bbox),
+        "area": region.area,
+        "segmentation": region.rle(),
+        "predicted_iou": region.predicted_iou,
+        "stability_score": region.stability,
         "points": [[x, y, label] for (x, y), label in zip(region.prompt.points, region.prompt.labels, strict=True)],
-        "box": list(region.prompt.box) if region.prompt.box else None, "granularity": region.granularity or None,
+        "box": list(region.prompt.box) if region.prompt.box else None,
+        "granularity": region.granularity or None,
         "mask": mask_name(region.number),
-    }  # fmt: skip
+    }
 
 
 def guess_json(guess: Guess, scorer: Scorer | None) -> dict[str, Any]:
@@ -43,7 +47,7 @@ def shortcut_json(tested: Any, scorer: Scorer | None) -> dict[str, Any] | None:
         }
         for side, reading in sides_of(tested)
     }
-    return {**sides, "sentences": [sentence(note.key, dict(note.values)) for note in tested.notes]}
+    return {**sides, "sentences": [str(note) for note in tested.notes]}
 
 
 def sides_of(row: Any) -> list[tuple[str, Any]]:

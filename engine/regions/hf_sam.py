@@ -62,9 +62,7 @@ class HfPredictor(SamPredictor):
             multimask_output=multimask_output,
         )
         low = found.pred_masks[0]  # (B, C, h, w)
-        masks = self.processor.post_process_masks(
-            [low], [self.original_size], [self.input_size], binarize=False
-        )[0]  # fmt: skip
+        masks = self.processor.post_process_masks([low], [self.original_size], [self.input_size], binarize=False)[0]
         return masks if return_logits else masks > self.model.mask_threshold, found.iou_scores[0], low
 
 

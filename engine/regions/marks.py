@@ -19,8 +19,14 @@ from engine.errors import BadConfig, messages
 from engine.regions.types import Region
 
 PALETTE = (
-    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
-)  # fmt: skip
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
 """Colours that people with any kind of colour vision can tell apart (Okabe and Ito, "Color Universal Design", 2008),
 without black, which is an outline here."""
 MARKS = ("numbers", "letters")

@@ -55,20 +55,28 @@ def build_pocket_sam(config: PocketSamConfig | None = None) -> Sam:
     grid = (config.grid, config.grid)
     sam = Sam(
         image_encoder=ImageEncoderViT(
-            img_size=config.image_size, patch_size=config.patch_size, embed_dim=config.width, depth=config.depth,
-            num_heads=config.heads, norm_layer=partial(nn.LayerNorm, eps=1e-6), out_chans=config.decoder_width,
+            img_size=config.image_size,
+            patch_size=config.patch_size,
+            embed_dim=config.width,
+            depth=config.depth,
+            num_heads=config.heads,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            out_chans=config.decoder_width,
         ),
         prompt_encoder=PromptEncoder(
-            embed_dim=config.decoder_width, image_embedding_size=grid,
-            input_image_size=(config.image_size, config.image_size), mask_in_chans=config.mask_channels,
+            embed_dim=config.decoder_width,
+            image_embedding_size=grid,
+            input_image_size=(config.image_size, config.image_size),
+            mask_in_chans=config.mask_channels,
         ),
         mask_decoder=MaskDecoder(
-            transformer_dim=config.decoder_width, iou_head_hidden_dim=config.decoder_width,
+            transformer_dim=config.decoder_width,
+            iou_head_hidden_dim=config.decoder_width,
             transformer=TwoWayTransformer(
                 depth=2, embedding_dim=config.decoder_width, num_heads=config.decoder_heads, mlp_dim=config.decoder_mlp
             ),
         ),
-    )  # fmt: skip
+    )
     return sam.eval()
 
 

@@ -37,10 +37,14 @@ def cropped(image: Image.Image, mask: np.ndarray, margin: float) -> Image.Image:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
     across, down = round(margin * (right - left)), round(margin * (bottom - top))
-    return image.crop((
-        int(max(0, left - across)), int(max(0, top - down)),
-        int(min(image.width, right + across)), int(min(image.height, bottom + down)),
-    ))  # fmt: skip
+    return image.crop(
+        (
+            int(max(0, left - across)),
+            int(max(0, top - down)),
+            int(min(image.width, right + across)),
+            int(min(image.height, bottom + down)),
+        )
+    )
 
 
 def blurred(image: Image.Image, mask: np.ndarray, margin: float) -> Image.Image:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +21,7 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.utils.amg import calculate_stability_score
 
 from engine.errors import BadRegion, messages
+from engine.lru import LruStore
 from engine.regions.postprocess import clean, sort_by_granularity
 from engine.regions.types import GRANULARITIES, Prompt, Region, Thresholds, numbered, visible
 
@@ -73,7 +73,7 @@ class Segmenter:
     def __init__(self, id: str, name: str, thresholds: Thresholds, new_predictor: Callable[[], SamPredictor]):
         self.id, self.name, self.thresholds = id, name, thresholds
         self._new_predictor = new_predictor
-        self._encoded: OrderedDict[str, SamPredictor] = OrderedDict()
+        self._encoded: LruStore[str, SamPredictor] = LruStore(KEPT)
         self._lock = threading.Lock()
 
     def set_image(self, image: Image.Image) -> Scene:
@@ -94,10 +94,7 @@ class Segmenter:
             if found is None:
                 found = self._new_predictor()
                 found.set_image(scene.pixels)
-                self._encoded[scene.digest] = found
-            self._encoded.move_to_end(scene.digest)
-            while len(self._encoded) > KEPT:
-                self._encoded.popitem(last=False)
+                self._encoded.put(scene.digest, found)
             return found
 
 
@@ -222,8 +219,9 @@ class Scene:
             np.array(prompt.labels) if prompt.points else None,
             None if prompt.box is None else np.array(prompt.box) * np.tile(scale, 2),
             None if previous is None else previous.logits,
-            multimask_output=several, return_logits=True,
-        )  # (M, h, w) logits, (M,), (M, h', w')  # fmt: skip
+            multimask_output=several,
+            return_logits=True,
+        )  # (M, h, w) logits, (M,), (M, h', w')
         threshold, offset = predictor.model.mask_threshold, self.segmenter.thresholds.stability_offset
         stability = calculate_stability_score(torch.from_numpy(masks), threshold, offset).tolist()
         return tuple(
@@ -238,9 +236,14 @@ class Scene:
         least = thresholds.levels[-1]
         held = Held(predictor, thresholds, progress)
         generator = SamAutomaticMaskGenerator(
-            predictor.model, thresholds.points_per_side, thresholds.points_per_batch, least.predicted_iou,
-            least.stability, thresholds.stability_offset, thresholds.box_nms_iou,
-        )  # fmt: skip
+            predictor.model,
+            thresholds.points_per_side,
+            thresholds.points_per_batch,
+            least.predicted_iou,
+            least.stability,
+            thresholds.stability_offset,
+            thresholds.box_nms_iou,
+        )
         generator.predictor = held  # type: ignore[assignment]
         height, width = held.original_size
         back = np.array(self.size) / (width, height)

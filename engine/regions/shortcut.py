@@ -22,10 +22,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from engine.errors import BadRegion, messages
+from engine.errors import BadRegion, Note, messages
 from engine.regions.scores import Guess, Scorer
 from engine.regions.types import Region
-from engine.types import Note
 
 FILLS = ((0, 0, 0), (128, 128, 128), (255, 255, 255))
 """Colours in the place of the background."""

@@ -63,9 +63,17 @@ class Region:
         """A region from a mask ``(h, w)`` bool with at least one pixel, of an image of ``size`` (width, height)."""
         height, width = mask.shape
         made = cls(
-            0, size, (0, 0, 0, 0), 0, float(predicted_iou), float(stability), prompt,
-            runs=tuple(encode(mask)["counts"]), runs_size=(width, height), **more,
-        )  # fmt: skip
+            0,
+            size,
+            (0, 0, 0, 0),
+            0,
+            float(predicted_iou),
+            float(stability),
+            prompt,
+            runs=tuple(encode(mask)["counts"]),
+            runs_size=(width, height),
+            **more,
+        )
         (left, top), part = made.part(size)
         rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
         (x0, x1), (y0, y1) = ((int(line[0]), int(line[-1]) + 1) for line in (columns, rows))

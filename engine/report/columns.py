@@ -1,6 +1,6 @@
 """The columns of Compare's table, in their order, for the page and the report.
 
-A new one is a line in :data:`COLUMNS` and its heading, ``compare.KEY``, in ``engine/report/words/``.
+A new one is a line in :data:`COLUMNS`; other languages have its heading as ``compare.KEY``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from engine.metrics.training import SETTLED
 from engine.report.figures import NOTHING, SIGNS, Figures
 
 if TYPE_CHECKING:
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading is the word ``compare.KEY``."""
+    """A column."""
 
     key: str
+    heading: str
+    """In English; every language says it by the key ``compare.KEY``."""
     cell: Callable[[Standing, Figures], str]
     """A method's cell: plain text, which is escaped, or Markup."""
     where: Callable[[Sequence[Standing]], bool] = lambda standings: True
@@ -48,19 +51,28 @@ def _loss(standing: Standing, figures: Figures) -> str:
     return NOTHING if standing.loss is None else figures.points(-standing.loss)
 
 
+def _training(standing: Standing, figures: Figures) -> str:
+    return figures.words(f"training.{standing.training}") if standing.training else NOTHING
+
+
+def _any_unsettled(standings: Sequence[Standing]) -> bool:
+    return any(standing.training not in ("", SETTLED) for standing in standings)
+
+
 def _any_loss(standings: Sequence[Standing]) -> bool:
     return any(standing.loss is not None for standing in standings)
 
 
 COLUMNS = (
-    Column("method", _method),
-    Column("accuracy", lambda s, figures: figures.interval(s.accuracy)),
-    Column("over", _over, pointed=True),
-    Column("parameters", lambda s, figures: figures.count(s.parameters), pointed=True),
-    Column("memory", lambda s, figures: figures.size(s.memory_bytes), pointed=True),
-    Column("seconds", lambda s, figures: figures.time(s.seconds), pointed=True),
-    Column("file", lambda s, figures: figures.size(s.adapter_bytes), pointed=True),
-    Column("loss", _loss, where=_any_loss),
+    Column("method", "Method", _method),
+    Column("accuracy", "Accuracy", lambda s, figures: figures.interval(s.accuracy)),
+    Column("over", "Against zero-shot", _over, pointed=True),
+    Column("parameters", "Trained parameters", lambda s, figures: figures.count(s.parameters), pointed=True),
+    Column("memory", "Memory", lambda s, figures: figures.size(s.memory_bytes), pointed=True),
+    Column("seconds", "Time", lambda s, figures: figures.time(s.seconds), pointed=True),
+    Column("file", "File", lambda s, figures: figures.size(s.adapter_bytes), pointed=True),
+    Column("training", "Training", _training, where=_any_unsettled, pointed=True),
+    Column("loss", "Other labels", _loss, where=_any_loss),
 )
 
 

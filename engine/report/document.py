@@ -18,9 +18,10 @@ from engine.data.images import ImageFile, thumbnail
 from engine.errors import LabError
 from engine.metrics.calibration import Calibration, calibration
 from engine.report.drawings import Drawings
+from engine.report.language import Words
 from engine.report.pieces import Pieces
 from engine.report.render import Templates
-from engine.report.words import ENGLISH, Words
+from engine.report.words import ENGLISH
 
 if TYPE_CHECKING:
     from engine.compare import Comparison
@@ -101,9 +102,9 @@ def settings(comparison: Comparison, words: Words) -> list[tuple[str, str]]:
         (words("report.shots_used"), ", ".join(map(str, shots))),
         (words("report.preset"), request.preset),
         (words("report.templates"), request.template_set),
-        (words("report.precision"), ", ".join(sorted({result["precision"] for result in done}))),
+        (words("report.precision"), ", ".join(sorted({result.precision for result in done}))),
         (words("report.duration"), words("number.seconds", value=f"{comparison.seconds:.0f}")),
-        *((name, str(version)) for name, version in (done[0]["versions"] if done else {}).items()),
+        *((name, str(version)) for name, version in (done[0].versions if done else {}).items()),
     ]
 
 
@@ -134,14 +135,25 @@ def calibrations(comparison: Comparison) -> dict[str, Calibration]:
     return found
 
 
-def command_line(comparison: Comparison, task: str = "YOUR_FOLDER_OR_ZIP", labels: str = "") -> str:
+def command_line(comparison: Comparison, task: str | Sequence[str] = "YOUR_FOLDER_OR_ZIP", labels: str = "") -> str:
     """Return the same comparison on the command line. ``labels``: as typed, where they are not the folders' names."""
     request = comparison.request
+    task = [task] if isinstance(task, str) else task
     words = [
-        "python -m engine compare", "--task", shlex.quote(task), "--methods", ",".join(request.methods),
-        "--seeds", ",".join(map(str, request.seeds)), "--preset", request.preset, "--templates", request.template_set,
-        "--backbone", shlex.quote(comparison.backbone),
-    ]  # fmt: skip
+        "python -m engine compare",
+        "--task",
+        shlex.join(task),
+        "--methods",
+        ",".join(request.methods),
+        "--seeds",
+        ",".join(map(str, request.seeds)),
+        "--preset",
+        request.preset,
+        "--templates",
+        request.template_set,
+        "--backbone",
+        shlex.quote(comparison.backbone),
+    ]
     words += ["--shots", ",".join(map(str, request.shots))] if request.shots else []
     words += ["--labels", shlex.quote(labels)] if labels else []
     return " ".join(words)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from engine.checks.forgetting import Forgetting
     from engine.compare import Ranking
     from engine.metrics.calibration import Calibration
-    from engine.report.words import Words
+    from engine.report.language import Words
 
 
 class Drawings:

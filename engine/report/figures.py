@@ -12,7 +12,7 @@ from markupsafe import Markup
 from engine.units import bytes_text
 
 if TYPE_CHECKING:
-    from engine.report.words import Words
+    from engine.report.language import Words
     from engine.types import Interval
 
 NOTHING = "—"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from engine.checks.forgetting import Forgetting
     from engine.compare import Advice, Ranking, Row, Standing
     from engine.metrics.calibration import Calibration
-    from engine.report.words import Words
+    from engine.report.language import Words
 
 
 class Pieces:

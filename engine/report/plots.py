@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from engine.checks.forgetting import Forgetting
     from engine.compare import Ranking, Standing
     from engine.metrics.calibration import Calibration
-    from engine.report.words import Words
+    from engine.report.language import Words
 
 COSTS: dict[str, tuple[Callable[[Standing], float | None], Callable[[Figures, float], str]]] = {
     "memory": (lambda s: s.memory_bytes, Figures.size),

@@ -12,8 +12,8 @@ from markupsafe import Markup, escape
 from engine.report.figures import Figures
 
 if TYPE_CHECKING:
-    from engine.report.words import Words
-    from engine.types import Note
+    from engine.errors import Note
+    from engine.report.language import Words
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 

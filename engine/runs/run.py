@@ -18,8 +18,8 @@ from engine.costs.forecast import Forecast, check_room, forecast
 from engine.data.episode import templates
 from engine.data.images import ImageFile
 from engine.errors import Untraceable
-from engine.metrics import statistics
-from engine.tuning import registry
+from engine.metrics import statistics, training
+from engine.tuning import blend, registry
 from engine.tuning.features import SHARED, Cache, FeatureStore, Views, text_features
 from engine.tuning.loop import fit
 from engine.tuning.outcome import Outcome, Stopped
@@ -52,7 +52,7 @@ class Run:
         obstacle = registry.obstacle(self.method, backbone, self.config)
         if obstacle:
             raise obstacle
-        self.spec = replace(spec, precision=choose_precision(spec.precision, self.method.runs_on, backbone))
+        self.spec = replace(spec, precision=choose_precision(spec.precision, self.method.recomputes, backbone))
         self.store, self.cache = FeatureStore(backbone, images, cache, check=self.check), cache
         self.watch = meters.Stopwatch()
         self.curve: list[tuple[int, float, float]] = []
@@ -84,7 +84,7 @@ class Run:
                 logits, moved = describe(tuner, self.store, range(len(self.store)))
             tuned = [rows or [row] for rows, row in zip(out_of_fold, logits, strict=True)]
         result, arrays = self._outcome(tuner, setting, tuned, moved, meter, expected)
-        yield Outcome(result, arrays, tuner, setting)
+        yield Outcome(result, arrays, tuner, setting, self.spec)
 
     def _expected(self) -> Forecast | None:
         """The forecast, None where it is unknown. Raises OutOfMemory where the run does not fit here."""
@@ -109,9 +109,17 @@ class Run:
         episode = self.spec.episode
         prompts = [label.prompt for label in episode.labels]
         return forecast(
-            self.method, config, self.backbone, prompts, len(episode.folds[0].support), len(self.store),
-            len(episode.folds), self.spec.precision, self.store.cached(), sources=self.sources,
-        )  # fmt: skip
+            self.method,
+            config,
+            self.backbone,
+            prompts,
+            len(episode.folds[0].support),
+            len(self.store),
+            len(episode.folds),
+            self.spec.precision,
+            self.store.cached(),
+            sources=self.sources,
+        )
 
     def _features(self) -> Iterator[Progress]:
         for done, total in self.store.prefetch(FEATURES, range(len(self.store))):
@@ -122,15 +130,29 @@ class Run:
         sentences = templates(episode.template_set)
         prompts = [label.prompt for label in episode.labels]
         return TunerContext(
-            self.backbone, episode.labels, sentences,
+            self.backbone,
+            episode.labels,
+            sentences,
             single=text_features(self.backbone, prompts, sentences[:1], self.cache),
             ensemble=text_features(self.backbone, prompts, sentences, self.cache),
             support=self.store.features(support),
             targets=torch.tensor([episode.targets[i] for i in support], device=self.backbone.device),
-            seed=self.spec.seed, sources=self.sources,
-        )  # fmt: skip
+            seed=self.spec.seed,
+            sources=self.sources,
+        )
 
     def _train(self, setting: TunerContext, support: Sequence[int], number: int) -> Generator[Progress, None, Tuner]:
+        """Train on one support set and choose its share beside zero-shot; the generator's return value is the tuner."""
+        tuner = yield from self._fit(setting, support, number)
+        if blend.wanted(self.config):
+            inputs = self.store.stage(tuner.stage, support)
+            with self.watch.part("train"):
+                for done, total in blend.choose(tuner, self.config, setting, inputs, self.spec.seed):
+                    self.check()
+                    yield Progress("prepare", done, total)
+        return tuner
+
+    def _fit(self, setting: TunerContext, support: Sequence[int], number: int) -> Generator[Progress, None, Tuner]:
         """Train on one support set; the generator's return value is the tuner."""
         torch.manual_seed(self.spec.seed)
         with self.watch.part("train"):
@@ -189,9 +211,12 @@ class Run:
             arrays["correct"] = np.array(correct["tuned"])
         shares = {name: statistics.accuracy([row[i] for i in tested]) for name, row in correct.items()}
         verdict = statistics.give_verdict(
-            [correct["zero_shot_ensemble"][i] for i in tested], [correct["tuned"][i] for i in tested],
-            episode.cross_validated, tuned=self.method.family != "baseline", seed=self.spec.seed,
-        )  # fmt: skip
+            [correct["zero_shot_ensemble"][i] for i in tested],
+            [correct["tuned"][i] for i in tested],
+            fold_differences(episode, correct["zero_shot_ensemble"], tuned),
+            tuned=self.method.family != "baseline",
+            seed=self.spec.seed,
+        )
         cost = Cost(
             self.trainable,
             self.backbone.shape.parameters,
@@ -203,12 +228,28 @@ class Run:
             forecast_parts=dict(expected.parts) if expected else {},
         )
         result = RunResult(
-            self.spec, self.config.to_dict(),
-            {name: share.value for name, share in shares.items()},
-            {name: (share.low, share.high) for name, share in shares.items()},
-            verdict, cost, tuple(self.curve), meters.versions(), dict(tuner.chosen),
-            tuple(self.store.images[i].digest[:DIGITS] for i in episode.final_support),
-        )  # fmt: skip
+            backbone=self.spec.backbone,
+            method=self.spec.method,
+            preset=self.spec.preset,
+            config=self.config.to_dict(),
+            seed=self.spec.seed,
+            precision=self.spec.precision,
+            labels=episode.labels,
+            template_set=episode.template_set,
+            shots=episode.shots,
+            folds=len(episode.folds),
+            support=len(episode.folds[0].support),
+            accuracy={name: share.value for name, share in shares.items()},
+            interval95={name: (share.low, share.high) for name, share in shares.items()},
+            verdict=verdict,
+            cost=cost,
+            curve=tuple(self.curve),
+            training=training.judge(self.curve, tuner.converged),
+            versions=meters.versions(),
+            chosen=dict(tuner.chosen),
+            trained_on=tuple(self.store.images[i].digest[:DIGITS] for i in episode.final_support),
+            notes=tuple(note.key for note in episode.notes),
+        )
         return result, arrays
 
 
@@ -222,9 +263,11 @@ def collect_arrays(
         "zero_shot": setting.backbone.logits(image, setting.single),
         "ensemble": setting.backbone.logits(image, setting.ensemble),
         "tuned": torch.stack([torch.stack(rows).mean(0) for rows in tuned]),
-        "image_before": image, "image_after": moved,
-        "text_before": setting.ensemble, "text_after": tuner.text_features(),
-    }  # fmt: skip
+        "image_before": image,
+        "image_after": moved,
+        "text_before": setting.ensemble,
+        "text_after": tuner.text_features(),
+    }
     return {name: tensor.detach().float().cpu().numpy() for name, tensor in tensors.items()}
 
 
@@ -242,6 +285,21 @@ def correct_shares(
         for rows, target in zip(tuned, episode.targets, strict=True)
     ]
     return shares
+
+
+def fold_differences(episode: Episode, before: Sequence[float], tuned: list[list[Tensor]]) -> list[tuple[float, float]]:
+    """Return (mean of right minus ``before``, test images / training images) of each fold; empty without folds.
+
+    Args:
+        before: of each image whether the baseline is right, 0 or 1.
+        tuned: of each image the logits of its tests, in the folds' order.
+    """
+    turns = [iter(rows) for rows in tuned]
+    found = []
+    for fold in episode.folds if episode.cross_validated else ():
+        gaps = [float(int(next(turns[i]).argmax()) == episode.targets[i]) - before[i] for i in fold.test]
+        found.append((float(np.mean(gaps)), len(fold.test) / len(fold.support)))
+    return found
 
 
 @torch.no_grad()

@@ -16,17 +16,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from engine.backbones import catalog
 from engine.backbones.base import Backbone
-from engine.errors import BadAdapter, LabError, messages
+from engine.errors import BackboneUnavailable, BadAdapter, LabError, messages
+from engine.paths import portable
 from engine.tuning import registry
 from engine.tuning.adapter_files import CARD, RECIPE, SCHEMA, TENSORS, read_recipe
 from engine.tuning.features import text_features
 from engine.tuning.outcome import Outcome
 from engine.tuning.registry import MethodSpec
 from engine.tuning.tuner import Config, Tuner, TunerContext
-from engine.types import Label
+from engine.types import Label, RunResult
 
 messages(
+    adapter_where="The adapter belongs to the backbone {id} (weights {hash}), which was not found here. Say where it "
+    "lies now: --backbone FOLDER on the command line, backbone=FOLDER in a notebook; in the page choose it first.",
     adapter_backbone="The adapter belongs to the backbone {wanted}, not to {given}. Choose {wanted} and load it again.",
     adapter_weights="The adapter was made on other weights of {id} (hash {wanted}, here {given}). Use the same version "
     "of the backbone, or tune again.",
@@ -44,6 +48,9 @@ class Adapter:
     """A loaded adapter, ready to predict."""
 
     recipe: dict[str, Any]
+    """``adapter.json`` as it was read."""
+    result: RunResult
+    """Of the run that it comes from."""
     tuner: Tuner
     setting: TunerContext
 
@@ -55,35 +62,52 @@ class Adapter:
 
 def save(outcome: Outcome, folder: str | Path) -> int:
     """Write the adapter into a folder, made if need be; returns the bytes of its tensors' file."""
-    folder = Path(folder)
+    return write(outcome.tuner, outcome.setting, outcome.result, Path(folder))
+
+
+def write(tuner: Tuner, setting: TunerContext, result: RunResult, folder: Path) -> int:
+    """Write a tuner with its result as an adapter, like :func:`save`."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: p.detach().cpu().contiguous() for name, p in outcome.tuner.saved().items()}
-    if outcome.tuner.keeps_support:
-        tensors["support"] = outcome.setting.support.cpu().contiguous()
-        tensors["targets"] = outcome.setting.targets.cpu()
+    tensors = {name: p.detach().cpu().contiguous() for name, p in tuner.saved().items()}
+    if tuner.keeps_support:
+        tensors["support"] = setting.support.cpu().contiguous()
+        tensors["targets"] = setting.targets.cpu()
     save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
     recipe = {
         "schema": SCHEMA,
-        "weight_hash": outcome.setting.backbone.weight_hash,
-        "templates": list(outcome.setting.templates),
-        **outcome.result.to_json(),
+        "weight_hash": setting.backbone.weight_hash,
+        "templates": list(setting.templates),
+        **result.to_json(),
+    }
+    recipe |= {
+        "backbone": portable(setting.backbone.id),
+        "config": {key: _without_paths(value) for key, value in recipe["config"].items()},
     }
     (folder / RECIPE).write_text(json.dumps(recipe, ensure_ascii=False, indent=1), encoding="utf8")
-    outcome.tuner.save_library_format(folder)
+    tuner.save_library_format(folder)
     (folder / CARD).write_text(card(recipe), encoding="utf8")
     return (folder / TENSORS).stat().st_size
 
 
-def load(folder: str | Path, backbone: Backbone) -> Adapter:
-    """Rebuild a saved adapter on its backbone. Raises BadAdapter; the backbone is never changed."""
+def _without_paths(value: Any) -> Any:
+    """Return a setting, whose names of folders by comma may be paths, without the places of this machine."""
+    return ",".join(map(portable, value.split(","))) if isinstance(value, str) else value
+
+
+def load(folder: str | Path, backbone: Backbone, name: str = "") -> Adapter:
+    """Rebuild a saved adapter on its backbone, which is known by the hash of its weights, wherever it lies.
+
+    ``name`` is what messages call the adapter (default: the folder's name). Raises BadAdapter; the backbone is never
+    changed.
+    """
     folder = Path(folder)
-    recipe = read_recipe(folder)
-    if recipe["backbone"] != backbone.id:
-        raise BadAdapter("adapter_backbone", wanted=recipe["backbone"], given=backbone.id)
+    recipe = read_recipe(folder, name)
     if recipe["weight_hash"] != backbone.weight_hash:
+        if recipe["backbone"] != portable(backbone.id):
+            raise BadAdapter("adapter_backbone", wanted=recipe["backbone"], given=backbone.id)
         raise BadAdapter("adapter_weights", id=backbone.id, wanted=recipe["weight_hash"], given=backbone.weight_hash)
     if not (folder / TENSORS).is_file():
-        raise BadAdapter("adapter_missing", path=folder.name, file=TENSORS)
+        raise BadAdapter("adapter_missing", path=name or folder.name, file=TENSORS)
     try:
         tensors = load_file(folder / TENSORS)
     except (SafetensorError, OSError, ValueError) as error:
@@ -94,11 +118,27 @@ def load(folder: str | Path, backbone: Backbone) -> Adapter:
     try:
         spec = registry.get(recipe["method"])
         config = spec.configure("budget", recipe["config"])
-    except LabError as error:
+        result = RunResult.from_json(recipe)
+    except (LabError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise BadAdapter("adapter_json", file=RECIPE, reason=error) from error
     setting = rebuild_setting(recipe, tensors, backbone)
     own = {name: tensor for name, tensor in tensors.items() if name not in ("support", "targets")}
-    return Adapter(recipe, rebuild(spec, config, setting, own, recipe["chosen"]), setting)
+    return Adapter(recipe, result, rebuild(spec, config, setting, own, recipe["chosen"]), setting)
+
+
+def backbone_of(recipe: Mapping[str, Any], device: str | None = None) -> Backbone:
+    """Return the backbone that an adapter belongs to: one in memory with its weights, or else the one of its name.
+
+    Raises BackboneUnavailable.
+    """
+    if found := catalog.with_weights(recipe["weight_hash"], device):
+        return found
+    try:
+        return catalog.load(recipe["backbone"], device)
+    except BackboneUnavailable as error:
+        if error.key not in ("backbone_unknown", "backbone_not_found", "backbone_no_model", "backbone_no_tag"):
+            raise
+        raise BackboneUnavailable("adapter_where", id=recipe["backbone"], hash=recipe["weight_hash"]) from error
 
 
 def rebuild(
@@ -128,10 +168,15 @@ def rebuild_setting(recipe: Mapping[str, Any], tensors: Mapping[str, Tensor], ba
             "adapter_shape", name="support", found=tuple(support.shape), method=recipe["method"], wanted=f"N x {size}"
         )
     return TunerContext(
-        backbone, labels, sentences,
-        single=text_features(backbone, prompts, sentences[:1]), ensemble=text_features(backbone, prompts, sentences),
-        support=support.to(backbone.device), targets=targets.to(backbone.device), seed=recipe["seed"],
-    )  # fmt: skip
+        backbone,
+        labels,
+        sentences,
+        single=text_features(backbone, prompts, sentences[:1]),
+        ensemble=text_features(backbone, prompts, sentences),
+        support=support.to(backbone.device),
+        targets=targets.to(backbone.device),
+        seed=recipe["seed"],
+    )
 
 
 @torch.no_grad()

@@ -11,15 +11,21 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from engine.errors import BadAdapter, messages
+from engine.errors import BadAdapter, Note, messages, reason_of
 from engine.units import MB
 
 SCHEMA = 1
 RECIPE, TENSORS, CARD = "adapter.json", "adapter.safetensors", "README.md"
 FIELDS = {
-    "backbone": str, "weight_hash": str, "method": str, "config": dict, "chosen": dict, "labels": list, "seed": int,
+    "backbone": str,
+    "weight_hash": str,
+    "method": str,
+    "config": dict,
+    "chosen": dict,
+    "labels": list,
+    "seed": int,
     "templates": list,
-}  # fmt: skip
+}
 """What a recipe must hold to be rebuilt, with its JSON types."""
 UNPACKED_LIMIT = 4 << 30
 """Most bytes of an adapter's tensors, where its backbone is not known."""
@@ -32,6 +38,10 @@ messages(
     adapter_json="{file} cannot be read ({reason}). Save the adapter again.",
     adapter_schema="The adapter has format {found}, this version reads {known}. Use the version that wrote it.",
     adapter_field="{file} lacks {field} or holds something else there. Save the adapter again.",
+    not_a_zip="File is not a zip file",
+    many_files="it holds more than {limit:,} files",
+    unpacks_to="{file} unpacks to more than {limit:,.0f} MB",
+    grows_by="{file} unpacks to more than {times} times its size, as weights never do",
     adapter_zip="{path} is not a usable zip ({reason}). Choose the zip that was downloaded here.",
 )
 
@@ -55,45 +65,54 @@ def unpack(path: Path, work: Path, parameters: int | None = None) -> Path:
     if path.is_dir():
         return path
     try:
+        if path.is_file() and not zipfile.is_zipfile(path):
+            raise BadAdapter("adapter_zip", path=path.name, reason=Note("not_a_zip"))
         with zipfile.ZipFile(path) as archive:
             if len(archive.infolist()) > _MAX_ENTRIES:
-                raise BadAdapter("adapter_zip", path=path.name, reason=f"it holds more than {_MAX_ENTRIES:,} files")
+                raise BadAdapter("adapter_zip", path=path.name, reason=Note.of("many_files", limit=_MAX_ENTRIES))
             work.mkdir(parents=True, exist_ok=True)
             # By file name: a path inside the zip cannot lead elsewhere.
             found = {PurePosixPath(item.filename).name: item for item in archive.infolist()}
             for name, limit in ((RECIPE, _RECIPE_LIMIT), (TENSORS, most)):
                 if name in found:
-                    _copy(archive, found[name], work / name, limit)
+                    _copy(archive, found[name], work / name, limit, path.name)
     except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, NotImplementedError, ValueError) as error:
-        raise BadAdapter("adapter_zip", path=path.name, reason=str(error) or type(error).__name__) from error
+        raise BadAdapter("adapter_zip", path=path.name, reason=reason_of(error)) from error
     return work
 
 
-def _copy(archive: zipfile.ZipFile, item: zipfile.ZipInfo, target: Path, limit: int) -> None:
+def _copy(archive: zipfile.ZipFile, item: zipfile.ZipInfo, target: Path, limit: int, path: str) -> None:
     """Write one file of a zip piece by piece; what the zip says of its size need not be true.
 
-    Raises ValueError with the reason.
+    Raises BadAdapter, naming the zip by ``path``.
     """
     small, size = max(item.compress_size, 1), 0
     with archive.open(item) as packed, open(target, "wb") as file:
         while chunk := packed.read(_CHUNK):
             size += len(chunk)
             if size > limit:
-                raise ValueError(f"{target.name} unpacks to more than {limit / MB:,.0f} MB")
+                raise BadAdapter(
+                    "adapter_zip", path=path, reason=Note.of("unpacks_to", file=target.name, limit=limit / MB)
+                )
             if size > 10 * _CHUNK and size > _MAX_RATIO * small:
-                raise ValueError(f"{target.name} unpacks to more than {_MAX_RATIO} times its size, as weights never do")
+                raise BadAdapter(
+                    "adapter_zip", path=path, reason=Note.of("grows_by", file=target.name, times=_MAX_RATIO)
+                )
             file.write(chunk)
 
 
-def read_recipe(folder: str | Path) -> dict[str, Any]:
-    """``adapter.json``, checked. Raises BadAdapter naming the file and field."""
+def read_recipe(folder: str | Path, name: str = "") -> dict[str, Any]:
+    """``adapter.json``, checked; ``name`` is what messages call the folder or zip (default: the folder's name).
+
+    Raises BadAdapter naming the file and field.
+    """
     path = Path(folder) / RECIPE
     if not path.is_file():
-        raise BadAdapter("adapter_missing", path=Path(folder).name, file=RECIPE)
+        raise BadAdapter("adapter_missing", path=name or Path(folder).name, file=RECIPE)
     try:
         recipe = json.loads(path.read_text(encoding="utf8"))
     except (ValueError, OSError) as error:
-        raise BadAdapter("adapter_json", file=RECIPE, reason=error) from error
+        raise BadAdapter("adapter_json", file=RECIPE, reason=reason_of(error)) from error
     if not isinstance(recipe, dict) or recipe.get("schema") != SCHEMA:
         found = recipe.get("schema") if isinstance(recipe, dict) else None
         raise BadAdapter("adapter_schema", found=found, known=SCHEMA)

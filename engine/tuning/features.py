@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import tempfile
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from engine.backbones.base import FEATURES, PATCHES, PIXELS, POOLED, Backbone
-from engine.data.images import ImageFile, read_image
+from engine.data.images import ImageFile, read_checked
+from engine.lru import LruStore
 
 CACHE_BYTES = 1 << 30
 """Most memory for kept rows, over all visitors."""
@@ -40,52 +40,45 @@ class Cache:
     """
 
     def __init__(self, limit: int = CACHE_BYTES, disk_limit: int = DISK_BYTES):
-        self.limit, self.bytes = limit, 0
-        self._rows: OrderedDict[tuple, Tensor] = OrderedDict()
-        self._lock = threading.Lock()
+        self._rows: LruStore[tuple, Tensor] = LruStore(limit, lambda row: row.nbytes)
         self._disk = DiskRows(disk_limit)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in memory."""
+        return self._rows.weight
 
     def get(self, key: tuple) -> Tensor | None:
         """Return the row, or None."""
-        with self._lock:
-            row = self._rows.get(key)
-            if row is not None:
-                self._rows.move_to_end(key)
-                return row
-        return self._disk.get(key)
+        row = self._rows.get(key)
+        return self._disk.get(key) if row is None else row
 
     def put(self, key: tuple, row: Tensor) -> None:
-        """Keep a row; the oldest ones make room."""
-        if row.nbytes > self.limit:
-            self._disk.put(key, row)
-            return
-        with self._lock:
-            if key in self._rows:
-                return
-            self._rows[key] = row
-            self.bytes += row.nbytes
-            leaving = []
-            while self.bytes > self.limit:
-                leaving.append(self._rows.popitem(last=False))
-                self.bytes -= leaving[-1][1].nbytes
-        for old, tensor in leaving:
-            self._disk.put(old, tensor)
+        """Keep a row; the least recently used ones make room."""
+        for old, leaving in self._rows.put(key, row):
+            self._disk.put(old, leaving)
 
     def clear(self) -> None:
         """Forget everything."""
-        with self._lock:
-            self._rows.clear()
-            self.bytes = 0
+        self._rows.clear()
         self._disk.clear()
 
 
+@dataclass(frozen=True)
+class RowFile:
+    """A row on disk."""
+
+    path: Path
+    bytes: int
+
+
 class DiskRows:
-    """Rows as files of a temporary folder, within a limit; the oldest go first."""
+    """Rows as files of a temporary folder, within a limit; the least recently used go first."""
 
     def __init__(self, limit: int):
-        self.limit, self.bytes = limit, 0
-        self._files: OrderedDict[tuple, tuple[Path, int]] = OrderedDict()
-        self._lock = threading.Lock()
+        self.limit = limit
+        self._files: LruStore[tuple, RowFile] = LruStore(limit, lambda file: file.bytes)
+        self._lock = threading.Lock()  # no file is deleted while it is read
         self._folder: tempfile.TemporaryDirectory | None = None
         self._numbers = itertools.count()
 
@@ -95,11 +88,11 @@ class DiskRows:
             found = self._files.get(key)
             if found is None:
                 return None
-            self._files.move_to_end(key)
             try:
-                return torch.from_numpy(np.load(found[0]))
+                return torch.from_numpy(np.load(found.path))
             except (OSError, ValueError):  # the folder was emptied from outside
-                self._drop(key)
+                self._files.pop(key)
+                found.path.unlink(missing_ok=True)
                 return None
 
     def put(self, key: tuple, row: Tensor) -> None:
@@ -107,7 +100,7 @@ class DiskRows:
         if row.nbytes > self.limit:
             return
         with self._lock:
-            if key in self._files:
+            if self._files.get(key) is not None:
                 return
             self._folder = self._folder or tempfile.TemporaryDirectory(prefix="clip-tuning-lab-")
             path = Path(self._folder.name) / f"{next(self._numbers)}.npy"
@@ -116,21 +109,17 @@ class DiskRows:
             except OSError:
                 path.unlink(missing_ok=True)
                 return
-            self._files[key] = (path, row.nbytes)
-            self.bytes += row.nbytes
-            while self.bytes > self.limit:
-                self._drop(next(iter(self._files)))
-
-    def _drop(self, key: tuple) -> None:
-        path, size = self._files.pop(key)
-        path.unlink(missing_ok=True)
-        self.bytes -= size
+            _delete(self._files.put(key, RowFile(path, row.nbytes)))
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            for key in list(self._files):
-                self._drop(key)
+            _delete(self._files.clear())
+
+
+def _delete(files: list[tuple[tuple, RowFile]]) -> None:
+    for _, file in files:
+        file.path.unlink(missing_ok=True)
 
 
 SHARED = Cache()
@@ -296,7 +285,7 @@ class FeatureStore:
 
     def _read(self, i: int, view: int, views: Views) -> Image.Image:
         image = self.images[i]
-        return augmented(read_image(image.path, name=image.name), image.digest, view, views)
+        return augmented(read_checked(image), image.digest, view, views)
 
     def _identity(self, i: int, view: int, views: Views) -> tuple:
         which = () if view == 0 else (view, views.min_crop, views.seed)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from engine.types import Note
+from engine.errors import Note
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,10 +77,11 @@ class LearnedTokens:
     def to_json(self) -> dict[str, Any]:
         """For the command line."""
         return {
-            "label": self.label, "shared": self.shared,
+            "label": self.label,
+            "shared": self.shared,
             "layout": [f"[{piece.text}]" if piece.trained else piece.text for piece in self.layout],
             "tokens": [asdict(token) for token in self.tokens],
-        }  # fmt: skip
+        }
 
 
 Learned = LearnedImage | LearnedTokens

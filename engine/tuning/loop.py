@@ -10,19 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.tuning.tuner import TrainConfig, Tuner
+from engine.tuning import lbfgs
+from engine.tuning.tuner import LBFGS, TrainConfig, Tuner
 
 
 def fit(
     tuner: Tuner, inputs: Tensor, targets: Tensor, config: TrainConfig, seed: int, precision: str = "fp32"
 ) -> Iterator[tuple[int, int, float, float]]:
-    """Train, yielding (step, steps, loss, share right) after every step.
+    """Train, yielding (step, steps, loss, share right) after every step; L-BFGS may end before the last one.
 
     Args:
         inputs: ``(V, N, ...)`` values at the tuner's stage, V views of each image.
         targets: ``(N,)`` classes.
         precision: ``fp32``, or ``bf16`` for autocast.
     """
+    if config.optimizer == LBFGS:
+        yield from solve(tuner, inputs, targets, config.epochs)
+        return
     count = len(targets)
     batch = count if tuner.full_batch else min(config.batch_size, count)
     per_epoch = -(-count // batch)
@@ -42,6 +46,18 @@ def fit(
             yield number + 1, steps, loss.item(), right.item()
     finally:
         optimizer.zero_grad()  # a kept or stopped tuner holds no gradients
+
+
+def solve(tuner: Tuner, inputs: Tensor, targets: Tensor, most: int) -> Iterator[tuple[int, int, float, float]]:
+    """Train on all views of all images at once until the loss cannot fall any more, in ``most`` steps at most."""
+    views, count = len(inputs), len(targets)
+    place, goal = torch.arange(count).repeat(views), targets.repeat(views)
+    x = inputs.flatten(0, 1)
+    tuner.set_batch(torch.arange(views).repeat_interleave(count), place)
+    tuner.train()
+    tuner.converged = yield from lbfgs.solve(
+        list(tuner.trained().values()), lambda: tuner.objective(x, goal), goal, most
+    )
 
 
 def step(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.tuning.tuner import Tuner, TunerContext
-from engine.types import RunResult
+from engine.types import RunResult, RunSpec
 
 
 class Stopped(Exception):
@@ -28,3 +28,5 @@ class Outcome:
     arrays: dict[str, np.ndarray]
     tuner: Tuner
     setting: TunerContext
+    spec: RunSpec
+    """What was run, with the split."""

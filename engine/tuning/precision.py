@@ -12,13 +12,14 @@ import torch
 
 if TYPE_CHECKING:
     from engine.backbones.base import Backbone
+    from engine.tuning.registry import Recomputed
 
 WIDE = 384
 """Width of a tower from which bf16 pays on a CPU: there a ViT's step takes half the time, at 768 a third. Below it
 the casts cost what the products save."""
 
 
-def choose_precision(wanted: str, runs_on: str, backbone: Backbone, device: str | None = None) -> str:
+def choose_precision(wanted: str, recomputes: Recomputed, backbone: Backbone, device: str | None = None) -> str:
     """``fp32`` or ``bf16`` for the training steps of a method on a backbone.
 
     ``auto`` takes bf16 where a tower is run and the device is clearly quicker with it. Heads stay in fp32: they gain
@@ -26,20 +27,20 @@ def choose_precision(wanted: str, runs_on: str, backbone: Backbone, device: str 
 
     Args:
         wanted: ``auto``, or the answer.
-        runs_on: what each step computes, as in ``MethodSpec``.
+        recomputes: what each step of the method runs.
         device: ``cpu`` or ``cuda``; the backbone's own by default.
     """
     if wanted != "auto":
         return wanted
     device = device or backbone.device.type
-    if runs_on in ("features", "-") or not multiplies_bf16(device):
+    if not recomputes.towers or not multiplies_bf16(device):
         return "fp32"
-    return "bf16" if device == "cuda" or width(runs_on, backbone) >= WIDE else "fp32"
+    return "bf16" if device == "cuda" or width(recomputes, backbone) >= WIDE else "fp32"
 
 
-def width(runs_on: str, backbone: Backbone) -> int:
+def width(recomputes: Recomputed, backbone: Backbone) -> int:
     """Return the width of the transformer that takes most of a step; 0 for convolutions, which hardly gain in bf16."""
-    if runs_on == "text":
+    if "vision" not in recomputes.towers:
         return backbone.shape.text_width
     return backbone.shape.vision_width if backbone.vision.has_tokens else 0
 

@@ -17,8 +17,8 @@ def describe(tuner: Tuner, store: FeatureStore, indices: Sequence[int]) -> tuple
     """Return logits ``(n, K)`` and normalised features ``(n, P)`` of some images; text features are computed once."""
     tuner.eval()
     text = tuner.text_features()
-    images = torch.cat([tuner.image_features(x) for x in batches(tuner, store, indices)])
-    return torch.cat([tuner.head(chunk, text) for chunk in images.split(1024)]), images
+    logits, images = zip(*(tuner.outputs(x, text) for x in batches(tuner, store, indices)), strict=True)
+    return torch.cat(logits), torch.cat(images)
 
 
 def predict(tuner: Tuner, store: FeatureStore, indices: Sequence[int]) -> Tensor:

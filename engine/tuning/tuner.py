@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.backbones.base import FEATURES, Backbone
-from engine.errors import BadConfig
+from engine.errors import BadConfig, Note, messages
 from engine.tuning.losses import LOSSES, starting_bias
 from engine.tuning.sources import NamedSources
 from engine.types import Label
@@ -20,6 +20,16 @@ from engine.types import Label
 if TYPE_CHECKING:
     from engine.tuning.features import FeatureStore
     from engine.tuning.learned import Learned
+
+
+LBFGS = "lbfgs"
+"""The optimizer that some heads offer besides those of ``TrainConfig``: all images in a step, until it converges."""
+
+messages(
+    the_image_tower="the image tower",
+    the_text_tower="the text tower",
+    one_image_no_pair="one image has no other to be told apart from",
+)
 
 
 def option(
@@ -72,13 +82,19 @@ class Config:
         return self
 
 
+def tower_title(tower: str) -> Note:
+    """Return ``vision`` or ``text`` inside a sentence."""
+    return Note("the_image_tower" if tower == "vision" else "the_text_tower")
+
+
 def check_limits(method: str, field: dataclasses.Field, value: Any) -> None:
     """Raise BadConfig when a value is outside the field's limits or choices."""
     low, high, choices = (field.metadata.get(k) for k in ("low", "high", "choices"))
     if choices and value not in choices:
-        allowed = "one of " + ", ".join(map(str, choices))
+        allowed = Note.of("allowed_one_of", choices=choices)
     elif (low is not None and not value >= low) or (high is not None and not value <= high):
-        allowed = f"between {low:g} and {high:g}" if low is not None and high is not None else f"at least {low:g}"
+        both = low is not None and high is not None
+        allowed = Note.of("allowed_between", low=low, high=high) if both else Note.of("allowed_at_least", low=low)
     else:
         return
     raise BadConfig("bad_setting", method=method, name=field.name, value=value, allowed=allowed)
@@ -100,6 +116,21 @@ class TrainConfig(Config):
     min_crop: float = option(0.5, 0.05, 1, help="smallest crop of an augmented view, as a share of the area")
 
 
+BLEND = option(
+    "off",
+    choices=("off", "auto"),
+    help="auto mixes the logits with zero-shot's by a share that folds of the training images choose",
+)
+"""The setting of heads that may be mixed with zero-shot, see :mod:`engine.tuning.blend`."""
+
+
+@dataclass(frozen=True)
+class HeadConfig(TrainConfig):
+    """Settings of a head that is trained with gradient steps."""
+
+    blend: str = BLEND
+
+
 @dataclass(frozen=True)
 class TowerConfig(TrainConfig):
     """Settings of a method that trains through a tower, where images meet the labels' texts as pairs.
@@ -117,9 +148,12 @@ class TowerConfig(TrainConfig):
     def check(self) -> None:
         if self.loss == "contrastive" and self.batch_size == 1:
             raise BadConfig(
-                "setting_conflict", method=self.method, first="loss = contrastive", second="batch_size = 1",
-                reason="one image has no other to be told apart from",
-            )  # fmt: skip
+                "setting_conflict",
+                method=self.method,
+                first="loss = contrastive",
+                second="batch_size = 1",
+                reason=Note("one_image_no_pair"),
+            )
 
 
 @dataclass(frozen=True)
@@ -168,6 +202,8 @@ class Tuner(nn.Module):
     """What the loss adds to the logits: a fixed bias where the sigmoid loss wants one and the backbone has none."""
     keeps_support: bool = False
     """Whether predicting needs the support images' features, so that they are saved."""
+    converged: bool | None = None
+    """Whether training ended because the loss could not fall any more; None where the number of steps is fixed."""
     mixes: bool = False
     """Whether :meth:`mixed` can go back towards the original weights."""
 
@@ -208,9 +244,26 @@ class Tuner(nn.Module):
         """Normalised features ``(B, P)``, ``(K, P)`` to logits ``(B, K)``."""
         return self.backbone.logits(image, text)
 
+    def outputs(self, x: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits ``(B, K)``, mixed with zero-shot's where a share was chosen, and features ``(B, P)``.
+
+        Args:
+            x: inputs at :attr:`stage`.
+            text: from :meth:`text_features`.
+        """
+        image = self.image_features(x)
+        logits, share = self.head(image, text), self.chosen.get("blend")
+        if share is None:
+            return logits, image
+        frozen = self.backbone.vision.advance(x, self.stage, FEATURES)
+        return (1 - share) * self.backbone.logits(frozen, self.frozen_text) + share * logits, image
+
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs at :attr:`stage` to logits ``(B, K)``."""
-        return self.head(self.image_features(x), self.text_features())
+        return self.outputs(x, self.text_features())[0]
+
+    def adopt(self, chosen: Mapping[str, float]) -> None:
+        """Take over what a tuner of the same settings has chosen by folds, in place of choosing it again."""
 
     def prepare(self, store: FeatureStore, support: Sequence[int]) -> Iterator[tuple[int, int]]:
         """What comes before the training, such as source tasks; yields (steps done, steps in all).

@@ -206,7 +206,7 @@ def test_template_sets_start_with_one_sentence():
     assert all("{}" in sentence for name in episode.TEMPLATE_SETS for sentence in templates(name))
 
 
-@pytest.mark.parametrize("method", [m for m in TRAINED if registry.get(m).runs_on != "features"])
+@pytest.mark.parametrize("method", [m for m in TRAINED if registry.get(m).recomputes.towers])
 def test_bf16_steps_learn_and_keep_fp32_weights(method, task_images, tiny):
     rate = 1e-3 if registry.get(method).family == "weights" else 1e-2
     run, setting, tuner = built(task_images, method, tiny, epochs=20, lr=rate)

@@ -43,9 +43,7 @@ def test_the_formula_and_its_gradient():
         p, q, plain = shares(taught, T), shares(student, T), shares(student, 1)
         soft = sum(a * log(a / b) for a, b in zip(p, q, strict=True))
         rows.append(alpha * T**2 * soft - (1 - alpha) * log(plain[own]))
-        slopes.append([
-            (alpha * T * (q[k] - p[k]) + (1 - alpha) * (plain[k] - (k == own))) / 5 for k in range(4)
-        ])  # fmt: skip
+        slopes.append([(alpha * T * (q[k] - p[k]) + (1 - alpha) * (plain[k] - (k == own))) / 5 for k in range(4)])
     logits.requires_grad_(True)
     loss = distillation(logits, teacher, targets, T, alpha)
     loss.backward()

@@ -19,18 +19,25 @@ from engine.tuning.losses import classification
 from engine.tuning.predict import predict
 from engine.types import RunSpec
 from tests.contract.test_contract import LABELS, METHODS, short
-from tests.families import OPEN_CLIP, open_clip_model
-from tests.tiny import TRUNK, make_tiny
+from tests.families import KINDS, OPEN_CLIP, make, open_clip_model
 
 REFUSED = {
-    ("mobileclip", "visual_prompt"), ("mobileclip", "visual_prompt_deep"),
-    ("resnet", "visual_prompt"), ("resnet", "visual_prompt_deep"), ("resnet", "lora"), ("resnet", "distill"),
-    ("mobileclip", "image_prompt"), ("resnet", "image_prompt"),
+    ("mobileclip", "visual_prompt"),
+    ("mobileclip", "visual_prompt_deep"),
+    ("resnet", "visual_prompt"),
+    ("resnet", "visual_prompt_deep"),
+    ("resnet", "lora"),
+    ("resnet", "distill"),
+    ("mobileclip", "image_prompt"),
+    ("resnet", "image_prompt"),
     *((kind, "prefix_tuning") for kind in OPEN_CLIP),
-    ("mobileclip", "adapter"), ("resnet", "adapter"),
-    ("siglip", "prolip"), ("siglip_timm", "prolip"), ("resnet", "prolip"),
+    ("mobileclip", "adapter"),
+    ("resnet", "adapter"),
+    ("siglip", "prolip"),
+    ("siglip_timm", "prolip"),
+    ("resnet", "prolip"),
     *(("resnet", row) for row in ROWS),
-}  # fmt: skip
+}
 """What cannot be: prompts and adapters need image tokens, ProLIP a linear projection, LoRA's and its kin's usual
 targets are attention in both towers, prefixes join the attention of transformers' towers."""
 
@@ -220,15 +227,9 @@ def test_saved_peft_adapter_loads_in_peft_alone(tmp_path, task_images):
 @pytest.fixture(scope="module")
 def matrix(tiny, tmp_path_factory) -> str:
     """The table of docs/backbones.md, from what the engine says."""
-    from tests.families import make_open_clip, make_siglip
-
-    columns: dict = {
-        "clip": tiny,
-        "Pocket CLIP": make_tiny(**TRUNK),
-        "siglip": make_siglip(tmp_path_factory.mktemp("siglip")),
-    }
-    for kind in OPEN_CLIP:
-        columns[COLUMNS[kind]] = make_open_clip(kind, tmp_path_factory.mktemp(kind))[0]
+    columns: dict = {"clip": tiny}
+    for kind in KINDS:
+        columns[COLUMNS.get(kind, kind)] = make(kind, tmp_path_factory.mktemp(kind))
     lines = ["| method | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for spec in registry.methods():
         obstacles = [obstacle_of(spec.id, backbone) for backbone in columns.values()]
@@ -247,9 +248,15 @@ def said(obstacle: BadConfig) -> str:
 
 
 COLUMNS = {
-    "vit": "open_clip ViT", "custom": "open_clip ViT, averaged", "siglip_timm": "open_clip SigLIP", "eva": "PE-Core",
-    "mobileclip": "MobileCLIP-S", "hybrid": "MobileCLIP-B", "resnet": "ResNet",
-}  # fmt: skip
+    "trunk": "Pocket CLIP",
+    "vit": "open_clip ViT",
+    "custom": "open_clip ViT, averaged",
+    "siglip_timm": "open_clip SigLIP",
+    "eva": "PE-Core",
+    "mobileclip": "MobileCLIP-S",
+    "hybrid": "MobileCLIP-B",
+    "resnet": "ResNet",
+}
 
 
 def test_the_matrix_in_the_docs(matrix):

@@ -12,12 +12,16 @@ from playwright.sync_api import TimeoutError
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
     "--disable-sync",
-]  # fmt: skip
+]
 WAIT = 60_000
 """Milliseconds; generous, because the machine may be busy."""
-CAPTION = "#gallery .caption-label"
+CAPTION = "#gallery .ctl-tile-label"
 
 
 def executable() -> str | None:

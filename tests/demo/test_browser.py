@@ -11,6 +11,7 @@ import pytest
 
 from tests.demo.chromium import (
     CAPTION,
+    WAIT,
     bars,
     choose,
     choose_method,
@@ -59,7 +60,7 @@ def test_first_click_three_methods_save_and_reload(browser, server, tmp_path):
         set_epochs(page, 2)
         tune(page)
         assert "→" in page.inner_text("#cards")
-        scores = bars(page)
+        scores, image = bars(page), page.input_value("#score-image input")
         for tab in ("heat", "confusion", "training", "map"):
             page.click(f"#tab-{tab}-button")
             page.wait_for_selector(f"#plot-{tab} .js-plotly-plot")
@@ -78,14 +79,14 @@ def test_first_click_three_methods_save_and_reload(browser, server, tmp_path):
         chooser.value.set_files(adapter)
         page.wait_for_function("document.querySelector('#verdict').innerText.includes('Adapter loaded')")
         page.wait_for_timeout(500)
-        choose(page, "#score-image", "1 · ")
+        choose(page, "#score-image", image)
         wait_for_bars(page, scores)
 
 
 def seconds_to_stop(page) -> float:
     """Start the chosen run, stop it once it trains, and time how long the page is busy after the click."""
     page.click("#tune-button")
-    page.wait_for_selector("#plot-training .js-plotly-plot", state="visible")
+    page.wait_for_selector("#plot-training .js-plotly-plot", state="visible", timeout=2 * WAIT)  # drawn beside training
     page.wait_for_function("/loss/.test(document.querySelector('#status').innerText)")
     started = time.perf_counter()
     page.click("#tune-stop")
@@ -166,20 +167,20 @@ def test_own_images_labels_and_a_new_image(browser, server, tmp_path):
     broken.write_bytes(b"not an image")
     with visitor(browser, server) as page:
         page.set_input_files("#upload input[type=file]", [archive])
-        page.wait_for_function("document.querySelector('#counts').innerText.includes('blue')")
+        page.wait_for_function("document.querySelector('#gallery').innerText.includes('blue')")
         page.wait_for_selector("#plot-scores .js-plotly-plot")
         page.set_input_files("#upload input[type=file]", [single, broken])
         page.wait_for_selector("#problems .ctl-problems")
         assert "broken.jpg" in page.inner_text("#problems")
         assert page.locator(CAPTION).count() == 11
-        page.locator("#gallery .thumbnail-item, #gallery button.thumbnail-lg").last.click()
-        page.wait_for_selector("#image-label input")
-        choose(page, "#image-label", "red")
-        page.wait_for_function("/red\\s*6/.test(document.querySelector('#counts').innerText)")
+        page.locator(CAPTION).last.click()
+        page.wait_for_selector(".ctl-choosing .ctl-tile[aria-selected=true]")
+        page.click("#gallery [data-box=red] [data-act=give]")
+        page.wait_for_function("/red\\s*6/.test(document.querySelector('#gallery').innerText)")
         assert "Cross-validation" in page.inner_text("#split")
         page.fill("#labels textarea", "blau = blue, rot = red")
         page.press("#labels textarea", "Enter")
-        page.wait_for_function("/rot\\s*6/.test(document.querySelector('#counts').innerText)")
+        page.wait_for_function("/rot\\s*6/.test(document.querySelector('#gallery').innerText)")
         page.wait_for_function("document.querySelector('#plot-scores').innerHTML.includes('blau')")
         page.fill("#labels textarea", "blau, blau")
         page.press("#labels textarea", "Enter")
@@ -199,7 +200,7 @@ def test_a_folder_is_packed_by_the_browser(browser, server, tmp_path):
         with page.expect_file_chooser() as chooser:
             page.click("#folder")
         chooser.value.set_files(tmp_path / "task")
-        page.wait_for_function("/blue\\s*5/.test(document.querySelector('#counts').innerText)")
+        page.wait_for_function("/blue\\s*5/.test(document.querySelector('#gallery').innerText)")
         page.wait_for_selector("#plot-scores .js-plotly-plot")
 
 
@@ -208,11 +209,11 @@ def test_korean_and_its_memory(browser, server):
     with visitor(browser, server, locale="ko-KR") as page:
         assert page.inner_text("#tune-button") == "튜닝"
         start(page)
-        page.wait_for_function("document.querySelector('#counts').innerText.includes('나사못')")
+        page.wait_for_function("document.querySelector('#gallery').innerText.includes('나사못')")
         tune(page)
         page.click("#language label >> nth=0")
         page.wait_for_function("document.querySelector('#tune-button').innerText === 'Tune'")
-        page.wait_for_function("document.querySelector('#counts').innerText.includes('screw')")
+        page.wait_for_function("document.querySelector('#gallery').innerText.includes('screw')")
         page.wait_for_function("document.querySelector('#verdict').innerText.match(/[a-z]{4}/)")
         assert "→" in page.inner_text("#cards")
         left = page.evaluate("document.querySelector('.gradio-container main').innerText")
@@ -257,10 +258,10 @@ def test_two_visitors_do_not_see_each_other(browser, server, tmp_path):
         tune(first)
         assert second.is_visible("#welcome")
         second.set_input_files("#upload input[type=file]", [archive])
-        second.wait_for_function("document.querySelector('#counts').innerText.includes('blue')")
+        second.wait_for_function("document.querySelector('#gallery').innerText.includes('blue')")
         second.click("#screen-runs-button")
         second.wait_for_function("document.querySelector('#runs-table').innerText.includes('No runs')")
-        assert "blue" not in first.inner_text("#counts")
+        assert "blue" not in first.inner_text("#gallery .ctl-boxes")
         first.reload()
         first.wait_for_selector("#verdict .ctl-verdict")
         assert first.locator(CAPTION).count() > 90

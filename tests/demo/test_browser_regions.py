@@ -81,8 +81,10 @@ def test_regions_are_marked_scored_and_taken_home(browser, server, tmp_path):
             files[kind] = tmp_path / waiting.value.suggested_filename
             waiting.value.save_as(files[kind])
         assert {kind: path.name for kind, path in files.items()} == {
-            "overlay": "ball-regions.png", "masks": "ball-masks.zip", "json": "ball-regions.json",
-        }  # fmt: skip
+            "overlay": "ball-regions.png",
+            "masks": "ball-masks.zip",
+            "json": "ball-regions.json",
+        }
         found = json.loads(files["json"].read_text())
         assert [region["mark"] for region in found["regions"]] == ["A", "B"]
         assert all(region["zero_shot"]["label"] in found["labels"] for region in found["regions"])

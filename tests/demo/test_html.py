@@ -12,21 +12,42 @@ import pytest
 
 from demo import html as pieces
 from demo.words import Translator
-from engine.types import SCORES
+from demo.workspace import Baselines
+from engine.types import SCORES, RunResult
 
 DEMO = Path(pieces.__file__).parent
-WORDS = {lang: json.loads((DEMO / "words" / f"plots.{lang}.json").read_text("utf-8")) for lang in ("en", "ko")}
+WORDS = {lang: json.loads((DEMO / "words" / lang / "plots.json").read_text("utf-8")) for lang in ("en", "ko")}
 EVIL = '<script>alert("1")</script>'
 
-RESULT = {
+RUN = {
+    "backbone": "pocket",
+    "method": "lora",
+    "config": {},
+    "seed": 0,
+    "labels": [],
     "accuracy": {"zero_shot": 0.29, "zero_shot_ensemble": 0.3123, "tuned": 0.842},
     "interval95": {"zero_shot_ensemble": [0.26, 0.37], "tuned": [0.79, 0.88]},
-    "verdict": "better", "p_value": 1e-9, "gained": 142, "lost": 9, "test": 252, "folds": 1,
-    "trainable_parameters": 49152, "total_parameters": 4_100_000, "peak_memory_bytes": 224_000_000,
-    "memory_kind": "process", "forecast_memory_bytes": 210_000_000,
-    "seconds": {"features": 1.1, "train": 6.9, "evaluate": 0.6}, "adapter_bytes": 98_304,
-}  # fmt: skip
-ZERO_SHOT = {key: RESULT[key] for key in ("accuracy", "interval95", "test")}
+    "verdict": "better",
+    "p_value": 1e-9,
+    "gained": 142,
+    "lost": 9,
+    "test": 252,
+    "folds": 1,
+    "trainable_parameters": 49152,
+    "total_parameters": 4_100_000,
+    "peak_memory_bytes": 224_000_000,
+    "memory_kind": "process",
+    "forecast_memory_bytes": 210_000_000,
+    "seconds": {"features": 1.1, "train": 6.9, "evaluate": 0.6},
+    "adapter_bytes": 98_304,
+}
+RESULT = RunResult.from_json(RUN)
+ZERO_SHOT = Baselines(RESULT.accuracy, RESULT.interval95, 252)
+
+
+def result(**changes) -> RunResult:
+    """The run with other figures."""
+    return RunResult.from_json(RUN | changes)
 
 
 t = Translator("en")
@@ -87,27 +108,41 @@ def test_every_key_in_the_code_has_words_and_the_other_way_round():
 
 
 @pytest.mark.parametrize(
-    ("number", "text"), [(0, "0"), (49152, "49,152"), (999_999, "999,999"), (4_912_345, "4.9 M"),
-                         (151_277_313, "151 M"), (1_200_000_000, "1.2 B")],
-)  # fmt: skip
+    ("number", "text"),
+    [
+        (0, "0"),
+        (49152, "49,152"),
+        (999_999, "999,999"),
+        (4_912_345, "4.9 M"),
+        (151_277_313, "151 M"),
+        (1_200_000_000, "1.2 B"),
+    ],
+)
 def test_counts(number: int, text: str):
     assert pieces.count_text(number, t) == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text", "in_korean"),
-    [(0, "0.0 s", "0.0초"), (0.01, "&lt;0.1 s", "&lt;0.1초"), (8.6, "8.6 s", "8.6초"), (59.7, "1 min 0 s", "1분 0초"),
-     (80, "1 min 20 s", "1분 20초"), (3599, "1 h 0 min", "1시간 0분"), (7500, "2 h 5 min", "2시간 5분")],
-)  # fmt: skip
+    [
+        (0, "0.0 s", "0.0초"),
+        (0.01, "&lt;0.1 s", "&lt;0.1초"),
+        (8.6, "8.6 s", "8.6초"),
+        (59.7, "1 min 0 s", "1분 0초"),
+        (80, "1 min 20 s", "1분 20초"),
+        (3599, "1 h 0 min", "1시간 0분"),
+        (7500, "2 h 5 min", "2시간 5분"),
+    ],
+)
 def test_times(seconds: float, text: str, in_korean: str):
     assert pieces.time_text(seconds, t) == text
     assert pieces.time_text(seconds, korean) == in_korean
 
 
 @pytest.mark.parametrize(
-    ("share", "text"), [(0, "0 %"), (0.00001, "&lt; 0.01 %"), (0.0004, "0.04 %"), (0.012, "1.2 %"), (0.842, "84 %"),
-                        (1, "100 %")],
-)  # fmt: skip
+    ("share", "text"),
+    [(0, "0 %"), (0.00001, "&lt; 0.01 %"), (0.0004, "0.04 %"), (0.012, "1.2 %"), (0.842, "84 %"), (1, "100 %")],
+)
 def test_percent(share: float, text: str):
     assert pieces.percent_text(share, t) == text
 
@@ -118,9 +153,17 @@ def test_percent(share: float, text: str):
 def test_cards_of_a_run():
     text = said(pieces.cards(RESULT, ZERO_SHOT, t))
     for part in (
-        "31 % → 84 %", "95 % interval 79 to 88", "252 test images", "49,152", "1.2 % of 4.1 M", "file 98 kB",
-        "224 MB", "forecast 210 MB (−6 %)", "8.6 s", "features 1.1 s · training 6.9 s · test 0.6 s",
-    ):  # fmt: skip
+        "31 % → 84 %",
+        "95 % interval 79 to 88",
+        "252 test images",
+        "49,152",
+        "1.2 % of 4.1 M",
+        "file 98 kB",
+        "224 MB",
+        "forecast 210 MB (−6 %)",
+        "8.6 s",
+        "features 1.1 s · training 6.9 s · test 0.6 s",
+    ):
         assert part in text
     assert pieces.cards(RESULT, None, t).count('class="ctl-card"') == 4
 
@@ -140,14 +183,14 @@ def test_cards_before_a_run_and_before_images():
 
 
 def test_cards_of_a_baseline_show_one_figure():
-    text = said(pieces.cards(RESULT | {"verdict": "baseline", "trainable_parameters": 0}, None, t))
+    text = said(pieces.cards(result(verdict="baseline", trainable_parameters=0), None, t))
     assert "→" not in text
     assert "84 %" in text
 
 
 def test_cards_survive_missing_and_undefined_figures():
-    result = {"accuracy": {"zero_shot_ensemble": float("nan")}, "verdict": "close", "interval95": {}}
-    assert "— → —" in said(pieces.cards(result, None, t))
+    found = result(accuracy={"zero_shot_ensemble": float("nan")}, verdict="close", interval95={})
+    assert "— → —" in said(pieces.cards(found, None, t))
 
 
 # ---- verdict ------------------------------------------------------------------------------------
@@ -158,18 +201,20 @@ def test_cards_survive_missing_and_undefined_figures():
     [
         ({}, ("▲", "worth it", "fixed 142", "broke 9", "252", "p < 0.001")),
         ({"verdict": "worse", "p_value": 0.0132, "gained": 2, "lost": 30}, ("▼", "worse", "broke 30", "p = 0.013")),
-        ({"verdict": "close", "p_value": 0.6636, "gained": 12, "lost": 9, "test": 60},
-         ("≈", "Too close to call", "Of 60 test images it fixed 12 and broke 9", "p = 0.66", "More test images")),
+        (
+            {"verdict": "close", "p_value": 0.6636, "gained": 12, "lost": 9, "test": 60},
+            ("≈", "Too close to call", "Of 60 test images it fixed 12 and broke 9", "p = 0.66", "More test images"),
+        ),
         ({"verdict": "close", "p_value": 1.0, "gained": 0, "lost": 0}, ("≈", "changed nothing")),
         ({"verdict": "baseline"}, ("●", "baseline", "Nothing was trained")),
         ({"folds": 15}, ("cross-validation", "15 splits")),
     ],
-)  # fmt: skip
+)
 def test_verdict_in_words(changes: dict, parts: tuple[str, ...]):
-    html = pieces.verdict(RESULT | changes, t)
+    html = pieces.verdict(result(**changes), t)
     for part in parts:
         assert part in said(html)
-    assert f"ctl-{(RESULT | changes)['verdict']}" in html
+    assert f"ctl-{(RUN | changes)['verdict']}" in html
 
 
 def test_no_verdict_before_a_run_and_none_about_folds_for_a_split():
@@ -189,11 +234,7 @@ def test_problems_are_counted_and_at_most_fifty_listed():
     assert "10 more" in said(html)
 
 
-def test_class_counts_and_errors():
-    html = pieces.class_counts(["cat", "dog"], [12, 0], t)
-    assert said(html) == "cat 12dog 0"
-    assert html.count("ctl-none") == 1
-    assert pieces.class_counts([], [], t) == ""
+def test_a_summary_of_errors():
     text = said(pieces.errors_summary(142, 9, 31, t))
     assert "✓ fixed 142" in text
     assert "✕ broken 9" in text
@@ -202,11 +243,14 @@ def test_class_counts_and_errors():
 
 def test_everything_typed_is_escaped():
     for html in (
-        pieces.header(EVIL, EVIL), pieces.device_chip(EVIL), pieces.step_title(1, EVIL),
-        pieces.problems([(EVIL, EVIL)], t), pieces.notes([EVIL], t), pieces.class_counts([EVIL], [1], t),
+        pieces.header(EVIL, EVIL),
+        pieces.device_chip(EVIL),
+        pieces.step_title(1, EVIL),
+        pieces.problems([(EVIL, EVIL)], t),
+        pieces.notes([EVIL], t),
         pieces.method_panel(EVIL, EVIL, 1, 0.1, 1.0, 1.0, EVIL, [EVIL], EVIL, t),
         pieces.method_panel(EVIL, EVIL, 1, 0.1, 1.0, 1.0, None, [EVIL], EVIL, t),
-    ):  # fmt: skip
+    ):
         page = Text(html)
         assert "script" not in page.tags
         assert EVIL in page.said

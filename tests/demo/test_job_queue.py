@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from demo import tasks
-from demo.job_queue import Device
+from demo.job_queue import Device, Job
 from demo.screens.tune import service as tuning
 from demo.workspace import Workspaces
 from engine.types import Progress
@@ -72,6 +72,38 @@ def test_an_error_reaches_the_listener_and_the_thread_lives_on():
     kind, error = finish(device.submit(bad, threading.Event()))[-1]
     assert kind == "error" and isinstance(error, ValueError)
     assert finish(device.submit(lambda: iter([1]), threading.Event()))[-1][0] == "done"
+
+
+def test_a_job_of_its_own_need_not_wait_for_the_device():
+    gate, told = threading.Event(), []
+
+    def work():
+        for done in range(100):
+            job.report(done)  # as a callback does
+        gate.wait(5)
+        yield "end"
+
+    job = Job(work)
+    assert job.latest is None
+    job.start("test")
+    for latest in job.watch(0.01):
+        told.append(latest)
+        gate.set()
+    assert told[0] == 99 and job.latest == "end" and job.finished.wait(5)
+
+
+def test_watching_raises_what_went_wrong_and_ends_with_a_stop():
+    def bad():
+        raise ValueError("no")
+
+    wrong, endless = Job(bad), Job(lambda: iter(int, 1))
+    wrong.start("test")
+    with pytest.raises(ValueError, match="no"):
+        list(wrong.watch(0.01))
+    endless.start("test")
+    for _ in endless.watch(0.01):
+        endless.stop.set()
+    assert endless.finished.wait(5)
 
 
 @pytest.mark.timeout(600)

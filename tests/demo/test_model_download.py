@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from demo import html as pieces
-from demo.model_download import Loading, entry_of
+from demo.model_download import SEGMENTERS, Loading, entry_of
 from demo.words import Translator
 from engine.backbones import catalog
-from engine.errors import BackboneUnavailable
+from engine.errors import BackboneUnavailable, LabError
 
 
 @pytest.fixture
@@ -31,14 +29,38 @@ def hub(monkeypatch):
 
 def test_progress_is_seen_and_cancelling_ends_it(hub):
     job = Loading("someone/some-clip")
-    while job.done < 5 * 10**6:
-        time.sleep(0.01)
-    assert job.total == 2000 * 10**6
-    assert not job.finished.is_set()
-    job.stop.set()
+    seen = []
+
+    def watch():
+        for done, total in job.watch(0.02):
+            seen.append((done, total))
+            if done >= 5 * 10**6:
+                job.stop.set()
+
+    with pytest.raises(LabError) as problem:
+        watch()
+    assert problem.value.key == "download_stopped"
+    assert seen == sorted(seen) and seen[-1][1] == 2000 * 10**6
     assert job.finished.wait(5)
-    assert job.problem.key == "download_stopped"
     assert hub == []
+
+
+def test_what_goes_wrong_is_raised_where_it_is_watched(monkeypatch):
+    def fetch(id, report, stop):
+        raise BackboneUnavailable("download_no_weights", id=id)
+
+    monkeypatch.setattr(catalog, "fetch", fetch)
+    with pytest.raises(BackboneUnavailable) as problem:
+        list(Loading("someone/some-clip").watch())
+    assert problem.value.key == "download_no_weights"
+
+
+def test_a_stopped_segmenter_says_so():
+    job = Loading("no such one", SEGMENTERS)
+    job.stop.set()
+    with pytest.raises(LabError) as problem:
+        list(job.watch())
+    assert problem.value.key == "segmenter_stopped"
 
 
 def test_what_is_here_is_loaded_at_once(monkeypatch):
@@ -46,8 +68,9 @@ def test_what_is_here_is_loaded_at_once(monkeypatch):
     monkeypatch.setattr(catalog, "fetch", lambda id, report, stop: None)
     monkeypatch.setattr(catalog, "load", loaded.append)
     job = Loading("pocket")
+    list(job.watch())
     assert job.finished.wait(5)
-    assert (job.problem, loaded) == (None, ["pocket"])
+    assert loaded == ["pocket"]
 
 
 @pytest.mark.parametrize("language", ["en", "ko"])

@@ -73,6 +73,16 @@ def test_expiry_and_the_number_of_visitors(tmp_path):
     assert workspaces.get(first.id) is None and not third.folder.exists()
 
 
+def test_who_has_left_makes_room_before_who_is_here(tmp_path):
+    workspaces = Workspaces(tmp_path / "root", hours=1, most=2)
+    here, left = workspaces.open(), workspaces.open(page="a")
+    workspaces.left("a")
+    left.touched -= GRACE + 5
+    third = workspaces.open()
+    assert not left.folder.exists()
+    assert workspaces.get(here.id) is here and workspaces.get(third.id) is third
+
+
 def test_a_closed_page_stops_the_run_and_shortens_the_wait(workspaces):
     import threading
 
@@ -90,7 +100,7 @@ def test_a_closed_page_stops_the_run_and_shortens_the_wait(workspaces):
 def test_zero_shot_comes_by_itself_and_goes_with_a_change(filled):
     moments = list(tuning.zero_shot(filled))
     assert moments[0].total == 36
-    assert filled.shown.zero_shot["test"] == 24 and not filled.shown.tuned
+    assert filled.shown.zero_shot.tested == 24 and not filled.shown.tuned
     tasks.set_image_label(filled, 0, "red")
     assert filled.shown is None
     assert list(tuning.zero_shot(filled)) and filled.shown is not None
@@ -103,7 +113,7 @@ def test_zero_shot_without_enough_to_test_has_scores_but_no_accuracy(workspaces,
     tasks.add_files(workspace, [str(path)])
     tasks.set_labels(workspace, "red, green")
     list(tuning.zero_shot(workspace))
-    assert workspace.shown.zero_shot is None and workspace.shown.arrays["before"].shape == (1, 2)
+    assert workspace.shown.zero_shot is None and workspace.shown.arrays["ensemble"].shape == (1, 2)
     assert [note.key for note in workspace.shown.notes] == ["no_images"]
 
 
@@ -139,10 +149,10 @@ def test_runs_and_bytes_are_bounded(filled, monkeypatch):
 def test_an_adapter_saved_and_loaded_gives_the_same_scores(filled, tmp_path):
     run(filled, "linear_probe", epochs=20)
     saved = adapters.adapter_zip(filled)
-    before = filled.shown.arrays["after"]
+    before = filled.shown.arrays["tuned"]
     adapters.load_adapter(filled, str(saved))
-    assert filled.shown.run is None and abs(filled.shown.arrays["after"] - before).max() < 1e-5
-    learned = [image.digest[:12] in filled.shown.result["trained_on"] for image in filled.images]
+    assert filled.shown.run is None and abs(filled.shown.arrays["tuned"] - before).max() < 1e-5
+    learned = [image.digest[:12] in filled.shown.result.trained_on for image in filled.images]
     assert any(learned) and not filled.shown.arrays["tested"][learned].any()
     assert filled.shown.arrays["tested"].sum() == len(learned) - sum(learned)
     line = adapter_line(filled.shown, Translator("en"))
@@ -167,13 +177,13 @@ def test_a_bad_adapter_changes_nothing(filled, tmp_path):
 def test_the_mix_slider_runs_from_zero_shot_to_tuned(filled):
     run(filled, "full", epochs=1)
     assert adapters.can_mix(filled)
-    tuned = filled.shown.arrays["after"]
+    tuned = filled.shown.arrays["tuned"]
     adapters.mix(filled, 0.0)
     original = filled.shown
-    assert abs(original.arrays["after"] - original.arrays["single"]).max() < 1e-3
+    assert abs(original.arrays["tuned"] - original.arrays["zero_shot"]).max() < 1e-3
     assert adapters.adapter_zip(filled).name.endswith("mix0.zip")
     adapters.mix(filled, 1.0)
-    assert abs(filled.shown.arrays["after"] - tuned).max() < 1e-5
+    assert abs(filled.shown.arrays["tuned"] - tuned).max() < 1e-5
 
 
 def test_labels_follow_a_renaming_and_errors_lose_nothing(filled):
@@ -253,5 +263,23 @@ def test_a_run_without_a_forecast_is_shown_and_done(filled, value_reader, tiny, 
         panel = method.describe(filled, Translator(language))
         assert panel.count(words) == 1 and "75" in panel and "ctl-unavailable" not in panel
     record = run(filled, value_reader.id, epochs=2)
-    assert record.result["forecast_memory_bytes"] is None
-    assert html._memory_card(record.result, Translator("en")).count("forecast unknown") == 1
+    assert record.result.cost.forecast_memory_bytes is None
+    assert html._memory_card(record.result.cost, Translator("en")).count("forecast unknown") == 1
+
+
+def test_scores_open_on_an_image_that_tuning_fixed_then_one_that_it_broke():
+    import numpy as np
+
+    from demo.workspace import DisplayedResult
+    from engine.types import Label, LogitScale
+
+    def logits(*columns):
+        return np.eye(2)[list(columns)]
+
+    labels, targets = (Label("a", "a"), Label("b", "b")), (0, 1, 0, 1, 0)
+    arrays = {"ensemble": logits(0, 1, 0, 0, 1), "tuned": logits(0, 1, 1, 1, 0), "tested": np.ones(5, bool)}
+    shown = DisplayedResult(labels, (None,) * 5, targets, arrays, LogitScale(1.0), None)  # type: ignore[arg-type]
+    assert shown.wrong() == ([3, 4], [2], [])
+    assert shown.order() == [3, 2, 4, 0, 1]
+    before = replace(shown, arrays={key: arrays[key] for key in ("ensemble", "tested")})
+    assert before.order() == [0, 1, 2, 3, 4]

@@ -16,8 +16,9 @@ import pytest
 
 import engine
 from engine import compare, load_adapter, load_backbone, predict, read_task, tune, zero_shot
+from engine.backbones import catalog
 from engine.compare import Constraints, Results
-from engine.errors import BadConfig, BadLabels, BadTask
+from engine.errors import BackboneUnavailable, BadConfig, BadLabels, BadTask
 from engine.tuning.outcome import Stopped
 from engine.types import Label
 
@@ -48,7 +49,7 @@ def test_the_example_in_the_readme_runs(task_folder, tmp_path, monkeypatch, caps
     exec(compile(code, "README.md", "exec"), names)
     assert (tmp_path / "adapter" / "adapter.safetensors").is_file()
     *_, blue, red = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"blue\.png (red|green|blue) \d+%", blue) and red.startswith("red.png ")
+    assert re.fullmatch(r"new_photos/blue\.png (red|green|blue) \d+%", blue) and red.startswith("new_photos/red.png ")
     assert names["tuned"].result.config["epochs"] == 100
     assert {row.method for row in names["found"].done} == {"zero_shot_ensemble", "tip_adapter", "linear_probe"}
 
@@ -58,8 +59,14 @@ def test_importing_the_engine_is_cheap():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.split()[:2] == ["False", "False"], done.stderr
     assert set(done.stdout.split()[2:]) == {
-        "load_backbone", "read_task", "zero_shot", "tune", "compare", "predict", "load_adapter"
-    }  # fmt: skip
+        "load_backbone",
+        "read_task",
+        "zero_shot",
+        "tune",
+        "compare",
+        "predict",
+        "load_adapter",
+    }
     with pytest.raises(AttributeError, match="nothing_of_the_kind"):
         engine.nothing_of_the_kind  # noqa: B018
 
@@ -128,7 +135,7 @@ def test_tune_tells_its_progress_and_stops(task, tiny):
 
 
 def test_a_tuned_model_predicts_as_its_saved_adapter_does(task, tuned, tiny, task_folder, tmp_path):
-    assert tuned.result.spec.episode.shots == 4 and tuned.result.spec.seed == 1
+    assert tuned.result.shots == 4 and tuned.result.seed == 1
     assert "linear_probe on 24 test images" in repr(tuned)
     assert tuned.save(tmp_path / "adapter") == (tmp_path / "adapter" / "adapter.safetensors").stat().st_size
     adapter = load_adapter(tmp_path / "adapter", backbone=tiny)
@@ -149,12 +156,49 @@ def test_a_tuned_model_predicts_as_its_saved_adapter_does(task, tuned, tiny, tas
         assert predict(adapter, [tmp_path / "broken.jpg", task_folder / "blue" / "00.png"]) == [single]
 
 
+def test_predictions_keep_order_full_names_and_repeats(tuned, task_folder, tmp_path):
+    for place, colour in (("b", "red"), ("a", "blue")):
+        (tmp_path / place).mkdir()
+        shutil.copy(task_folder / colour / "00.png", tmp_path / place / "10.png")
+    given = [tmp_path / name for name in ("b/10.png", "a/10.png", "b/10.png", "a")]
+    found = predict(tuned, given)
+    assert [row.image for row in found] == [*map(str, given[:3]), str(tmp_path / "a" / "10.png")]
+    assert found[0] == found[2] != found[1] and found[1].tuned == found[3].tuned
+    with pytest.raises(BadTask, match=r"None of the images can be read.*nowhere"):
+        predict(tuned, [tmp_path / "nowhere.jpg"])
+
+
+def test_an_adapter_finds_its_backbone_by_its_weights(tuned, tmp_path, monkeypatch):
+    tuned.save(tmp_path / "adapter")
+    recipe = tmp_path / "adapter" / "adapter.json"
+    content = json.loads(recipe.read_text(encoding="utf8")) | {"backbone": "gone/for-ever-x@y"}
+    recipe.write_text(json.dumps(content))
+    moved = replace_id(tuned.outcome.setting.backbone, "/elsewhere/tiny")
+    assert load_adapter(tmp_path / "adapter", backbone=moved).setting.backbone is moved
+    with pytest.raises(BackboneUnavailable, match="Say where it lies"):
+        load_adapter(tmp_path / "adapter")
+    monkeypatch.setattr(catalog, "with_weights", lambda *_: moved)
+    assert load_adapter(tmp_path / "adapter").setting.backbone is moved
+
+
+def replace_id(backbone, id):
+    other = backbone.twin()
+    other.id = id
+    return other
+
+
 def test_compare_ranks_within_limits(task, tiny, tmp_path):
     events = []
     found = compare(
-        task, "linear_probe, tip_adapter", tiny, shots=2, seeds=0, results=Results(tmp_path),
-        limits=Constraints(parameters=0), progress=events.append,
-    )  # fmt: skip
+        task,
+        "linear_probe, tip_adapter",
+        tiny,
+        shots=2,
+        seeds=0,
+        results=Results(tmp_path),
+        limits=Constraints(parameters=0),
+        progress=events.append,
+    )
     assert {row.method for row in found.done} == {"zero_shot_ensemble", "linear_probe", "tip_adapter"}
     assert [method for method, _ in found.advice.excluded] == ["linear_probe"]
     assert events[0].kind == "planned" and events[-1].comparison is found

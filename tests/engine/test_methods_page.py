@@ -39,8 +39,10 @@ def test_every_tuner_of_peft_is_offered_or_its_absence_explained():
     from engine.methods.peft_table import ROWS
 
     said = (methods_page.PAGE.parent / "peft.md").read_text(encoding="utf8")
-    offered = {getattr(peft, row.peft)(**({"target_r": 1, "total_step": 9} if row.id == "adalora" else {})).peft_type
-               for row in ROWS.values()}  # fmt: skip
+    offered = {
+        getattr(peft, row.peft)(**({"target_r": 1, "total_step": 9} if row.id == "adalora" else {})).peft_type
+        for row in ROWS.values()
+    }
     without = {kind.name for kind in peft.PeftType} - {kind.name for kind in offered}
     prompts = {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT"}
     assert [name for name in without - prompts if name not in said] == []

@@ -17,11 +17,24 @@ def test_bytes(size: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "size"),
     [
-        ("2GB", 2 * 10**9), ("500 MB", 5 * 10**8), ("20kb", 20_000), ("1.5M", 1_500_000), ("4096", 4096), ("7 B", 7),
-        ("2GiB", 2**31), ("1.5 mib", 3 * 2**19), ("1Ki", 1024), (" 1 TB ", 10**12),
-        ("", None), ("GB", None), ("2 XB", None), ("-1MB", None), ("2iB", None), ("1e3MB", None),
+        ("2GB", 2 * 10**9),
+        ("500 MB", 5 * 10**8),
+        ("20kb", 20_000),
+        ("1.5M", 1_500_000),
+        ("4096", 4096),
+        ("7 B", 7),
+        ("2GiB", 2**31),
+        ("1.5 mib", 3 * 2**19),
+        ("1Ki", 1024),
+        (" 1 TB ", 10**12),
+        ("", None),
+        ("GB", None),
+        ("2 XB", None),
+        ("-1MB", None),
+        ("2iB", None),
+        ("1e3MB", None),
     ],
-)  # fmt: skip
+)
 def test_what_is_typed(text: str, size: int | None) -> None:
     assert parse_bytes(text) == size
 

@@ -63,8 +63,11 @@ def corners(source: Source, size: tuple[int, int], rng: random.Random) -> list[f
 
 def develop(crop: Image.Image, rng: random.Random) -> Image.Image:
     """Change light, contrast and colour a little; mirror half of the pictures."""
-    for kind, least, most in ((ImageEnhance.Brightness, 0.7, 1.25), (ImageEnhance.Contrast, 0.8, 1.2),
-                              (ImageEnhance.Color, 0.6, 1.3)):  # fmt: skip
+    for kind, least, most in (
+        (ImageEnhance.Brightness, 0.7, 1.25),
+        (ImageEnhance.Contrast, 0.8, 1.2),
+        (ImageEnhance.Color, 0.6, 1.3),
+    ):
         crop = kind(crop).enhance(rng.uniform(least, most))
     return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
 

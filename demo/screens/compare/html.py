@@ -19,6 +19,7 @@ from engine.report.pieces import Pieces
 
 if TYPE_CHECKING:
     from engine.compare import Row
+    from engine.errors import Note
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -78,23 +79,30 @@ def arriving(rows: Sequence[Row], t: Translator) -> str:
         lines.append(
             Line(
                 method,
-                accuracy=sum(result["accuracy"]["tuned"] for result in found) / len(found),
+                accuracy=sum(result.accuracy["tuned"] for result in found) / len(found),
                 shots=shots,
                 runs=sum(row.method == method for row in done),
-                parameters=found[0]["trainable_parameters"],
-                seconds=sum(sum(result["seconds"].values()) for result in found) / len(found),
+                parameters=found[0].cost.trainable_parameters,
+                seconds=sum(sum(result.cost.seconds.values()) for result in found) / len(found),
             )
         )
     return str(shared(t).render("arriving.html", lines=sorted(lines, key=lambda line: -line.accuracy)))
 
 
+def searched(said: str, notes: Sequence[Note], t: Translator) -> str:
+    """Return what came of a search for wrong labels, and what it could have found."""
+    say = shared(t).render.note
+    return hint(Markup(" ").join(part for part in (Markup(said), *map(say, notes)) if part))
+
+
 def suspect(
-    picture: str, file: str, given: str, suggested: str, agree: float, left: int, judges: Sequence[str], t: Translator
+    picture: str, file: str, given: str, suggested: str, chance: float, left: int, judges: Sequence[str], t: Translator
 ) -> str:
     """Return an image whose label may be wrong, with what the methods say.
 
     Args:
         picture: data URI of a thumbnail, empty where there is none.
+        chance: probability that the label is wrong, 0 to 1.
         left: suspects that are open, this one included.
     """
     found = shared(t).render(
@@ -103,7 +111,7 @@ def suspect(
         file=file,
         given=given,
         suggested=suggested,
-        agree=agree,
+        chance=chance,
         left=left,
         judges=judges,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from demo import tasks
+from demo import labelling, tasks
 from demo.page import HIDDEN, Key, Page, Visit
 from demo.screens.compare import html as pieces
 from demo.screens.compare import service
@@ -39,6 +39,9 @@ class CompareResults:
         page = self.page
         self.live = gr.HTML("", padding=False, elem_id="compare-live")
         self.advice = gr.HTML("", padding=False, elem_id="compare-advice")
+        self.use = page.make(
+            gr.Button, value=Key("compare.use"), variant="primary", elem_id="compare-use", elem_classes=HIDDEN
+        )
         with gr.Column(elem_classes=HIDDEN, elem_id="compare-results") as self.column:
             self.axis = page.make(
                 gr.Radio,
@@ -115,9 +118,18 @@ class CompareResults:
     def outputs(self) -> list[Any]:
         """What :meth:`view` updates."""
         return [
-            self.live, self.advice, self.column, self.pareto, self.table, self.failed, self.curve, self.calibration,
-            *self.damage_parts, *self.suspect_parts,
-        ]  # fmt: skip
+            self.live,
+            self.advice,
+            self.use,
+            self.column,
+            self.pareto,
+            self.table,
+            self.failed,
+            self.curve,
+            self.calibration,
+            *self.damage_parts,
+            *self.suspect_parts,
+        ]
 
     @property
     def sized(self) -> list[Any]:
@@ -139,14 +151,26 @@ class CompareResults:
         return {
             self.live: pieces.arriving(found.rows, t),
             self.advice: "",
+            self.use: gr.update(elem_classes=HIDDEN),
             self.column: gr.update(elem_classes=HIDDEN),
         }
 
+    def advised(self, visit: Visit) -> str | None:
+        """Return the method that the advice within the limits says to train; None where nothing is to be trained."""
+        from engine.tuning import registry
+
+        found = service.compared_of(visit.workspace)
+        advised = service.advice(found, self._limits(visit)) if found else None
+        method = advised.method if advised else None
+        return method if method and registry.get(method).family != "baseline" else None
+
     def view(self, visit: Visit, width: float) -> dict[Any, Any]:
         """Return the workspace's comparison within the limits; nothing is run."""
-        found, t = visit.workspace.compared, visit.t
+        found, t = service.compared_of(visit.workspace), visit.t
         if found is None:
-            return {self.live: "", self.advice: "", self.column: gr.update(elem_classes=HIDDEN)}
+            empty = _empty(visit)
+            gone = gr.update(elem_classes=HIDDEN)
+            return {self.live: "", self.advice: empty, self.use: gone, self.column: gone}
         if found.comparison is None:
             return self.arriving(found, t)
         comparison, shared = found.comparison, pieces.shared(t)
@@ -156,6 +180,7 @@ class CompareResults:
             return {
                 self.live: failed,
                 self.advice: pieces.hint(t("compare.nothing")),
+                self.use: gr.update(elem_classes=HIDDEN),
                 self.column: gr.update(elem_classes=HIDDEN),
             }
         advised = service.advice(found, self._limits(visit))
@@ -164,6 +189,7 @@ class CompareResults:
         return {
             self.live: stale,
             self.advice: str(shared.advice(advised, ranking.standings, comparison.stopped)),
+            self.use: self._use(visit),
             self.column: gr.update(elem_classes=[]),
             self.pareto: pareto(ranking, advised, visit[self.axis], t, visit.dark, width),
             self.table: str(shared.standings(ranking, advised.ranking.standings, advised.method)),
@@ -171,14 +197,23 @@ class CompareResults:
             self.curve: curves(ranking, advised.method, t, visit.dark, width),
             **self._damage(visit),
             **self._suspects(visit),
-        }  # fmt: skip
+        }
+
+    def _use(self, visit: Visit) -> dict[str, Any]:
+        """The next step: the advised method on all photos."""
+        method, t = self.advised(visit), visit.t
+        if method is None:
+            return gr.update(elem_classes=HIDDEN)
+        count = sum(tasks.counts(visit.workspace)[1])
+        return gr.update(value=t("compare.use_method", method=t.name(method), count=count), elem_classes=[])
 
     def _limits(self, visit: Visit) -> Any:
         return service.limits(*(visit[control] for control in self.limits))
 
     def _damage(self, visit: Visit) -> dict[Any, Any]:
         """What was lost on labels that were held back, where that was measured."""
-        measured, t = list(visit.workspace.compared.damage.values()), visit.t
+        found, t = service.compared_of(visit.workspace), visit.t
+        measured = list(found.damage.values()) if found else []
         mixed = any(damage.curve for damage in measured)
         return {
             self.damage: str(pieces.shared(t).forgetting(measured)),
@@ -188,30 +223,35 @@ class CompareResults:
 
     def _suspects(self, visit: Visit) -> dict[Any, Any]:
         """The first suspect that is open."""
-        workspace, t, found = visit.workspace, visit.t, visit.workspace.compared
+        workspace, t, found = visit.workspace, visit.t, service.compared_of(visit.workspace)
         gone = {self.decide_row: gr.update(elem_classes=HIDDEN)}
         if found is None or found.check is None:
             return {self.suspect: "", **gone}
-        if not found.check.judges:
-            return {self.suspect: pieces.hint(t("compare.no_judges")), **gone}
         if not found.suspects:
             key = "compare.all_decided" if found.decided else "compare.none_wrong"
-            return {self.suspect: pieces.hint(t(key)), **gone}
+            said = t(key) if found.decided or found.check.able else ""
+            return {self.suspect: pieces.searched(said, found.check.notes, t), **gone}
         suspect = found.suspects[0]
         image, suggested = found.images[suspect.image], found.labels[suspect.suggested].name
         judges = [t.name(method) for method in found.check.judges]
         return {
             self.suspect: pieces.suspect(
-                tasks.thumb_uri(workspace, image, 160), image.name, found.labels[suspect.given].name, suggested,
-                suspect.agree, len(found.suspects), judges, t,
+                tasks.thumb_uri(workspace, image, 160),
+                image.name,
+                found.labels[suspect.given].name,
+                suggested,
+                suspect.probability,
+                len(found.suspects),
+                judges,
+                t,
             ),
             self.decide_row: gr.update(elem_classes=[]),
             self.decide["relabel"]: t("compare.relabel_as", label=suggested),
-        }  # fmt: skip
+        }
 
     def files(self, visit: Visit) -> dict[Any, Any]:
         """Write what can be downloaded, as it is on screen."""
-        found = visit.workspace.compared
+        found = service.compared_of(visit.workspace)
         if found is None or found.comparison is None or found.comparison.ranking is None:
             return dict.fromkeys(self.downloads, gr.update(value=None, interactive=False))
         advised = service.advice(found, self._limits(visit))
@@ -225,18 +265,22 @@ class CompareResults:
         page = self.page
         page.on(self.sure.expand, self._sure, shown, [self.reliability, self.calibration])
         page.on(
-            self.damaged.expand, lambda visit: self._damage(visit) if visit.workspace.compared else {}, (),
+            self.damaged.expand,
+            lambda visit: self._damage(visit) if service.compared_of(visit.workspace) else {},
+            (),
             self.damage_parts,
-        )  # fmt: skip
+        )
         for what in DECISIONS:
             page.on(
-                self.decide[what].click, partial(self._decide, what=what), shown,
+                self.decide[what].click,
+                partial(self._decide, what=what),
+                shown,
                 [*self.suspect_parts, self.live, page.version],
-            )  # fmt: skip
+            )
 
     def _sure(self, visit: Visit) -> dict[Any, Any]:
         """Calibration, drawn when it is looked at."""
-        found, t = visit.workspace.compared, visit.t
+        found, t = service.compared_of(visit.workspace), visit.t
         if found is None or found.comparison is None:
             return {}
         from engine.report.document import calibrations
@@ -248,7 +292,7 @@ class CompareResults:
         }
 
     def _decide(self, visit: Visit, what: str) -> dict[Any, Any]:
-        found = visit.workspace.compared
+        found = service.compared_of(visit.workspace)
         if found is None:
             return {}
         service.decide(visit.workspace, found, what)
@@ -258,6 +302,13 @@ class CompareResults:
             self.live: pieces.hint(visit.t("compare.stale")) if stale else "",
             self.page.version: visit.workspace.version,
         }
+
+
+def _empty(visit: Visit) -> str:
+    """What is missing before anything can be compared, or what to press."""
+    lacks, t = labelling.missing(visit.workspace), visit.t
+    said = t(lacks[0], **lacks[1]) if lacks else t("compare.empty")
+    return f'<div class="ctl-empty" role="status">{said}</div>'
 
 
 def _mix_hint(t: Translator) -> str:

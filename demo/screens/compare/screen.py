@@ -11,11 +11,12 @@ from typing import Any
 
 import gradio as gr
 
-from demo import job_queue
-from demo.page import HIDDEN, Key, Page, Visit
+from demo import job_queue, labelling
+from demo.page import HIDDEN, Key, Page, Screen, Surroundings, Visit, notice
 from demo.screens.compare import html as pieces
 from demo.screens.compare import service
 from demo.screens.compare.results import CompareResults
+from demo.screens.tune.screen import Tune
 from demo.words import Translator
 from demo.workspace import Workspace
 from engine.errors import LabError
@@ -30,18 +31,19 @@ WIDTH = """() => {
   return wide <= 900 ? wide - 40 : Math.round((Math.min(1280, wide) - 64) * 7 / 11);
 }"""
 """Pixels that a plot will have."""
-SHOW_OUTCOME = """() => {
-  if (window.innerWidth <= 900) document.querySelector("#compare-outcome").scrollIntoView({ behavior: "smooth" });
-}"""
-"""On a phone the results stand below."""
+SHOW_OUTCOME = """() => window.ctlShow("#compare-outcome", "#compare-status")"""
+SHOW_ADVICE = """() => window.ctlShow("#compare-outcome", "#compare-advice")"""
+"""What is going on stands in view when it starts, and the advice when it has ended."""
 
 
 def _about(t: Translator) -> str:
     return f"<h2>{t('compare.title')}</h2><p>{t('compare.about')}</p>"
 
 
-class Compare:
+class Compare(Screen):
     """The whole screen."""
+
+    name = "compare"
 
     def __init__(self, page: Page):
         self.page, self.results = page, CompareResults(page)
@@ -142,7 +144,8 @@ class Compare:
     def view(self, visit: Visit) -> dict[Any, Any]:
         """Everything, for the workspace as it is."""
         workspace, t = visit.workspace, visit.t
-        ready = bool(workspace.images)
+        lacks = labelling.missing(workspace)
+        ready = lacks is None
         most = service.most_shots(workspace) if ready else max(SHOTS)
         usable = [count for count in SHOTS if count <= most]
         chosen = [count for count in visit[self.shots] if count in usable] or usable[-1:]
@@ -150,20 +153,19 @@ class Compare:
             self.single: gr.update(choices=_methods(t)),
             self.shots: gr.update(choices=[(str(count), count) for count in usable], value=chosen),
             self.go: gr.update(interactive=ready and not running(workspace)),
-            self.outlook: "" if ready else pieces.hint(t("compare.no_images")),
+            self.outlook: pieces.hint(t(lacks[0], **lacks[1])) if lacks else "",
             self.status: gr.skip() if running(workspace) else "",
             **self.results.view(visit, visit[self.width]),
         }
 
     # ---- events
 
-    def bind(self, tab: Any) -> None:
-        """Attach the handlers; ``tab`` is the screen's."""
+    def bind(self, around: Surroundings) -> None:
         page, results = self.page, self.results
         choice = [self.groups, self.single, self.shots, self.seeds]
-        sized = tab.select(None, None, [self.width], js=WIDTH, api_visibility="private")
+        sized = around.tab.select(None, None, [self.width], js=WIDTH, api_visibility="private")
         opened = page.on(sized.then, self.view, self.shown, self.outputs, clears=False)
-        reckon = {"inputs": choice, "outputs": [self.outlook]}
+        reckon: dict[str, Any] = {"inputs": choice, "outputs": [self.outlook]}
         page.on(opened.then, self._reckon, **reckon, clears=False)
         page.on([control.input for control in choice], self._reckon, **reckon)
         queue: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 16}
@@ -172,6 +174,7 @@ class Compare:
             self.go.click, self._compare, [*choice, *self.shown], [*busy, self.outlook, *results.outputs], **queue
         )
         self.go.click(None, None, None, js=SHOW_OUTCOME, api_visibility="private")
+        done.success(None, None, None, js=SHOW_ADVICE, api_visibility="private")
         page.on(self.stop.click, _stop, (), (), queue=False)
         tested = page.on(results.test.click, self._hold_back, self.shown, [*busy, *results.outputs], **queue)
         looked = page.on(results.look.click, self._check, self.shown, [*busy, *results.outputs], **queue)
@@ -186,6 +189,36 @@ class Compare:
         for event in (done, tested, looked, limited, opened):
             page.on(event.then, results.files, self.shown, results.downloads, clears=False)
         results.bind(self.shown, self.width)
+        self._bind_steps(around, choice, busy, queue)
+
+    def _bind_steps(self, around: Surroundings, choice: list[Any], busy: list[Any], queue: dict[str, Any]) -> None:
+        """From Tune to here ("Find the best method") and back ("Use this method")."""
+        page, results, tune = self.page, self.results, around.screens["tune"]
+        assert isinstance(tune, Tune)
+        sized = tune.best.click(None, None, [self.width], js=WIDTH, api_visibility="private")
+
+        def find(visit: Visit) -> Iterator[dict[Any, Any]]:
+            if lacks := labelling.missing(visit.workspace):
+                yield {page.notice: notice(visit.t(lacks[0], **lacks[1]))}
+                return
+            view = self.view(visit)
+            visit.data[self.shots] = view[self.shots]["value"]
+            yield {around.tabs: gr.update(selected=self.name), **view}
+            yield from self._compare(visit)
+
+        outputs = [*self.outputs, *busy, around.tabs]
+        found = page.on(sized.then, find, [*choice, *self.shown], outputs, clears=False, **queue)
+        found.success(None, None, None, js=SHOW_ADVICE, api_visibility="private")
+        page.on(found.then, results.files, self.shown, results.downloads, clears=False)
+
+        def use(visit: Visit) -> dict[Any, Any]:
+            if method := results.advised(visit):
+                service.choose(visit.workspace, method)
+            visit.data |= {tune.results.open_tab: "scores", tune.results.kind: None}
+            return {**tune.view(visit), around.tabs: gr.update(selected=tune.name)}
+
+        chosen = page.on(results.use.click, use, self.shown, [*tune.outputs, around.tabs])
+        tune.bind_run(chosen.success)
 
     def _redraw(self, visit: Visit) -> dict[Any, Any]:
         """What is drawn for a width."""
@@ -229,7 +262,7 @@ class Compare:
         yield from self._on_device(visit, partial(service.run, workspace, found), moment, end)
 
     def _hold_back(self, visit: Visit) -> Iterator[dict[Any, Any]]:
-        found, t = visit.workspace.compared, visit.t
+        found, t = service.compared_of(visit.workspace), visit.t
         if found is None:
             return
         methods = service.able(found)
@@ -241,7 +274,7 @@ class Compare:
         )
 
     def _check(self, visit: Visit) -> Iterator[dict[Any, Any]]:
-        found, t = visit.workspace.compared, visit.t
+        found, t = service.compared_of(visit.workspace), visit.t
         if found is None:
             return
         yield from self._on_device(
@@ -282,17 +315,9 @@ class Compare:
         self, job: job_queue.Job, moment: Callable[[Any], dict[Any, Any]], t: Translator
     ) -> Iterator[dict[Any, Any]]:
         """Show progress until the job ends or is stopped. Raises its error."""
-        latest, last = None, 0.0
-        for kind, item in job.listen():
-            if kind == "error":
-                raise item
-            if kind in ("done", "stopped"):
-                return
-            latest = item or latest
-            if time.monotonic() - last < EVERY:
-                continue
-            last = time.monotonic()
-            yield {self.status: pieces.hint(t("go.waiting"))} if kind == "waiting" else moment(latest)
+        for latest in job.watch(EVERY):
+            waiting = not job.started.is_set()
+            yield {self.status: pieces.hint(t("go.waiting"))} if waiting else moment(latest)
 
     def _buttons(self, busy: bool) -> dict[Any, Any]:
         state = gr.update(interactive=not busy)

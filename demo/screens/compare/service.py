@@ -24,7 +24,7 @@ from engine.units import MB
 if TYPE_CHECKING:
     from engine.checks.forgetting import Forgetting
     from engine.checks.label_errors import LabelErrorReport, Suspect
-    from engine.compare import Advice, Comparison, Constraints, Event, Request, Row
+    from engine.compare import Advice, Comparison, Constraints, Event, Request, Results, Row
 
 
 @dataclass(eq=False)
@@ -80,7 +80,12 @@ def request_of(workspace: Workspace, methods: list[str], shots: list[int], seeds
     )
 
 
-def results_of(workspace: Workspace) -> Any:
+def compared_of(workspace: Workspace) -> Compared | None:
+    """Return what the Compare screen shows; None before the first comparison."""
+    return workspace.compared if isinstance(workspace.compared, Compared) else None
+
+
+def results_of(workspace: Workspace) -> Results:
     """Return where the visitor's results lie: with all else that is deleted with the workspace."""
     from engine.compare import Results
 
@@ -119,9 +124,14 @@ def start(workspace: Workspace, request: Request, language: str) -> Compared:
     """Put a new comparison in place of the last one. Raises LabError."""
     labels = episode.parse_labels(workspace.labels_text)
     found = Compared(
-        workspace.version, request, workspace.images, labels, workspace.backbone,
-        tasks.title(workspace, language), tuning.on_disk(workspace),
-    )  # fmt: skip
+        workspace.version,
+        request,
+        workspace.images,
+        labels,
+        workspace.backbone,
+        tasks.title(workspace, language),
+        tuning.on_disk(workspace),
+    )
     workspace.compared = found
     return found
 
@@ -150,9 +160,17 @@ def end(found: Compared) -> None:
     ranking = rank(rows) if any(row.status == "done" for row in rows) else None
     names = tuple(image.name for image in found.images)
     found.comparison = Comparison(
-        found.request, found.backbone, found.labels, names, rows, ranking, advise(ranking) if ranking else None, (),
-        time.monotonic() - found.started, True,
-    )  # fmt: skip
+        found.request,
+        found.backbone,
+        found.labels,
+        names,
+        rows,
+        ranking,
+        advise(ranking) if ranking else None,
+        (),
+        time.monotonic() - found.started,
+        True,
+    )
 
 
 def limits(
@@ -162,9 +180,12 @@ def limits(
     from engine.compare import Constraints
 
     return Constraints(
-        int(memory_mb * MB) if memory_mb else None, seconds or None, int(parameters) if parameters else None,
-        int(file_mb * MB) if file_mb else None, KEEPS if keep else None,
-    )  # fmt: skip
+        int(memory_mb * MB) if memory_mb else None,
+        seconds or None,
+        int(parameters) if parameters else None,
+        int(file_mb * MB) if file_mb else None,
+        KEEPS if keep else None,
+    )
 
 
 KEEPS = 0.02
@@ -177,6 +198,17 @@ def advice(found: Compared, constraints: Constraints) -> Advice | None:
 
     ranking = found.comparison.ranking if found.comparison else None
     return advise(ranking, constraints) if ranking else None
+
+
+def choose(workspace: Workspace, method: str) -> None:
+    """Make a method the one to tune, on all photos: with nothing held back, each is tested in turn by models that did
+    not see it, and the adapter that is kept has seen them all."""
+    with workspace.lock:
+        workspace.method, workspace.preset, workspace.settings = method, "budget", {}
+        shots = max(tasks.counts(workspace)[1], default=1)
+        if workspace.shots != shots:
+            workspace.shots = shots
+            workspace.changed()
 
 
 # ---- labels that were not tuned on ----------------------------------------------------------------
@@ -220,8 +252,7 @@ def check_labels(workspace: Workspace, found: Compared, stop: threading.Event) -
     """Look for images whose label may be wrong. Raises LabError."""
     from engine.checks import label_errors
 
-    names = [image.label for image in found.images]
-    built = episode.build(found.labels, names, workspace.shots, 0, found.request.template_set)
+    built = episode.of_images(found.labels, found.images, workspace.shots, 0, found.request.template_set)
     for item in label_errors.check(built, found.images, tuning.backbone_of(workspace), stop=stop):
         if isinstance(item, Progress):
             yield item
@@ -265,7 +296,13 @@ def write_files(workspace: Workspace, found: Compared, advised: Advice | None, t
     }
     paths["json"].write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf8")
     write_report(
-        shown, paths["html"], images=found.images, task=found.title, command=command_line(shown, *found.disk),
-        damage=list(found.damage.values()), check=found.check, words=t,
-    )  # fmt: skip
+        shown,
+        paths["html"],
+        images=found.images,
+        task=found.title,
+        command=command_line(shown, *found.disk),
+        damage=list(found.damage.values()),
+        check=found.check,
+        words=t,
+    )
     return paths

@@ -47,8 +47,10 @@ def drawing(found: TowerDiagram, backbone: Backbone, labels: int, t: Translate, 
         *_tower(found, backbone, "text", COLUMN + GAP, row, below, t),
     ]
     y = below + 2 * (BOX + 6)
-    features = (("vision", 0, t("learn.image_features", size=shape.embedding), found.at(HEAD, 0).get(IMAGE, 0)),
-                ("text", COLUMN + GAP, t("learn.label_features", labels=labels, size=shape.embedding), 0))  # fmt: skip
+    features = (
+        ("vision", 0, t("learn.image_features", size=shape.embedding), found.at(HEAD, 0).get(IMAGE, 0)),
+        ("text", COLUMN + GAP, t("learn.label_features", labels=labels, size=shape.embedding), 0),
+    )
     for tower, x, words, count in features:
         kept = (tower, FEATURES) not in found.runs and not count
         parts += [_arrow(x + COLUMN / 2, y - 6, y), *_box(x, y, COLUMN, words, count, kept)]
@@ -90,8 +92,9 @@ def _tower(
     yield f'<text class="ctl-a-title" x="{x}" y="13">{escape(t(f"learn.{tower}"))}</text>'
     yield _text(x, 28, t("learn.tower_size", layers=layers, width=width) if layers else t("learn.whole"), "muted")
     yield _text(x, 44, _input(backbone, tower, t))
-    yield from _box(x, 51, COLUMN, t("learn.embedding"), sum(found.at(tower, PIXELS).values()),
-                    (tower, PIXELS) not in found.runs)  # fmt: skip
+    yield from _box(
+        x, 51, COLUMN, t("learn.embedding"), sum(found.at(tower, PIXELS).values()), (tower, PIXELS) not in found.runs
+    )
     for letter, cell in zip(LETTERS, CELLS, strict=True) if layers else ():
         yield f'<text class="ctl-a-letter" x="{_cell_x(x, cell) + CELL / 2 - 0.5}" y="{FIRST_ROW - 6}">{letter}</text>'
     for k in range(layers):
@@ -170,8 +173,9 @@ def layer_sizes(shape: Shape, tower: str, k: int) -> dict[str, int]:
         for kind, i, o in shape.vision_linears[k]:
             found[kind] = found.get(kind, 0) + i * o
     else:
-        found = {kind: shape.linears(tower, [kind], k)[0][0] * shape.linears(tower, [kind], k)[0][1]
-                 for kind in LINEAR_KINDS}  # fmt: skip
+        found = {
+            kind: shape.linears(tower, [kind], k)[0][0] * shape.linears(tower, [kind], k)[0][1] for kind in LINEAR_KINDS
+        }
     return {**found, NORM: 4 * width}
 
 

@@ -25,10 +25,31 @@ if TYPE_CHECKING:
 LABELS, SHOTS = 10, 4
 """What counts are for where the visitor has no labels and images yet."""
 GLOSSARY = (
-    "contrastive", "sigmoid", "similarity", "scale", "probability", "margin", "calibration", "backbone", "adapter",
-    "peft", "rank", "prompt token", "ensemble", "shots", "overfitting", "held-out", "cross-validation", "interval",
-    "mcnemar", "pareto", "vram",
-)  # fmt: skip
+    "contrastive",
+    "sigmoid",
+    "similarity",
+    "scale",
+    "probability",
+    "margin",
+    "calibration",
+    "backbone",
+    "adapter",
+    "peft",
+    "rank",
+    "prompt token",
+    "ensemble",
+    "shots",
+    "overfitting",
+    "held-out",
+    "cross-validation",
+    "interval",
+    "mcnemar",
+    "pareto",
+    "vram",
+    "forgetting",
+    "pool",
+    "lwf",
+)
 
 
 def lesson(workspace: Workspace, method: str, t: Translator) -> str:
@@ -99,13 +120,11 @@ def _count(spec: MethodSpec, config: Any, backbone: Backbone, labels: int, image
 
 def _record(spec: MethodSpec, t: Translator) -> str:
     """The rest of the record."""
-    from engine.tuning.registry import RUNS_ON
-
     failures = "".join(
         f"<li>{escape(t.method(f'{spec.id}.failures.{k}', text))}</li>" for k, text in enumerate(spec.failures)
     )
     rows = (
-        ("runs", f"<p>{escape(t.method(f'runs_on.{spec.runs_on}', RUNS_ON[spec.runs_on]))}</p>"),
+        ("runs", f"<p>{escape(t.method(f'runs_on.{spec.runs_on}', spec.recomputes.sentence))}</p>"),
         ("saved", f"<p>{escape(t.method(f'{spec.id}.saved', spec.saved))}</p>"),
         ("failures", f"<ul>{failures}</ul>"),
         ("paper", f"<p>{paper(spec.paper)}</p>"),
@@ -162,8 +181,10 @@ def settings(spec: MethodSpec, t: Translator) -> str:
     fields = dataclasses.fields(spec.config)
     if not fields:
         return ""
-    presets = {t(f"preset.{name}") if name in ("budget", "paper") else escape(name): make(SHOTS)
-               for name, make in spec.presets.items()}  # fmt: skip
+    presets = {
+        t(f"preset.{name}") if name in ("budget", "paper") else escape(name): make(SHOTS)
+        for name, make in spec.presets.items()
+    }
     head = "".join(f'<th scope="col">{name}</th>' for name in (t("learn.setting"), t("learn.meaning"), *presets))
     rows = []
     for field in fields:

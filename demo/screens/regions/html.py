@@ -60,6 +60,21 @@ def data_uri(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
 
+def picker(images: Sequence[tuple[int, str, str]], chosen: int | None, t: Translate) -> str:
+    """Return thumbnails to choose from.
+
+    Args:
+        images: position, name and address of the thumbnail.
+        chosen: position of the one that is shown.
+    """
+    buttons = "".join(
+        f'<button type="button" data-index="{i}" aria-pressed="{str(i == chosen).lower()}" title="{escape(name)}">'
+        f'<img src="{escape(address)}" alt="{escape(name)}" loading="lazy"></button>'
+        for i, name, address in images
+    )
+    return f'<div class="ctl-picks" role="group" aria-label="{t("regions.task")}">{buttons}</div>' if buttons else ""
+
+
 def table(
     regions: Sequence[tuple[Region, str, str]],
     scores: Mapping[int, RegionScore],
@@ -85,10 +100,10 @@ def table(
         cells = [f'<span class="ctl-mark" style="background:{colour}">{escape(mark)}</span>', _share(region, t)]
         score = scores.get(region.number)
         if scoring:
-            cells.append(_guess(score and score.zero_shot, "before", names, t))
+            cells.append(_guess(score.zero_shot if score else None, "before", names, t))
         if tuned:
             differs = score is not None and score.tuned is not None and score.tuned.label != score.zero_shot.label
-            cells.append(_guess(score and score.tuned, "after", names, t, differs))
+            cells.append(_guess(score.tuned if score else None, "after", names, t, differs))
         selected = region.number == chosen
         body += (
             f'<tr data-number="{region.number}" tabindex="0" aria-selected="{str(selected).lower()}"'

@@ -49,11 +49,14 @@ class RegionsResults:
             with gr.Row(elem_classes="ctl-actions"):
                 self.download = {
                     kind: page.make(
-                        gr.Button, value=Key(f"regions.download_{kind}"), size="sm", min_width=110,
+                        gr.Button,
+                        value=Key(f"regions.download_{kind}"),
+                        size="sm",
+                        min_width=110,
                         elem_id=f"regions-get-{kind}",
                     )
                     for kind in FILES
-                }  # fmt: skip
+                }
             with gr.Column(elem_classes=HIDDEN):
                 self.file = gr.DownloadButton("", elem_id="regions-file")
 
@@ -76,10 +79,10 @@ class RegionsResults:
         }
         tuned = labelled and bool(workspace.shown and workspace.shown.tuned)
         rows = [(region, text_of(region.number, marks), _css(colour_of(region.number))) for region in shown]
-        key = "regions.no_labels" if not labelled else "" if tuned else "regions.no_tuned"
+        missing = "regions.no_labels" if not labelled else "" if tuned else "regions.no_tuned"
         return {
             self.column: gr.update(elem_classes=[]),
-            self.hint: hint(t(key)) if key else "",
+            self.hint: hint(t(missing)) if missing else "",
             self.table: regions_html.table(
                 rows, scores, marked.step.chosen, tuned, labelled, scoring.names_of(workspace), t
             ),
@@ -107,9 +110,7 @@ class RegionsResults:
             ("ground_alone", regions_html.data_uri(without_object(picture, mask))),
         ]
         names = scoring.names_of(visit.workspace)
-        sentences = [
-            t.engine(note.key, {k: names.get(v, v) for k, v in note.values}) for note in found.notes
-        ]  # fmt: skip
+        sentences = [t.engine(note.key, {k: names.get(v, v) for k, v in note.values}) for note in found.notes]
         return regions_html.shortcut(found, text_of(region.number, marks), pictures, sentences, names, t)
 
     def bind(self, shown: list[Any], style: Callable[[Visit], Any]) -> None:

@@ -125,9 +125,11 @@ def _write_json(marked: Marked, style: Style, target: Path) -> None:
         rows.append(row)
     content = {
         "image": {"file": marked.image.name, "width": marked.image.width, "height": marked.image.height},
-        "segmenter": marked.segmenter, "backbone": marked.scorer.backbone.id if marked.scorer else None,
+        "segmenter": marked.segmenter,
+        "backbone": marked.scorer.backbone.id if marked.scorer else None,
         "view": marked.view if marked.scorer else None,
-        "labels": [label.name for label in marked.scorer.labels] if marked.scorer else [], "regions": rows,
+        "labels": [label.name for label in marked.scorer.labels] if marked.scorer else [],
+        "regions": rows,
         "shortcut": shortcut_json(marked.shortcut[1], marked.scorer) if marked.shortcut else None,
-    }  # fmt: skip
+    }
     target.write_text(json.dumps(content, ensure_ascii=False), encoding="utf8")

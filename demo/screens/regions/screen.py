@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import gradio as gr
 
-from demo import html
+from demo import html, tasks
 from demo.model_download import SEGMENTERS, Loading, entry_name
-from demo.page import HIDDEN, Key, Page, Visit
+from demo.page import HIDDEN, Key, Page, Screen, Surroundings, Visit
+from demo.picture_box import picture_box
 from demo.screens.compare.html import hint
 from demo.screens.regions import html as regions_html
 from demo.screens.regions import scoring, service
@@ -24,10 +24,13 @@ EVERY = 0.2
 LAYERS = ("mask", "contour", "box", "number")
 SHOWN_LAYERS = ["mask", "contour", "number"]
 ATTACH = "window.ctlPicture(element, trigger, watch)"
+PICK = "window.ctlPicker(element, trigger, watch) /* 'select' */"
 
 
-class Regions:
+class Regions(Screen):
     """The whole screen."""
+
+    name = "regions"
 
     def __init__(self, page: Page):
         self.page, self.results = page, RegionsResults(page)
@@ -42,21 +45,24 @@ class Regions:
             with gr.Column(scale=7, min_width=300, elem_id="regions-outcome"):
                 self.page.html(_about, elem_id="regions-about")
                 self.status = gr.HTML("", padding=False, elem_id="regions-status")
-                self._build_picture()
-                self.results.build()
+                with gr.Row(elem_id="regions-pair"):
+                    with gr.Column(scale=5, min_width=280):
+                        self._build_picture()
+                    with gr.Column(scale=4, min_width=280, elem_id="regions-answer"):
+                        self.results.build()
 
     def _build_image(self) -> None:
         page = self.page
         page.html(lambda t: html.step_title(1, t("regions.step_image")))
         self.upload = page.make(
-            gr.Image,
+            picture_box,
             sources=["upload", "clipboard", "webcam"],
-            type="filepath",
             height=150,
             label=Key("regions.upload"),
             elem_id="regions-upload",
         )
         self.task = page.make(gr.Dropdown, choices=[], value=None, label=Key("regions.task"), elem_id="regions-task")
+        self.picker = gr.HTML("", padding=False, js_on_load=PICK, elem_id="regions-picker")
         self.segmenter = page.make(
             gr.Dropdown,
             choices=[("Pocket SAM", "pocket")],
@@ -133,10 +139,19 @@ class Regions:
     def outputs(self) -> list[Any]:
         """What :meth:`view` updates."""
         return [
-            self.task, self.segmenter, self.granularity, self.empty, self.clicks, self.picture, self.tools, self.find,
+            self.task,
+            self.picker,
+            self.segmenter,
+            self.granularity,
+            self.empty,
+            self.clicks,
+            self.picture,
+            self.tools,
+            self.find,
             self.status,
-            *self.tool.values(), *self.results.outputs,
-        ]  # fmt: skip
+            *self.tool.values(),
+            *self.results.outputs,
+        ]
 
     def view(self, visit: Visit) -> dict[Any, Any]:
         """Everything, for the workspace as it is; nothing is computed."""
@@ -144,10 +159,19 @@ class Regions:
         choices = _task_choices(visit.workspace)
         return {
             self.task: gr.update(choices=choices, value=_position(visit.workspace), interactive=bool(choices)),
+            self.picker: self._picker(visit),
             self.segmenter: gr.update(choices=segmenter_choices(t), value=marked.segmenter),
             self.granularity: marked.granularity,
             **self.drawn(visit),
         }
+
+    def _picker(self, visit: Visit) -> str:
+        """The task's images as thumbnails."""
+        workspace = visit.workspace
+        found = [(image.name, tasks.thumb(workspace, image, 96)) for image in workspace.images]
+        move = self.picker.move_resource_to_block_cache
+        rows = [(i, name, f"gradio_api/file={move(path)}") for i, (name, path) in enumerate(found) if path]
+        return regions_html.picker(rows, _position(workspace), visit.t)
 
     def drawn(self, visit: Visit) -> dict[Any, Any]:
         """Return the picture, its tools and the results."""
@@ -161,7 +185,7 @@ class Regions:
             self.picture: ""
             if drawn is None or scene is None or image is None
             else regions_html.picture(
-                drawn, image.name, visit[self.mode], chosen and chosen.prompt, step.corner, scene.size, t
+                drawn, image.name, visit[self.mode], chosen.prompt if chosen else None, step.corner, scene.size, t
             ),
             self.status: gr.skip() if marked.stop else hint(t("regions.too_coarse")) if hidden else "",
             self.clicks: gr.update(elem_classes=[] if there else HIDDEN),
@@ -172,7 +196,7 @@ class Regions:
             self.tool["remove"]: gr.update(interactive=chosen is not None),
             self.tool["clear"]: gr.update(interactive=bool(step.regions)),
             **self.results.view(visit, visit[self.marks]),
-        }  # fmt: skip
+        }
 
     def style(self, visit: Visit) -> Any:
         """Return how regions are drawn."""
@@ -183,15 +207,15 @@ class Regions:
 
     # ---- events
 
-    def bind(self, tab: Any) -> None:
-        """Attach the handlers; ``tab`` is the screen's."""
+    def bind(self, around: Surroundings) -> None:
         page, results = self.page, self.results
-        opened = page.on(tab.select, self.view, self.shown, self.outputs)
+        opened = page.on(around.tab.select, self._open, self.shown, [*self.outputs, self.upload])
         for event in (opened.then, page.version.change):  # the backbone can be changed on any screen
             page.on(event, self._score, self.shown, results.outputs, clears=False)
         change: list[tuple[Any, Callable[[Visit], Any], list[Any]]] = [
             (self.upload.input, self._upload, [self.upload]),
             (self.task.input, self._from_task, [self.task]),
+            (self.picker.select, self._pick, []),
             (self.picture.select, self._point, []),
             (results.table.select, self._row, []),
             (self.granularity.input, self._divide, [self.granularity]),
@@ -203,23 +227,42 @@ class Regions:
         for trigger, work, inputs in change:  # several at a time: the second of two quick clicks counts too
             page.on(trigger, self._then(work), [*self.shown, *inputs], outputs, trigger_mode="multiple")
         page.on(
-            [control.input for control in (self.mode, self.layers, self.marks, self.alpha)], self.drawn, self.shown,
+            [control.input for control in (self.mode, self.layers, self.marks, self.alpha)],
+            self.drawn,
+            self.shown,
             self.outputs,
-        )  # fmt: skip
+        )
         page.on(self.find.click, self._find, self.shown, [*self.outputs, self.stop])
         page.on(self.stop.click, _halt, (), (), queue=False)
         page.on(
-            self.segmenter.input, self._segmenter, [*self.shown, self.segmenter], [*self.outputs, self.stop],
-            concurrency_id="download", concurrency_limit=4,
-        )  # fmt: skip
+            self.segmenter.input,
+            self._segmenter,
+            [*self.shown, self.segmenter],
+            [*self.outputs, self.stop],
+            concurrency_id="download",
+            concurrency_limit=4,
+        )
         results.bind(self.shown, self.style)
+
+    def _open(self, visit: Visit) -> Iterator[dict[Any, Any]]:
+        """Start with the picture that is open in Tune, unless another one is being worked on."""
+        yield self.view(visit)
+        if (position := service.fresh(visit.workspace)) is None:
+            return
+        yield {self.status: hint(visit.t("regions.reading"))}
+        problem: dict[Any, Any] = {}
+        try:
+            service.take_image(visit.workspace, position)
+        except Exception as error:
+            problem = self.page.explain(error, visit.t.language)
+        yield {**self.view(visit), **self._source(visit), **problem}
 
     def _then(self, work: Callable[[Visit], Any]) -> Callable[[Visit], Iterator[dict[Any, Any]]]:
         """Do something to the marks, show it at once, then score what is new; on an error all is shown too."""
 
         def handle(visit: Visit) -> Iterator[dict[Any, Any]]:
             problem = {self.page.notice: ""}
-            if work in (self._upload, self._from_task):
+            if work in (self._upload, self._from_task, self._pick):
                 yield {self.status: hint(visit.t("regions.reading"))}
             with service.marked_of(visit.workspace).lock:
                 try:
@@ -235,7 +278,8 @@ class Regions:
     def _source(self, visit: Visit) -> dict[Any, Any]:
         """The menu of the task's images says which of them is shown; the upload keeps only what is shown."""
         position = _position(visit.workspace)
-        return {self.task: gr.update(value=position), **({self.upload: None} if position is not None else {})}
+        own = {self.upload: None} if position is not None else {}
+        return {self.task: gr.update(value=position), self.picker: self._picker(visit), **own}
 
     def _scores(self, visit: Visit) -> Iterator[dict[Any, Any]]:
         """Score what has no scores yet, and show them."""
@@ -257,6 +301,9 @@ class Regions:
     def _from_task(self, visit: Visit) -> None:
         if visit[self.task] is not None:
             service.take_image(visit.workspace, int(visit[self.task]))
+
+    def _pick(self, visit: Visit) -> None:
+        service.take_image(visit.workspace, int(visit.event.index))  # type: ignore[union-attr]
 
     def _point(self, visit: Visit) -> None:
         """A click, or a box that was drawn."""
@@ -281,16 +328,14 @@ class Regions:
 
     def _find(self, visit: Visit) -> Iterator[dict[Any, Any]]:
         """Look for everything."""
-        marked, t, last = service.marked_of(visit.workspace), visit.t, 0.0
+        marked, t = service.marked_of(visit.workspace), visit.t
         if marked.scene is None or marked.stop is not None:
             return
         yield {self.find: gr.update(interactive=False), self.stop: gr.update(interactive=True), self.page.notice: ""}
         problem: dict[Any, Any] = {}
         try:
-            for done, total in service.find_everything(marked):
-                if time.monotonic() - last > EVERY:
-                    last = time.monotonic()
-                    yield {self.status: html.bar(done / total, t("regions.finding"))}
+            for done, total in service.find_everything(marked, EVERY):
+                yield {self.status: html.bar(done / total, t("regions.finding"))}
         except Exception as error:
             problem = self.page.explain(error, t.language)
         yield {**self.drawn(visit), self.stop: gr.update(interactive=False), **problem}
@@ -302,25 +347,23 @@ class Regions:
         service.stop(marked)
         job = Loading(wanted, SEGMENTERS)
         marked.stop = job.stop
+        problem: dict[Any, Any] = {}
         try:
             yield {
                 self.stop: gr.update(interactive=True),
                 self.find: gr.update(interactive=False),
                 self.page.notice: "",
             }
-            while not job.finished.wait(EVERY):
-                yield {self.status: html.loading(wanted, job.done, job.total, t)}
+            for done, total in job.watch(EVERY):
+                yield {self.status: html.loading(wanted, done, total, t)}
+            marked.stop = None
+            service.choose_segmenter(visit.workspace, wanted)
+        except Exception as error:
+            problem = self.page.explain(error, t.language)
         finally:  # also where the visitor has gone
             job.stop.set()
             if marked.stop is job.stop:
                 marked.stop = None
-        problem: dict[Any, Any] = {}
-        try:
-            if job.problem:
-                raise job.problem
-            service.choose_segmenter(visit.workspace, wanted)
-        except Exception as error:
-            problem = self.page.explain(error, t.language)
         yield {**self.view(visit), self.stop: gr.update(interactive=False), **problem}
 
 
@@ -346,9 +389,8 @@ def _position(workspace: Workspace) -> int | None:
 def _task_choices(workspace: Workspace) -> list[tuple[str, int]]:
     """The task's images, with their labels."""
     return [
-        (f"{image.label} · {image.name}" if image.label else image.name, i)
-        for i, image in enumerate(workspace.images)
-    ]  # fmt: skip
+        (f"{image.label} · {image.name}" if image.label else image.name, i) for i, image in enumerate(workspace.images)
+    ]
 
 
 def segmenter_choices(t: Translator) -> list[tuple[str, str]]:

@@ -10,11 +10,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from demo.job_queue import Job
 from demo.workspace import Workspace
-from engine.data.images import ImageFile, Limits, inspect, read_image
+from engine.data.images import ImageFile, Limits, inspect, read_checked
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -90,7 +90,7 @@ class Marked:
 
 def marked_of(workspace: Workspace) -> Marked:
     """Return the visitor's picture and marks."""
-    if workspace.marked is None:
+    if not isinstance(workspace.marked, Marked):
         workspace.marked = Marked()
     return workspace.marked
 
@@ -129,10 +129,20 @@ def take_image(workspace: Workspace, position: int) -> None:
         _put(marked_of(workspace), workspace.images[position])
 
 
+def fresh(workspace: Workspace) -> int | None:
+    """Return the position of the image that is open in Tune, where nothing else is being worked on."""
+    marked, images = marked_of(workspace), workspace.images
+    position = min(workspace.score_image, len(images) - 1)
+    if not images or marked.stop is not None or marked.step.regions or marked.past:
+        return None
+    own = marked.image is not None and marked.image not in images
+    return None if own or marked.image == images[position] else position
+
+
 def _put(marked: Marked, image: ImageFile) -> None:
     from engine.regions import catalog
 
-    scene = catalog.load(marked.segmenter).set_image(read_image(image.path, name=image.name))
+    scene = catalog.load(marked.segmenter).set_image(read_checked(image))
     with marked.lock:
         stop(marked)
         marked.image, marked.scene = image, scene
@@ -147,7 +157,7 @@ def choose_segmenter(workspace: Workspace, id: str) -> None:
     marked = marked_of(workspace)
     segmenter = catalog.load(id)
     image = marked.image
-    scene = segmenter.set_image(read_image(image.path, name=image.name)) if image else None
+    scene = segmenter.set_image(read_checked(image)) if image else None
     with marked.lock:
         stop(marked)
         marked.segmenter, marked.scene = id, scene
@@ -285,8 +295,8 @@ def stop(marked: Marked) -> None:
         marked.stop.set()
 
 
-def find_everything(marked: Marked) -> Iterator[tuple[int, int]]:
-    """Look for everything in the picture; yields (steps done, of how many). Raises LabError.
+def find_everything(marked: Marked, every: float = 0.2) -> Iterator[tuple[int, int]]:
+    """Look for everything in the picture; yields (steps done, of how many) each ``every`` seconds. Raises LabError.
 
     The regions take the place of what was marked before, which can be brought back. A search that is stopped, and one
     whose picture was changed meanwhile, leave everything as it was.
@@ -294,33 +304,27 @@ def find_everything(marked: Marked) -> Iterator[tuple[int, int]]:
     scene = marked.scene
     if scene is None:
         return
-    halt = marked.stop = threading.Event()
-    queue: SimpleQueue[tuple[int, int] | Exception | tuple[Region, ...]] = SimpleQueue()
 
     def report(done: int, total: int) -> None:
-        if halt.is_set():
+        if job.stop.is_set():
             raise _Stopped
-        queue.put((done, total))
+        job.report((done, total))
 
-    def work() -> None:
-        try:
-            scene.everything("all", report)
-            queue.put(())
-        except Exception as error:
-            queue.put(error)
+    def work() -> Iterator[tuple[int, int]]:
+        scene.everything("all", report)
+        yield from ()
 
-    threading.Thread(target=work, daemon=True, name="regions").start()
+    job = Job(work)
+    marked.stop = job.stop
+    job.start("regions")
+    ended = False
     try:
-        while (item := queue.get()) != ():
-            if isinstance(item, _Stopped):
-                return
-            if isinstance(item, Exception):
-                raise item
-            yield item  # type: ignore[misc]
+        yield from filter(None, job.watch(every))
+        ended = not job.stop.is_set()
     finally:
-        halt.set()
-        if marked.stop is halt:
+        job.stop.set()
+        if marked.stop is job.stop:
             marked.stop = None
     with marked.lock:
-        if marked.scene is scene:
+        if ended and marked.scene is scene:
             marked.take(Step(scene.everything("all")))

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from html import escape
 from typing import Any
 
 import gradio as gr
 
 from demo import html, tasks
-from demo.page import HIDDEN, Key, Page, Visit
+from demo.page import HIDDEN, Key, Screen, Surroundings, Visit
 from demo.screens.tune import service as tuning
 from demo.words import Translator
-from demo.workspace import RunRecord, Workspace
+from demo.workspace import RunRecord
 from engine.units import bytes_text
 
 SIGNS = html.VERDICT_SIGNS
 
 
-class Runs:
+class Runs(Screen):
     """Components of the screen."""
 
-    def __init__(self, page: Page):
-        self.page = page
+    name = "runs"
 
     def build(self) -> None:
         """Create the components."""
@@ -45,9 +43,9 @@ class Runs:
         """What :meth:`view` updates."""
         return [self.table, self.row, self.first, self.second, self.differences]
 
-    def view(self, workspace: Workspace, t: Translator) -> dict[Any, Any]:
+    def view(self, visit: Visit) -> dict[Any, Any]:
         """Show the runs, the latest first."""
-        runs = workspace.runs[::-1]
+        runs, t = visit.workspace.runs[::-1], visit.t
         choices = [(_line(run, t), run.id) for run in runs]
         return {
             self.table: _table(runs, t) if runs else f'<p class="ctl-hint">{t("runs.none")}</p>',
@@ -57,12 +55,9 @@ class Runs:
             self.differences: "",
         }
 
-    def bind(
-        self, tab: gr.Tab, reopened: Callable[[Visit], dict[Any, Any]], outputs: list[Any], extra: list[Any]
-    ) -> None:
-        """Attach the handlers; ``reopened`` shows a workspace in the Tune screen."""
-        page, both = self.page, [self.first, self.second]
-        page.on(tab.select, lambda visit: self.view(visit.workspace, visit.t), (), self.outputs)
+    def bind(self, around: Surroundings) -> None:
+        page, both, tune = self.page, [self.first, self.second], around.screens["tune"]
+        page.on(around.tab.select, self.view, (), self.outputs)
         page.on([self.first.input, self.second.input], self._compare, both, [self.differences])
         page.on(self.delete.click, self._delete, both, [*self.outputs, page.version])
 
@@ -71,14 +66,16 @@ class Runs:
                 return {}
             tuning.reopen(visit.workspace, visit[self.first])
             tasks.translate_sample(visit.workspace, visit.t.language)
-            return reopened(visit)
+            place = {around.tabs: gr.update(selected=tune.name), around.backbone: visit.workspace.backbone}
+            return {**tune.view(visit), **place}
 
-        page.on(self.reopen.click, reopen, [*both, *extra], outputs)
+        outputs = [*tune.outputs, around.tabs, around.backbone]
+        page.on(self.reopen.click, reopen, [*both, *tune.shown], outputs)
 
     def _delete(self, visit: Visit) -> dict[Any, Any]:
         if visit[self.first]:
             visit.workspace.forget(visit[self.first])
-        return {**self.view(visit.workspace, visit.t), self.page.version: visit.workspace.version}
+        return {**self.view(visit), self.page.version: visit.workspace.version}
 
     def _compare(self, visit: Visit) -> dict[Any, Any]:
         pair = [visit.workspace.record(visit[c] or "") for c in (self.first, self.second)]
@@ -92,28 +89,29 @@ def _clock(run: RunRecord) -> str:
 
 
 def _accuracy(run: RunRecord, key: str) -> str:
-    return f"{100 * run.result['accuracy'][key]:.0f} %"
+    return f"{100 * run.result.accuracy[key]:.0f} %"
 
 
 def _line(run: RunRecord, t: Translator) -> str:
-    return f"{_clock(run)} · {t.name(run.result['method'])} · {_accuracy(run, 'tuned')} · {run.task}"
+    return f"{_clock(run)} · {t.name(run.result.method)} · {_accuracy(run, 'tuned')} · {run.task}"
 
 
 def _facts(run: RunRecord, t: Translator) -> dict[str, str]:
     """Column -> cell, escaped."""
     result = run.result
-    size = t("runs.size_text", labels=len(result["labels"]), images=len(run.inputs["images"]), shots=result["shots"])
-    verdict = f'<span aria-hidden="true">{SIGNS.get(result["verdict"], "")}</span> {t("verdict." + result["verdict"])}'
+    size = t("runs.size_text", labels=len(result.labels), images=len(run.inputs.images), shots=result.shots)
+    word = result.verdict.word
+    verdict = f'<span aria-hidden="true">{SIGNS.get(word, "")}</span> {t("verdict." + word)}'
     return {
         "time": _clock(run),
-        "method": escape(t.name(run.result["method"])),
+        "method": escape(t.name(result.method)),
         "task": escape(run.task),
         "size": size,
         "accuracy": f"{_accuracy(run, 'zero_shot_ensemble')} → <b>{_accuracy(run, 'tuned')}</b>",
         "verdict": verdict,
-        "parameters": html.count_text(result["trainable_parameters"], t),
-        "memory": bytes_text(result["peak_memory_bytes"]),
-        "seconds": html.time_text(sum(result["seconds"].values()), t),
+        "parameters": html.count_text(result.cost.trainable_parameters, t),
+        "memory": bytes_text(result.cost.peak_memory_bytes),
+        "seconds": html.time_text(sum(result.cost.seconds.values()), t),
     }
 
 
@@ -130,11 +128,11 @@ def _differences(first: RunRecord, second: RunRecord, t: Translator) -> str:
     pairs = [(t(f"runs.{name}"), cell, _facts(second, t)[name]) for name, cell in _facts(first, t).items()]
     left, right = (
         {
-            **run.result["config"],
-            "seed": run.result["seed"],
-            "preset": run.result["preset"],
-            "backbone": run.result["backbone"],
-            "templates": run.result["template_set"],
+            **run.result.config,
+            "seed": run.result.seed,
+            "preset": run.result.preset,
+            "backbone": run.result.backbone,
+            "templates": run.result.template_set,
         }
         for run in (first, second)
     )

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from demo.page import Key, Page, Visit
+from demo.picture_box import picture_box
 from demo.screens.tune import adapters, figures, service
 from demo.screens.tune.results import Results, kind_radio
 from demo.words import Translator
@@ -70,9 +71,8 @@ class After:
         with page.make(gr.Accordion, label=Key("after.try"), open=False, elem_id="try-box"), gr.Row():
             with gr.Column(scale=1, min_width=200):
                 self.new = page.make(
-                    gr.Image,
+                    picture_box,
                     sources=["upload", "webcam", "clipboard"],
-                    type="filepath",
                     height=240,
                     label=Key("after.new_image"),
                     elem_id="new-image",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from demo.screens.tune.service import backbone_of, numpy_of
 from demo.workspace import DisplayedResult, TunedModel, Workspace
 from engine.data import episode
 from engine.types import DIGITS, LogitScale
+
+if TYPE_CHECKING:
+    from engine.tuning.tuner import Tuner
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def tuned_model(workspace: Workspace) -> TunedModel | None:
         record = workspace.record(shown.run or "")
         if record is None:
             return None
-        adapter = store.load(record.folder / "adapter", catalog.load(record.result["backbone"]))
+        adapter = store.load(record.folder / "adapter", catalog.load(record.result.backbone))
         workspace.kept = TunedModel(record.id, adapter.tuner, adapter.setting)
         return workspace.kept
 
@@ -79,9 +82,9 @@ def can_mix(workspace: Workspace) -> bool:
         result
         and shown
         and shown.run
-        and registry.get(result["method"]).tuner().mixes
-        and result.get("folds", 1) == 1
-        and result["config"].get("mix") == 1
+        and registry.get(result.method).tuner().mixes
+        and result.folds == 1
+        and result.config.get("mix") == 1
     )
 
 
@@ -99,51 +102,30 @@ def mix(workspace: Workspace, share: float) -> None:
     tuner = mixed or kept.tuner
     store = features.FeatureStore(kept.setting.backbone, shown.images)
     after, moved = map(numpy_of, describe(tuner, store, range(len(shown.images))))
-    arrays = {**shown.arrays, "after": after, "image_after": moved, "text_after": _text(tuner)}
+    arrays = {**shown.arrays, "tuned": after, "image_after": moved, "text_after": _text(tuner)}
     tested, goal = np.flatnonzero(arrays["tested"]), np.asarray(shown.targets)
-    right = {key: (arrays[key].argmax(1) == goal)[tested].astype(float) for key in ("before", "after")}
-    rate = statistics.accuracy(right["after"])
-    verdict = statistics.give_verdict(right["before"], right["after"], repeated=False)
+    right = {key: (arrays[key].argmax(1) == goal)[tested].astype(float) for key in ("ensemble", "tuned")}
+    rate = statistics.accuracy(right["tuned"])
+    verdict = statistics.give_verdict(right["ensemble"], right["tuned"])
     old = shown.result
-    result = old | {
-        "accuracy": old["accuracy"] | {"tuned": rate.value},
-        "interval95": old["interval95"] | {"tuned": [rate.low, rate.high]},
-        "verdict": verdict.word,
-        "p_value": verdict.p_value,
-        "gained": verdict.gained,
-        "lost": verdict.lost,
-        "config": old["config"],
-        "chosen": {} if share == 1 else {"mix": share},
-    }
+    result = replace(
+        old,
+        accuracy={**old.accuracy, "tuned": rate.value},
+        interval95={**old.interval95, "tuned": (rate.low, rate.high)},
+        verdict=verdict,
+        chosen={} if share == 1 else {"mix": share},
+    )
     with workspace.lock:
         kept.mixed, kept.share = mixed, share
         if workspace.shown is shown:
-            workspace.shown = replace(shown, arrays=arrays, result=result, zero_shot=result)
+            workspace.shown = replace(shown, arrays=arrays, result=result)
 
 
-def _text(tuner: Any) -> np.ndarray:
+def _text(tuner: Tuner) -> np.ndarray:
     import torch
 
     with torch.no_grad():
         return numpy_of(tuner.text_features())
-
-
-class _Result:
-    """A result in the form that ``store.save`` asks for."""
-
-    def __init__(self, result: dict[str, Any]):
-        self.result = result
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the result itself."""
-        return self.result
-
-
-@dataclass
-class _Saveable:
-    tuner: Any
-    setting: Any
-    result: Any
 
 
 def adapter_zip(workspace: Workspace) -> Path | None:
@@ -156,10 +138,10 @@ def adapter_zip(workspace: Workspace) -> Path | None:
     if record is None or shown is None or shown.result is None:
         return None
     source, kept = record.folder / "adapter", workspace.kept
-    name = f"adapter-{record.result['method']}-{record.id}"
+    name = f"adapter-{record.result.method}-{record.id}"
     if kept and kept.run == record.id and kept.mixed is not None:
         source, name = record.folder / "mixed", f"{name}-mix{round(100 * kept.share)}"
-        store.save(_Saveable(kept.mixed, kept.setting, _Result(shown.result)), source)  # type: ignore[arg-type]
+        store.write(kept.mixed, kept.setting, shown.result, source)
     target = record.folder / f"{name}.zip"
     if kept is None or kept.mixed is None:
         return target if target.exists() else adapter_files.pack(source, target)
@@ -178,18 +160,20 @@ def load_adapter(workspace: Workspace, path: str) -> None:
     rows = features.FeatureStore(setting.backbone, images)
     index = {label.name: k for k, label in enumerate(labels)}
     targets = tuple(index.get(image.label or "", -1) for image in images)
-    learned = set(adapter.recipe.get("trained_on", ()))
+    learned = set(adapter.result.trained_on)
     fresh = [image.digest[:DIGITS] not in learned for image in images]
     tested = np.asarray([t >= 0 and new for t, new in zip(targets, fresh, strict=True)], bool)
     arrays = {"tested": tested, "text_before": numpy_of(setting.ensemble), "text_after": _text(adapter.tuner)}
     if images:
         logits, moved = describe(adapter.tuner, rows, range(len(rows)))
         scored = {
-            "before": setting.backbone.logits(rows.features(), setting.ensemble), "after": logits,
-            "image_before": rows.features(), "image_after": moved,
-        }  # fmt: skip
+            "ensemble": setting.backbone.logits(rows.features(), setting.ensemble),
+            "tuned": logits,
+            "image_before": rows.features(),
+            "image_after": moved,
+        }
     else:
-        scored = dict.fromkeys(("before", "after"), setting.ensemble.new_zeros(0, len(labels)))
+        scored = dict.fromkeys(("ensemble", "tuned"), setting.ensemble.new_zeros(0, len(labels)))
     arrays |= {name: numpy_of(tensor) for name, tensor in scored.items()}
     with workspace.lock:
         if not workspace.labels_text:
@@ -197,5 +181,5 @@ def load_adapter(workspace: Workspace, path: str) -> None:
         workspace.changed()
         workspace.kept, workspace.stale = TunedModel(None, adapter.tuner, setting), False
         workspace.shown = DisplayedResult(
-            labels, images, targets, arrays, setting.backbone.logit_scale, None, (), adapter.recipe, None
+            labels, images, targets, arrays, setting.backbone.logit_scale, result=adapter.result
         )

@@ -15,7 +15,7 @@ from demo.workspace import DisplayedResult, Workspace
 
 def values(shown: DisplayedResult, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Return ``(N, K)`` before and after, as one of ``engine.types.SCORES``."""
-    before, after = shown.arrays["before"], shown.arrays.get("after")
+    before, after = shown.arrays["ensemble"], shown.arrays.get("tuned")
     return shown.scale.values(before, kind), None if after is None else shown.scale.values(after, kind)
 
 
@@ -55,7 +55,7 @@ def confusion(shown: DisplayedResult, t: Translator, dark: bool | None) -> Any:
     goal = np.asarray(shown.targets)[tested]
     tables = [
         statistics.confusion(goal, shown.arrays[key][tested].argmax(1), len(shown.labels))
-        for key in ("before", "after")
+        for key in ("ensemble", "tuned")
         if key in shown.arrays
     ]
     return plots.confusion(tables[0], tables[1] if len(tables) > 1 else None, shown.names, t, dark)
@@ -65,7 +65,7 @@ def training(shown: DisplayedResult | None, t: Translator, dark: bool | None) ->
     """Return the curve of a finished run."""
     from demo import plots
 
-    curve = shown.result.get("curve", ()) if shown and shown.result else ()
+    curve = shown.result.curve if shown and shown.result else ()
     return plots.training(thinned(curve), None, t, dark)
 
 
@@ -100,8 +100,8 @@ def embedding_map(workspace: Workspace, shown: DisplayedResult, t: Translator, d
         rest[:n] if moved else None,
         shown.names,
         shown.targets,
-        arrays["before"].argmax(1),
-        arrays["after"].argmax(1) if shown.tuned else None,
+        arrays["ensemble"].argmax(1),
+        arrays["tuned"].argmax(1) if shown.tuned else None,
         label_before,
         rest[n : n + k] if moved else None,
         [image.name for image in shown.images],
@@ -112,18 +112,21 @@ def embedding_map(workspace: Workspace, shown: DisplayedResult, t: Translator, d
 
 
 def image_choices(shown: DisplayedResult, t: Translator) -> list[tuple[str, int]]:
-    """Return images for a menu: number, label, name."""
+    """Return images for a menu, in the order of :meth:`DisplayedResult.order`: number, label, name."""
     none, names = t("images.no_label"), shown.names
-    rows = enumerate(zip(shown.images, shown.targets, strict=True))
-    return [(f"{i + 1} · {names[k] if k >= 0 else none} · {image.name}", i) for i, (image, k) in rows]
+    signs = {i: f" {sign}" for group, sign in zip(shown.wrong(), "✓✕○", strict=True) for i in group if shown.tuned}
+    rows = ((i, shown.images[i], shown.targets[i]) for i in shown.order())
+    return [(f"{i + 1} · {names[k] if k >= 0 else none} · {image.name}{signs.get(i, '')}", i) for i, image, k in rows]
 
 
 def picture(workspace: Workspace, shown: DisplayedResult, index: int, kind: str, t: Translator) -> str:
     """Return one image with its true label and what both models say."""
     image, names = shown.images[index], shown.names
     truth = shown.targets[index]
-    rows = [(t("scores.truth"), names[truth] if truth >= 0 else t("images.no_label"), None)]
-    for key, word in (("before", "plot.zero_shot"), ("after", "plot.tuned")):
+    rows: list[tuple[str, str, bool | None]] = [
+        (t("scores.truth"), names[truth] if truth >= 0 else t("images.no_label"), None)
+    ]
+    for key, word in (("ensemble", "plot.zero_shot"), ("tuned", "plot.tuned")):
         if key in shown.arrays:
             found = int(shown.arrays[key][index].argmax())
             rows.append((t(word), names[found], None if truth < 0 else found == truth))

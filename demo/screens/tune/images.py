@@ -1,16 +1,23 @@
-"""Step 1 of the Tune screen: sample tasks, uploads, the gallery and one image's label."""
+"""Step 1 of the Tune screen: sample tasks, uploads, the gallery and its labels."""
 
 from __future__ import annotations
 
-from html import escape
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
-from demo import html, tasks
-from demo.page import HIDDEN, Key, Page, Visit
+from demo import html, labelling, tasks
+from demo.page import Key, Page, Visit
+from demo.picture_box import picture_box
+from demo.screens.tune import gallery
 from demo.words import Translator
 from demo.workspace import Workspace
+from engine.data.files import SIDE_SUFFIXES
+
+ATTACH = "window.ctlGallery(element, trigger, watch, upload) /* 'input' and 'select' */"
 
 
 class Images:
@@ -34,7 +41,7 @@ class Images:
         self.upload = page.make(
             gr.File,
             file_count="multiple",
-            file_types=["image", ".zip"],
+            file_types=["image", ".zip", ".heic", ".heif", ".avif", *sorted(SIDE_SUFFIXES)],
             label=Key("images.upload"),
             show_label=False,
             height=64,
@@ -53,71 +60,38 @@ class Images:
                 elem_id="upload-label",
             )
             self.camera = page.make(
-                gr.Image,
+                picture_box,
                 sources=["webcam", "clipboard"],
-                type="filepath",
                 label=Key("images.camera_image"),
                 height=220,
                 elem_id="camera",
             )
-        self.counts = gr.HTML("", padding=False, elem_id="counts")
-        self.gallery = page.make(
-            gr.Gallery,
-            label=Key("images.gallery"),
-            show_label=False,
-            columns=4,
-            height=236,
-            object_fit="cover",
-            allow_preview=False,
-            interactive=False,
-            visible=False,
-            buttons=[],
-            elem_id="gallery",
-        )
-        with gr.Group(elem_id="selected", elem_classes=HIDDEN) as self.selected:
-            self.picture = gr.HTML("", padding=False, elem_id="selected-picture")
-            self.label = page.make(
-                gr.Dropdown, choices=[], allow_custom_value=True, label=Key("images.label"), elem_id="image-label"
-            )
-            self.remove = page.make(gr.Button, value=Key("images.remove"), size="sm", elem_id="remove")
+        self.gallery = gr.HTML("", padding=False, js_on_load=ATTACH, elem_id="gallery")
         self.problems = gr.HTML("", padding=False, elem_id="problems")
         self.clear = page.make(gr.Button, value=Key("images.clear"), size="sm", visible=False, elem_id="clear")
 
     @property
     def outputs(self) -> list[Any]:
         """What :meth:`view` updates."""
-        return [
-            self.sample,
-            self.upload_label,
-            self.counts,
-            self.gallery,
-            self.selected,
-            self.picture,
-            self.label,
-            self.problems,
-            self.clear,
-        ]
+        return [self.sample, self.upload_label, self.gallery, self.problems, self.clear]
 
-    def view(self, workspace: Workspace, t: Translator, gallery: bool = True) -> dict[Any, Any]:
-        """Show the workspace; without ``gallery`` the pictures stay as they are."""
-        images, (names, numbers) = workspace.images, tasks.counts(workspace)
-        index = workspace.selected if workspace.selected is not None and workspace.selected < len(images) else None
-        updates = {
+    def view(self, workspace: Workspace, t: Translator) -> dict[Any, Any]:
+        """Show the workspace."""
+        return {
             self.sample: gr.update(value=workspace.sample or "", choices=sample_choices(t)),
-            self.upload_label: gr.update(choices=names),
-            self.counts: html.class_counts(names, numbers, t),
-            self.problems: html.problems([(p.name, t.engine(p.key, dict(p.values))) for p in workspace.problems], t),
-            self.clear: gr.update(visible=bool(images or workspace.labels_text)),
-            self.selected: gr.update(elem_classes=HIDDEN if index is None else []),
-            self.picture: "" if index is None else picture(workspace, index, t),
-            self.label: gr.update(choices=names, value=None if index is None else images[index].label),
+            self.upload_label: gr.update(choices=tasks.counts(workspace)[0]),
+            self.problems: understood(workspace, t),
+            self.clear: gr.update(visible=bool(workspace.images or workspace.labels_text)),
+            self.gallery: self.draw(workspace, t),
         }
-        if gallery:
-            pictures = [(tasks.thumb(workspace, image), image.label or t("images.no_label")) for image in images]
-            updates[self.gallery] = gr.update(
-                value=[pair for pair in pictures if pair[0]], visible=bool(images), selected_index=index
-            )
-        return updates
+
+    def draw(self, workspace: Workspace, t: Translator) -> str:
+        """Return the photos and the boxes of their labels."""
+        return gallery.draw(workspace, t, self._address)
+
+    def _address(self, path: str) -> str:
+        """Where the browser finds a thumbnail, from the page's own address on."""
+        return f"gradio_api/file={self.gallery.move_resource_to_block_cache(path)}"
 
     # ---- handlers; each changes the workspace, the Tune tab then shows it
 
@@ -132,45 +106,48 @@ class Images:
         tasks.add_files(visit.workspace, [str(path) for path in paths], visit[self.upload_label])
 
     def take_picture(self, visit: Visit) -> None:
-        """Take in a picture of the webcam or the clipboard and open it for a label."""
-        if not visit[self.camera]:
-            return
-        if tasks.add_files(visit.workspace, [visit[self.camera]], visit[self.upload_label]):
-            visit.workspace.selected = len(visit.workspace.images) - 1
+        """Take in a picture of the webcam or the clipboard."""
+        if visit[self.camera]:
+            tasks.add_files(visit.workspace, [visit[self.camera]], visit[self.upload_label])
 
-    def select(self, visit: Visit) -> None:
-        """Open an image of the gallery."""
-        visit.workspace.selected = visit.workspace.score_image = int(visit.event.index)  # type: ignore[union-attr]
-
-    def change_label(self, visit: Visit) -> None:
-        """Give the open image another label."""
-        if visit.workspace.selected is not None:
-            tasks.set_image_label(visit.workspace, visit.workspace.selected, visit[self.label])
-
-    def take_out(self, visit: Visit) -> None:
-        """Remove the open image."""
-        if visit.workspace.selected is not None:
-            tasks.remove_image(visit.workspace, visit.workspace.selected)
+    def act(self, visit: Visit) -> None:
+        """What was done in the gallery: labels for what is selected, files for a label, offers that were taken."""
+        workspace, told = visit.workspace, visit.event
+        assert told is not None
+        images = [int(i) for i in getattr(told, "images", ())]
+        work: dict[str, Callable[[], Any]] = {
+            "give": lambda: labelling.give(workspace, images, str(told.label)),
+            "unlabel": lambda: labelling.give(workspace, images, None),
+            "remove": lambda: labelling.remove(workspace, images),
+            "names": lambda: labelling.take_offered(workspace),
+            "guesses": lambda: labelling.take_guesses(workspace),
+            "confirm": lambda: labelling.confirm(workspace),
+            "add": lambda: tasks.add_files(workspace, uploaded(told.paths), str(told.label)),
+        }
+        work[str(told.act)]()
 
     def take_all_out(self, visit: Visit) -> None:
         """Start over."""
         tasks.clear(visit.workspace)
 
 
+def understood(workspace: Workspace, t: Translator) -> str:
+    """Return how the last upload was read, and what of it could not be used, as HTML."""
+    read = html.notes([t.engine(note.key, dict(note.values)) for note in workspace.understood], t)
+    return read + html.problems([(p.name, t.engine(p.key, dict(p.values))) for p in workspace.problems], t)
+
+
 def sample_choices(t: Translator) -> list[tuple[str, str]]:
     """Samples for the menu: title, labels and images."""
     return [(t("images.sample_none"), "")] + [
-        (t("images.sample_choice", title=s.title.get(t.language, s.id), labels=len(s.labels), images=count), s.id)
+        (t("images.sample_choice", title=s.title(t.language), labels=len(s.prompts), images=count), s.id)
         for s in tasks.samples().values()
         if (count := len(list((tasks.SAMPLES / s.id).glob("*/*.jpg"))))
     ]
 
 
-def picture(workspace: Workspace, index: int, t: Translator, side: int = 320) -> str:
-    """Return an image with its name, as HTML."""
-    image = workspace.images[index]
-    uri, name = tasks.thumb_uri(workspace, image, side), escape(image.name)
-    return (
-        f'<figure class="ctl-picture"><img src="{uri}" alt="{name}"><figcaption>{name} · {image.width} × {image.height}'
-        "</figcaption></figure>"
-    )
+def uploaded(paths: list[list[str]]) -> list[str]:
+    """Return uploaded files under their own names; what lies elsewhere on this machine is none."""
+    folder = Path(get_upload_folder()).resolve()
+    found = [Path(path).resolve() for path, _ in paths]
+    return [str(path) for path in found if path.is_relative_to(folder) and path.is_file()]

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from demo import html, tasks
+from demo import html, labelling, tasks
 from demo.model_download import backbone_name, entry_of
 from demo.page import Key, Page, Visit
 from demo.screens.tune import service
@@ -70,7 +70,7 @@ class Labels:
             self.text: workspace.labels_text,
             self.reading: self.read(workspace, t),
             self.templates: gr.update(value=workspace.template_set, choices=template_choices(t)),
-            self.shots: gr.update(value=workspace.shots, maximum=min(most, 64)),
+            self.shots: gr.update(value=workspace.shots, maximum=max(min(most, 64), workspace.shots)),
             self.split: split_line(workspace, t),
         }
 
@@ -115,6 +115,8 @@ def split_line(workspace: Workspace, t: Translator) -> str:
     """Return how many images train and how many test."""
     if not workspace.images or not workspace.labels_text:
         return ""
+    if (lacks := labelling.missing(workspace)) and lacks[0] == "missing.labelled":
+        return f'<p class="ctl-warning" role="status">{t(lacks[0], **lacks[1])}</p>'
     try:
         built = service.episode_of(workspace)
     except LabError as error:
@@ -143,7 +145,7 @@ def token_line(workspace: Workspace, labels: tuple[Label, ...], t: Translator) -
 def loaded(backbone: str) -> bool:
     """Return whether a backbone is in memory; never loads anything."""
     catalog = sys.modules.get("engine.backbones.catalog")
-    return bool(catalog) and catalog.loaded(backbone)
+    return catalog is not None and catalog.loaded(backbone)
 
 
 def reading_warning(workspace: Workspace, labels: tuple[Label, ...], t: Translator) -> str:

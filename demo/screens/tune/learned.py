@@ -27,7 +27,7 @@ def view(workspace: Workspace, t: Translator) -> str:
     parts = kept.active.learned()
     if not parts:
         key = "learned.nothing" if kept.active.trains else "learned.untrained"
-        return _hint(t(key, method=t.name(shown.result["method"])))
+        return _hint(t(key, method=t.name(shown.result.method)))
     names = dict(zip((label.name for label in kept.setting.labels), shown.names, strict=True))  # as this language says
     return html(parts, names, t)
 

@@ -130,7 +130,7 @@ class Method:
             failures,
             spec.paper,
             t,
-            fits(known) if spec.tuner().trains and not unknown else None,
+            fits(known) if spec.tuner().trains and not isinstance(known, service.UnknownForecast) else None,
             t.error(unknown) if unknown else "",
         )
 

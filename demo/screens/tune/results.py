@@ -8,12 +8,13 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from demo import html, tasks
+from demo import html, labelling, tasks
 from demo.page import Key, Page, Visit
 from demo.screens.tune import figures, learned
 from demo.words import Translator
 from demo.workspace import DisplayedResult, Workspace
-from engine.types import SCORES
+from engine.metrics import leaving, training
+from engine.types import SCORES, RunResult
 
 TABS = ("scores", "heat", "confusion", "training", "learned", "map", "errors")
 GROUPS = ("fixed", "broken", "still_wrong")
@@ -136,12 +137,14 @@ class Results:
         workspace, t = visit.workspace, visit.t
         shown = workspace.shown
         result = shown.result if shown else None
-        verdict = html.verdict(result, t) if shown and shown.run else ""
+        verdict = html.verdict(result, t, training_sentence(result, t)) if shown and shown.run else ""
         if shown and shown.tuned and not shown.run:
             verdict = f'<div class="ctl-verdict ctl-baseline"><div>{adapter_line(shown, t)}</div></div>'
         elif shown and not shown.tuned:
             sentences = [t.engine(n.key, dict(n.values)) for n in shown.notes if n.key in UNTESTED]
             verdict = html.notes(([t("note.stale")] if workspace.stale else []) + sentences, t)
+        elif not shown and workspace.images and (lacks := labelling.missing(workspace)):
+            verdict = f'<div class="ctl-empty" role="status">{t(lacks[0], **lacks[1])}</div>'
         wrong = 0 if shown is None else sum(map(len, shown.wrong()))
         label = t("tab.errors_count", count=wrong) if shown and shown.arrays["tested"].any() else t("tab.errors")
         return {
@@ -192,12 +195,12 @@ class Results:
         updates: dict[Any, Any] = {self.summary: ""}
         if shown.tuned:
             updates[self.summary] = html.errors_summary(len(groups[0]), len(groups[1]), len(groups[2]), t)
-        predicted = shown.arrays["after" if shown.tuned else "before"].argmax(1)
+        predicted = shown.arrays["tuned" if shown.tuned else "ensemble"].argmax(1)
         for name, positions in zip(GROUPS, groups, strict=True):
             key = name if shown.tuned or name != "still_wrong" else "zero_shot_wrong"
             pictures = []
             for i in positions[:MOST_ERRORS]:
-                guess = int(shown.arrays["before"][i].argmax()) if name == "fixed" else int(predicted[i])
+                guess = int(shown.arrays["ensemble"][i].argmax()) if name == "fixed" else int(predicted[i])
                 path = tasks.thumb(workspace, shown.images[i])
                 caption = t("errors.caption", truth=names[shown.targets[i]], predicted=names[guess])
                 pictures += [(path, caption)] if path else []
@@ -217,7 +220,7 @@ class Results:
         for name in TABS:
             page.on(self.tab[name].select, partial(self._open, name=name), [self.kind], [self.open_tab, *self.plots])
         page.on([self.image.input, self.kind.input], self._look, [self.image, self.kind], self._score_outputs)
-        each = {"trigger_mode": "multiple"}  # quick presses go on by as many images
+        each: dict[str, Any] = {"trigger_mode": "multiple"}  # quick presses go on by as many images
         page.on(self.previous.click, partial(self._step, by=-1), [self.kind], self._score_outputs, **each)
         page.on(self.next.click, partial(self._step, by=1), [self.kind], self._score_outputs, **each)
         for name in GROUPS:
@@ -246,7 +249,9 @@ class Results:
     def _step(self, visit: Visit, by: int) -> dict[Any, Any]:
         shown = visit.workspace.shown
         if shown and shown.images:
-            visit.workspace.score_image = (visit.workspace.score_image + by) % len(shown.images)
+            order = shown.order()
+            at = order.index(min(visit.workspace.score_image, len(order) - 1))
+            visit.workspace.score_image = order[(at + by) % len(order)]
         return self._scores(visit)
 
     def _from_error(self, visit: Visit, name: str) -> dict[Any, Any]:
@@ -272,16 +277,27 @@ def kind_radio(page: Page, name: str, **options: Any) -> gr.Radio:
     )
 
 
+def training_sentence(result: RunResult | None, t: Translator) -> str:
+    """Return what is to be said about a run's training, and that zero-shot was kept; empty where all is well."""
+    if result is None:
+        return ""
+    notes = (
+        training.sentence(result.training, result.curve, result.config),
+        leaving.sentence(result.chosen, len(result.labels), result.support),
+    )
+    return " ".join(t.engine(note.key, dict(note.values)) for note in notes if note)
+
+
 def adapter_line(shown: DisplayedResult, t: Translator) -> str:
     """Return what a loaded adapter is."""
-    recipe = shown.result or {}
-    line = t("adapter.loaded", count=len(shown.labels), method=t.name(recipe["method"]))
+    assert shown.result is not None
+    line = t("adapter.loaded", count=len(shown.labels), method=t.name(shown.result.method))
     if not shown.images:
         return line
     tested, goal = shown.arrays["tested"], np.asarray(shown.targets)
     known = int((goal >= 0).sum()) - int(tested.sum())
     if not tested.any():
         return line + " " + t("adapter.all_known" if known else "adapter.no_labels")
-    right = {key: int((shown.arrays[key].argmax(1) == goal)[tested].sum()) for key in ("before", "after")}
-    own = t("adapter.here", zero_shot=right["before"], tuned=right["after"], total=int(tested.sum()))
+    right = {key: int((shown.arrays[key].argmax(1) == goal)[tested].sum()) for key in ("ensemble", "tuned")}
+    own = t("adapter.here", zero_shot=right["ensemble"], tuned=right["tuned"], total=int(tested.sum()))
     return f"{line} {own} {t('adapter.known', count=known)}" if known else f"{line} {own}"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from html import escape
 from typing import Any
 
 import gradio as gr
 
-from demo import html, job_queue, tasks
-from demo.page import HIDDEN, Page, Visit
+from demo import html, job_queue, labelling, tasks
+from demo.page import HIDDEN, Page, Screen, Surroundings, Visit, notice
 from demo.screens.tune import figures, service
 from demo.screens.tune.actions import After
 from demo.screens.tune.images import Images
@@ -25,21 +25,24 @@ from engine.types import Progress
 
 EVERY = 0.25
 """Seconds between two updates of the page while something runs."""
-CURVE_EVERY = 0.5
-"""Seconds between two drawings of the live curve."""
+CURVE_EVERY, CURVE_SHARE, CURVE_RARELY = 0.5, 0.25, 5.0
+"""The live curve is drawn every half second, later after a quarter of the time that the run has taken, and at last
+every 5 seconds: a browser on a busy machine draws it more slowly than it comes, and stands still until it caught up."""
 
 
-SHOW_OUTCOME = """() => {
-  if (window.innerWidth <= 900) document.querySelector("#outcome").scrollIntoView({ behavior: "smooth" });
-}"""
-"""On a phone the results stand below the steps."""
+SHOW_OUTCOME = """() => window.ctlShow("#outcome", "#status")"""
+"""What a run says stands in view when it starts ..."""
+SHOW_VERDICT = """() => window.ctlShow("#outcome", "#verdict")"""
+"""... and its verdict when it has ended."""
 
 
-class Tune:
+class Tune(Screen):
     """The whole screen."""
 
+    name = "tune"
+
     def __init__(self, page: Page):
-        self.page = page
+        super().__init__(page)
         self.images, self.labels, self.method, self.results = Images(page), Labels(page), Method(page), Results(page)
         self.after = After(page, self.results)
 
@@ -51,7 +54,7 @@ class Tune:
                 self.images.build()
                 self.labels.build()
                 self.method.build()
-                self.go, self.stop = page.go_row("go.tune", "tune")
+                self.go, self.stop, self.best = page.go_row("go.tune", "tune", "go.best")
             with gr.Column(scale=7, min_width=300, elem_id="outcome"):
                 self._build_welcome()
                 with gr.Column(elem_id="results", elem_classes=HIDDEN) as self.right:
@@ -67,7 +70,9 @@ class Tune:
                 for id, sample in tasks.samples().items():
                     with gr.Column(min_width=260, elem_classes="ctl-sample"):
                         page.html(partial(_sample_card, sample=sample))
-                        self.samples[id] = gr.Button(sample.title["en"], elem_id=f"start-{id}", variant="secondary")
+                        self.samples[id] = gr.Button(
+                            sample.title(page.t.language), elem_id=f"start-{id}", variant="secondary"
+                        )
                         page.bound.append((self.samples[id], {"value": partial(_title, sample=sample)}))
             self.after.build_first_load()
 
@@ -79,15 +84,23 @@ class Tune:
         return [*self.images.outputs, *self.labels.outputs, self.welcome, self.right, self.page.version]
 
     @property
-    def outputs(self) -> list[Any]:
+    def parts(self) -> list[Any]:
         """Everything that depends on the workspace, but for the method."""
         return [*self.left, *self.results.outputs, *self.after.outputs]
 
-    def show_left(self, workspace: Workspace, t: Translator, gallery: bool = True) -> dict[Any, Any]:
+    @property
+    def shown(self) -> list[Any]:
+        return [self.results.open_tab, self.results.kind]
+
+    @property
+    def outputs(self) -> list[Any]:
+        return [*self.parts, *self.method.outputs]
+
+    def show_left(self, workspace: Workspace, t: Translator) -> dict[Any, Any]:
         """Return steps 1 and 2, and whether there is anything to show on the right."""
         filled = bool(workspace.images) or workspace.shown is not None
         return {
-            **self.images.view(workspace, t, gallery),
+            **self.images.view(workspace, t),
             **self.labels.view(workspace, t),
             self.welcome: gr.update(elem_classes=HIDDEN if filled else []),
             self.right: gr.update(elem_classes=[] if filled else HIDDEN),
@@ -102,29 +115,44 @@ class Tune:
             **self.after.view(visit.workspace, visit.t),
         }
 
+    def view(self, visit: Visit) -> dict[Any, Any]:
+        return {**self.show(visit), **self.method.view(visit.workspace, visit.t)}
+
     # ---- events
 
-    def bind(self) -> None:
-        """Attach the handlers."""
+    def bind(self, around: Surroundings) -> None:
         self._bind_images()
         self._bind_labels()
         self.method.bind()
         self.results.bind()
         page, results = self.page, self.results
-        scored = [self.results.status, self.labels.reading, self.method.panel, *results.outputs, *self.after.outputs]
+        scored = [
+            self.results.status,
+            self.labels.reading,
+            self.images.gallery,
+            self.method.panel,
+            *results.outputs,
+            *self.after.outputs,
+        ]
         self.scoring = page.on(page.version.change, self._zero_shot, [results.open_tab, results.kind], scored)
-        busy = [self.go, self.stop, results.status, results.training, results.tabs, results.open_tab]
-        self.running = page.on(
-            self.go.click,
+        self.running = self.bind_run(self.go.click)
+        self.go.click(None, None, None, js=SHOW_OUTCOME, api_visibility="private")
+        self.after.bind(self.show, self.parts, self.running)
+        page.on(self.stop.click, self._stop, (), [self.go, self.stop, results.status], queue=False)
+
+    def bind_run(self, trigger: Any) -> Any:
+        """Tune on an event; afterwards the verdict is in view. Returns the event of the run."""
+        results = self.results
+        run = self.page.on(
+            trigger,
             self._tune,
             [results.open_tab, results.kind, self.method.seed],
-            [*busy, *self.outputs],
+            [self.go, self.stop, results.status, results.training, results.tabs, results.open_tab, *self.parts],
             concurrency_id="device",
             concurrency_limit=16,
         )
-        self.go.click(None, None, None, js=SHOW_OUTCOME, api_visibility="private")
-        self.after.bind(self.show, self.outputs, self.running)
-        page.on(self.stop.click, self._stop, (), [self.go, self.stop, results.status], queue=False)
+        run.success(None, None, None, js=SHOW_VERDICT, api_visibility="private")
+        return run
 
     def _bind_images(self) -> None:
         page, images = self.page, self.images
@@ -134,17 +162,15 @@ class Tune:
             (images.sample.input, images.take_sample, [images.sample]),
             (images.upload.upload, images.take_files, [images.upload, images.upload_label]),
             (images.camera.input, images.take_picture, [images.camera, images.upload_label]),
-            (images.label.input, images.change_label, [images.label]),
-            (images.remove.click, images.take_out, []),
             (images.clear.click, images.take_all_out, []),
         ]
         images.folder.click(None, None, None, js="() => window.ctlFolder()", api_visibility="private")
         for trigger, work, inputs in change:
             page.on(trigger, self._then_left(work), inputs, [*self.left, images.upload])
+        many: dict[str, Any] = {"trigger_mode": "multiple"}  # each carries what was selected
+        page.on(images.gallery.input, self._then_left(images.act), (), [*self.left, images.upload], **many)
         results = self.results
-        page.on(
-            images.gallery.select, self._select, [results.open_tab, results.kind], [*images.outputs, *results.plots]
-        )
+        page.on(images.gallery.select, self._select, [results.open_tab, results.kind], results.plots)
 
     def _bind_labels(self) -> None:
         page, labels = self.page, self.labels
@@ -202,24 +228,26 @@ class Tune:
         return True
 
     def _select(self, visit: Visit) -> dict[Any, Any]:
-        self.images.select(visit)
-        updates = self.images.view(visit.workspace, visit.t, gallery=False)
-        if visit[self.results.open_tab] == "scores":
-            updates |= self.results.draw(visit.workspace, "scores", visit[self.results.kind], visit.t, visit.dark)
-        return updates
+        """Show an image of the gallery in Scores."""
+        visit.workspace.score_image = int(visit.event.index)  # type: ignore[union-attr]
+        if visit[self.results.open_tab] != "scores":
+            return {}
+        return self.results.draw(visit.workspace, "scores", visit[self.results.kind], visit.t, visit.dark)
 
     # ---- zero-shot by itself
 
     def _zero_shot(self, visit: Visit) -> Iterator[dict[Any, Any]]:
         """Compute zero-shot where it is missing, then show it."""
         workspace, t, last = visit.workspace, visit.t, 0.0
-        for moment in service.zero_shot(workspace):
+        lacks = labelling.missing(workspace)
+        for moment in service.zero_shot(workspace) if not lacks or lacks[0] != "missing.second" else ():
             if time.monotonic() - last > EVERY:
                 last = time.monotonic()
                 yield {self.results.status: bar(moment, t)}
         yield {
             self.results.status: "" if not self._running(workspace) else gr.skip(),
             self.labels.reading: self.labels.read(workspace, t),
+            self.images.gallery: self.images.draw(workspace, t),
             **self.results.view(visit),
             **self.after.view(workspace, t),
         }
@@ -236,6 +264,9 @@ class Tune:
         workspace, t, results = visit.workspace, visit.t, self.results
         if self._running(workspace):
             yield {results.status: gr.skip()}
+            return
+        if lacks := labelling.missing(workspace):
+            yield {self.page.notice: notice(t(lacks[0], **lacks[1]))}
             return
         self._set_seed(visit)
         stop = workspace.stop = threading.Event()
@@ -257,11 +288,12 @@ class Tune:
             if workspace.stop is stop:
                 workspace.stop = None
 
-    def _watch(self, visit: Visit, job: job_queue.Job) -> Iterator[dict[Any, Any]]:
+    def _watch(self, visit: Visit, job: job_queue.Job) -> Generator[dict[Any, Any], None, bool]:
         """Show progress until the job ends; returns whether it ended well. Raises its error."""
         t, results = visit.t, self.results
         curve: list[tuple[int, float, float]] = []
         last = drawn = 0.0
+        started = time.monotonic()
         latest: Progress | None = None
         for kind, item in job.listen():
             if kind == "error":
@@ -282,7 +314,8 @@ class Tune:
                 yield {results.status: f'<p class="ctl-hint" role="status">{t("go.waiting")}</p>'}
             elif latest is not None:
                 update: dict[Any, Any] = {results.status: bar(latest, t)}
-                if curve and now - drawn > CURVE_EVERY:
+                rest = max(CURVE_EVERY, min(CURVE_SHARE * (now - started), CURVE_RARELY))
+                if curve and now - drawn > rest:
                     if not drawn:
                         update |= {results.tabs: gr.update(selected="training"), results.open_tab: "training"}
                     drawn = now
@@ -316,7 +349,7 @@ def bar(moment: Progress, t: Translator) -> str:
 
 
 def _title(t: Translator, sample: tasks.Sample) -> str:
-    return t("welcome.try", title=sample.title.get(t.language, sample.id))
+    return t("welcome.try", title=sample.title(t.language))
 
 
 def _sample_card(t: Translator, sample: tasks.Sample) -> str:
@@ -325,5 +358,5 @@ def _sample_card(t: Translator, sample: tasks.Sample) -> str:
     for folder, name in list(names.items())[:4]:
         uri = tasks.sample_thumb(sample.id, folder)
         pictures.append(f'<img src="{uri}" alt="{escape(name)}">' if uri else "")
-    about = escape(sample.about.get(t.language, ""))
+    about = escape(sample.about(t.language))
     return f'<div class="ctl-sample-card"><div class="ctl-strip">{"".join(pictures)}</div><p>{about}</p></div>'

@@ -19,15 +19,16 @@ import numpy as np
 
 from demo import tasks
 from demo.screens.tune import sources
-from demo.workspace import INPUTS, DisplayedResult, RunRecord, TunedModel, Workspace
+from demo.workspace import Baselines, DisplayedResult, Inputs, RunRecord, TunedModel, Workspace
 from engine.data import episode
 from engine.data.images import ImageFile
 from engine.errors import BadConfig, LabError, Untraceable
-from engine.types import Episode, Label, LogitScale, Note, Progress
+from engine.types import Episode, Label, LogitScale, Progress
 
 if TYPE_CHECKING:
     from engine.backbones.base import Backbone
     from engine.costs.forecast import Forecast
+    from engine.tuning.outcome import Outcome
 
 
 def backbone_of(workspace: Workspace) -> Backbone:
@@ -39,14 +40,12 @@ def backbone_of(workspace: Workspace) -> Backbone:
 
 def episode_of(workspace: Workspace, labels: tuple[Label, ...] | None = None) -> Episode:
     """Return what trains and what tests. Raises BadLabels."""
-    images = workspace.images
-    return episode.build(
+    return episode.of_images(
         labels or episode.parse_labels(workspace.labels_text),
-        [image.label for image in images],
+        workspace.images,
         workspace.shots,
         workspace.seed,
         workspace.template_set,
-        [image.name for image in images],
     )
 
 
@@ -76,8 +75,8 @@ def zero_shot(workspace: Workspace) -> Iterator[Progress]:
     scores = zero_shot_scores(backbone, images, labels, workspace.template_set)
     prompts, sentences = [label.prompt for label in labels], episode.templates(workspace.template_set)
     arrays = {
-        "before": numpy_of(scores["zero_shot_ensemble"]),
-        "single": numpy_of(scores["zero_shot"]),
+        "ensemble": numpy_of(scores["zero_shot_ensemble"]),
+        "zero_shot": numpy_of(scores["zero_shot"]),
         "image_before": numpy_of(store.features()),
         "text_before": numpy_of(features.text_features(backbone, prompts, sentences)),
     }
@@ -96,27 +95,26 @@ def _baseline(
 ) -> DisplayedResult:
     from engine.metrics import statistics
 
-    arrays["tested"], figures = np.zeros(len(images), bool), None
+    arrays["tested"] = np.zeros(len(images), bool)
     index = {label.name: k for k, label in enumerate(labels)}
     targets = tuple(index.get(image.label or "", -1) for image in images)
     try:
         built = episode_of(workspace, labels)
     except LabError as error:
-        return DisplayedResult(
-            labels, images, targets, arrays, scale, None, (Note(error.key, tuple(error.values.items())),)
-        )
+        return DisplayedResult(labels, images, targets, arrays, scale, None, (error.note,))
     tested = sorted({i for fold in built.folds for i in fold.test})
     arrays["tested"][tested] = True
     goal = np.asarray(targets)[tested]
     rates = {
         name: statistics.accuracy((arrays[key][tested].argmax(1) == goal).astype(float))
-        for name, key in (("zero_shot", "single"), ("zero_shot_ensemble", "before"))
+        for name, key in (("zero_shot", "zero_shot"), ("zero_shot_ensemble", "ensemble"))
     }
-    figures = {
-        "accuracy": {name: rate.value for name, rate in rates.items()},
-        "interval95": {name: (rate.low, rate.high) for name, rate in rates.items()},
-        "test": len(tested),
-    }
+    figures = Baselines(
+        accuracy={name: rate.value for name, rate in rates.items()},
+        interval95={name: (rate.low, rate.high) for name, rate in rates.items()},
+        tested=len(tested),
+        labels=tuple(labels),
+    )
     return DisplayedResult(labels, images, targets, arrays, scale, figures, built.notes)
 
 
@@ -173,15 +171,15 @@ def tune(workspace: Workspace, stop: threading.Event) -> Iterator[Progress | Run
     from engine.tuning.outcome import Stopped
     from engine.types import RunSpec
 
-    inputs = {name: getattr(workspace, name) for name in INPUTS} | {"settings": dict(workspace.settings)}
+    inputs = Inputs.of(workspace)
     version, task = workspace.version, tasks.title(workspace, "en")
     registry.get(workspace.method).configure(workspace.preset, workspace.settings, workspace.shots)
     built, backbone = episode_of(workspace), backbone_of(workspace)
-    settings = tuple(workspace.settings.items())
-    spec = RunSpec(backbone.id, inputs["method"], built, inputs["preset"], settings, inputs["seed"])
+    settings = tuple(inputs.settings.items())
+    spec = RunSpec(backbone.id, inputs.method, built, inputs.preset, settings, inputs.seed)
     outcome, known = None, sources.named(workspace)
     try:
-        for item in Run(spec, inputs["images"], backbone, stop, sources=known).run():
+        for item in Run(spec, inputs.images, backbone, stop, sources=known).run():
             if isinstance(item, Progress):
                 yield item
             else:
@@ -196,31 +194,22 @@ def tune(workspace: Workspace, stop: threading.Event) -> Iterator[Progress | Run
         if workspace.version == version:
             workspace.kept, workspace.stale = TunedModel(record.id, outcome.tuner, outcome.setting), False
             workspace.shown = show_record(record)
+            workspace.score_image = workspace.shown.order()[0]
         workspace.tidy()
     yield record
 
 
-def _keep(workspace: Workspace, outcome: Any, inputs: dict[str, Any], task: str) -> RunRecord:
+def _keep(workspace: Workspace, outcome: Outcome, inputs: Inputs, task: str) -> RunRecord:
     """Write a finished run's adapter, arrays and result."""
     from engine.runs import store
 
     folder = workspace.new_folder("runs")
     size = store.save(outcome, folder / "adapter")
-    result = replace(outcome.result, cost=replace(outcome.result.cost, adapter_bytes=size)).to_json()
+    result = replace(outcome.result, cost=replace(outcome.result.cost, adapter_bytes=size))
     arrays, scale = outcome.arrays, outcome.setting.backbone.logit_scale
-    kept = {
-        "before": arrays["ensemble"],
-        "single": arrays["zero_shot"],
-        "after": arrays["tuned"],
-        "tested": arrays["tested"],
-        "image_before": arrays["image_before"],
-        "text_before": arrays["text_before"],
-        "image_after": arrays["image_after"],
-        "text_after": arrays["text_after"],
-        "scale": np.asarray([scale.factor, *([] if scale.bias is None else [scale.bias])]),
-    }
-    np.savez(folder / "arrays.npz", **kept)
-    (folder / "run.json").write_text(json.dumps(result, ensure_ascii=False), encoding="utf8")
+    kept = arrays | {"scale": np.asarray([scale.factor, *([] if scale.bias is None else [scale.bias])])}
+    np.savez(folder / "arrays.npz", **kept)  # type: ignore[arg-type]
+    (folder / "run.json").write_text(json.dumps(result.to_json(), ensure_ascii=False), encoding="utf8")
     return RunRecord(secrets.token_hex(6), time.time(), folder, task, result, inputs)
 
 
@@ -229,10 +218,10 @@ def show_record(record: RunRecord) -> DisplayedResult:
     with np.load(record.folder / "arrays.npz") as stored:
         arrays = {name: stored[name] for name in stored.files}
     scale = LogitScale(*np.atleast_1d(arrays.pop("scale")).tolist())
-    labels = tuple(Label(label["name"], label["prompt"]) for label in record.result["labels"])
-    index, images = {label.name: k for k, label in enumerate(labels)}, record.inputs["images"]
+    labels = record.result.labels
+    index, images = {label.name: k for k, label in enumerate(labels)}, record.inputs.images
     targets = tuple(index.get(image.label or "", -1) for image in images)
-    return DisplayedResult(labels, images, targets, arrays, scale, record.result, (), record.result, record.id)
+    return DisplayedResult(labels, images, targets, arrays, scale, result=record.result, run=record.id)
 
 
 def reopen(workspace: Workspace, id: str) -> None:
@@ -242,9 +231,8 @@ def reopen(workspace: Workspace, id: str) -> None:
         return
     shown = show_record(record)
     with workspace.lock:
-        for name, value in record.inputs.items():
-            setattr(workspace, name, dict(value) if isinstance(value, dict) else value)
-        workspace.problems, workspace.selected, workspace.score_image = (), None, 0
+        record.inputs.restore(workspace)
+        workspace.problems, workspace.understood, workspace.score_image = (), (), 0
         workspace.changed()
         workspace.shown, workspace.stale = shown, False
 
@@ -259,7 +247,7 @@ def on_disk(workspace: Workspace) -> tuple[str, str]:
     folders: dict[str, str] = {}
     if sample:
         task = f"assets/samples/{sample.id}"
-        folders = {name: folder for folder, names in sample.labels.items() for name in names.values()}
+        folders = sample.folders()
     named = ",".join(tasks.as_text([Label(folders.get(x.name, x.name), x.prompt)]).replace(" = ", "=") for x in labels)
     return task, named
 

@@ -35,7 +35,7 @@ def sample_tasks(workspace: Workspace) -> dict[str, SourceTask]:
     found = {}
     for id, sample in tasks.samples().items():
         if id != workspace.sample:
-            labels = tuple(Label(folder, sample.prompts.get(folder, folder)) for folder in sample.labels)
+            labels = tuple(Label(folder, prompt) for folder, prompt in sample.prompts.items())
             found[f"{SAMPLE_FOLDER}{id}"] = SourceTask(labels, tasks.sample_images(id))
     return found
 
@@ -45,12 +45,12 @@ def earlier_tasks(workspace: Workspace) -> dict[str, SourceTask]:
     seen = {pictures(workspace.images)}
     found: dict[str, SourceTask] = {}
     for run in reversed(workspace.runs):
-        images = run.inputs["images"]
-        if run.inputs["sample"] or pictures(images) in seen:
+        images = run.inputs.images
+        if run.inputs.sample or pictures(images) in seen:
             continue
         seen.add(pictures(images))
         try:
-            labels = episode.parse_labels(run.inputs["labels_text"])
+            labels = episode.parse_labels(run.inputs.labels_text)
         except LabError:
             continue
         found[f"{clock(run)} {plain(run.task)}"] = SourceTask(labels, images)
@@ -74,20 +74,20 @@ def plain(title: str) -> str:
 
 def adapter_name(run: RunRecord) -> str:
     """Return what a run's adapter is called in a setting."""
-    return f"{clock(run)} {run.result['method']} · {plain(run.task)}"
+    return f"{clock(run)} {run.result.method} · {plain(run.task)}"
 
 
 def offered(workspace: Workspace, kind: str, t: Translator) -> list[tuple[str, str]]:
     """Return (title, name) of what a setting may name, ``tasks`` or ``teachers``."""
     if kind == "tasks":
-        samples = {f"{SAMPLE_FOLDER}{id}": sample.title.get(t.language, id) for id, sample in tasks.samples().items()}
+        samples = {f"{SAMPLE_FOLDER}{id}": sample.title(t.language) for id, sample in tasks.samples().items()}
         return [(samples.get(name, name), name) for name in named(workspace).tasks]
     from engine.backbones import catalog
     from engine.backbones.entries import ENTRIES
     from engine.methods.distill import heads
 
     rows = [(t.name(id), id) for id in heads()]
-    rows += [(name, name) for name in reversed(named(workspace).adapters)]
+    rows += [(name, name) for name in reversed(tuple(named(workspace).adapters))]
     others = [e for e in ENTRIES if e.id != workspace.backbone and catalog.on_this_machine(e)]
     return rows + [(backbone_name(e.id, t), e.id) for e in others]
 

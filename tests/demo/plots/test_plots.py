@@ -15,7 +15,7 @@ from demo.plots import style, tables
 from demo.words import Translator
 
 WORDS = {
-    lang: json.loads((Path(plots.__file__).parents[1] / "words" / f"plots.{lang}.json").read_text("utf-8"))
+    lang: json.loads((Path(plots.__file__).parents[1] / "words" / lang / "plots.json").read_text("utf-8"))
     for lang in ("en", "ko")
 }
 NASTY = [
@@ -73,8 +73,11 @@ def test_shortened_names_are_escaped_and_measured_in_columns():
     assert style.shorten("가나다라마바", 7) == "가나다…"
     assert style.shorten("a\n  b\t") == "a b"
     assert style.distinct(["cat", "cat", "class number 1", "class number 2"], 10) == [
-        "cat", "cat\u200b", "clas…ber 1", "clas…ber 2",
-    ]  # fmt: skip
+        "cat",
+        "cat\u200b",
+        "clas…ber 1",
+        "clas…ber 2",
+    ]
 
 
 def test_whole_names_are_broken_into_lines():
@@ -217,11 +220,18 @@ def test_training_with_little_to_show(curve: list):
 
 def small_map(**changes):
     arguments = {
-        "before_xy": [[0, 0], [1, 1], [2, 0]], "after_xy": [[0, 1], [1, 0], [2, 2]], "names": ["a", "b"],
-        "targets": [0, 1, 0], "predicted_before": [1, 1, 0], "predicted_after": [0, 1, 0],
-        "label_before_xy": [[0, 2], [2, 2]], "label_after_xy": [[0, 2], [2, 2]],
-        "image_names": ["x.jpg", "<i>.jpg", "z.jpg"], "thumbs": ["data:image/png;base64,AA=="] * 3, "t": t,
-    }  # fmt: skip
+        "before_xy": [[0, 0], [1, 1], [2, 0]],
+        "after_xy": [[0, 1], [1, 0], [2, 2]],
+        "names": ["a", "b"],
+        "targets": [0, 1, 0],
+        "predicted_before": [1, 1, 0],
+        "predicted_after": [0, 1, 0],
+        "label_before_xy": [[0, 2], [2, 2]],
+        "label_after_xy": [[0, 2], [2, 2]],
+        "image_names": ["x.jpg", "<i>.jpg", "z.jpg"],
+        "thumbs": ["data:image/png;base64,AA=="] * 3,
+        "t": t,
+    }
     return plots.embedding_map(**(arguments | changes))
 
 
@@ -249,9 +259,16 @@ def test_map_before_any_run_without_pictures_or_label_texts():
 
 def test_more_than_ten_labels_stay_different():
     looks = set()
-    figure = small_map(names=[f"n{i}" for i in range(80)], targets=range(80), predicted_before=range(80),
-                       before_xy=np.zeros((80, 2)), image_names=["i"] * 80, thumbs=[], after_xy=None,
-                       label_before_xy=None)  # fmt: skip
+    figure = small_map(
+        names=[f"n{i}" for i in range(80)],
+        targets=range(80),
+        predicted_before=range(80),
+        before_xy=np.zeros((80, 2)),
+        image_names=["i"] * 80,
+        thumbs=[],
+        after_xy=None,
+        label_before_xy=None,
+    )
     for trace in figure.data:
         if trace.customdata is not None:
             looks.add((trace.marker.color, trace.marker.symbol[0]))

@@ -10,7 +10,7 @@ import pytest
 
 from engine.backbones import catalog
 from engine.backbones.hub import explain
-from engine.errors import BackboneUnavailable, SegmenterUnavailable
+from engine.errors import BackboneUnavailable, Note, SegmenterUnavailable
 from engine.regions import catalog as segmenters
 from tests.tiny import make_tiny
 
@@ -94,11 +94,15 @@ def test_a_tokenizer_that_gives_all_words_the_same_tokens_is_refused(folder):
 def test_where_paths_are_forbidden_all_of_them_have_one_answer(there, folder, monkeypatch):
     monkeypatch.setenv("CTL_LOCAL_PATHS", "no")
     paths = {
-        "folder": str(folder), "file": str(folder / "config.json"), "nothing": str(folder / "nothing"),
-        "long": "/x" * 400, "user": "~nobody-of-this-name/x/y", "up": "../../..",
-    }  # fmt: skip
+        "folder": str(folder),
+        "file": str(folder / "config.json"),
+        "nothing": str(folder / "nothing"),
+        "long": "/x" * 400,
+        "user": "~nobody-of-this-name/x/y",
+        "up": "../../..",
+    }
     error = refused(paths[there])
-    assert (error.key, error.values["near"]) == ("backbone_unknown", "none")
+    assert (error.key, error.values["near"]) == ("backbone_unknown", Note("none"))
     with pytest.raises(SegmenterUnavailable) as caught:
         segmenters.load(paths[there], "cpu")
     assert caught.value.key == "segmenter_unknown"

@@ -14,9 +14,14 @@ from engine.errors import BackboneUnavailable
 
 COMMIT = "a" * 40
 FILES = {
-    "config.json": b'{"model_type": "clip"}', "model.safetensors": b"w" * 25_000_000, "pytorch_model.bin": b"p" * 100,
-    "onnx/model.onnx": b"o" * 100, "tokenizer.json": b"{}", "README.md": b"card", "code.py": b"import os",
-}  # fmt: skip
+    "config.json": b'{"model_type": "clip"}',
+    "model.safetensors": b"w" * 25_000_000,
+    "pytorch_model.bin": b"p" * 100,
+    "onnx/model.onnx": b"o" * 100,
+    "tokenizer.json": b"{}",
+    "README.md": b"card",
+    "code.py": b"import os",
+}
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -137,12 +142,16 @@ def test_offline_is_said(monkeypatch, tmp_path):
     ("names", "weights"),
     [
         (["config.json", "pytorch_model.bin", "tf_model.h5"], ["pytorch_model.bin"]),
-        (["config.json", "model-1-of-2.safetensors", "model-2-of-2.safetensors", "pytorch_model.bin"],
-         ["model-1-of-2.safetensors", "model-2-of-2.safetensors"]),
-        (["open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin"],
-         ["open_clip_model.safetensors"]),
+        (
+            ["config.json", "model-1-of-2.safetensors", "model-2-of-2.safetensors", "pytorch_model.bin"],
+            ["model-1-of-2.safetensors", "model-2-of-2.safetensors"],
+        ),
+        (
+            ["open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin"],
+            ["open_clip_model.safetensors"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_one_set_of_weights_is_chosen(names, weights):
     chosen = download.choose_files(dict.fromkeys(names, 1))
     assert [name for name in chosen if not name.endswith(".json")] == weights

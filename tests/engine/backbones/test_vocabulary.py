@@ -25,10 +25,18 @@ def test_counts_are_of_images_and_most_frequent_first(tmp_path):
 @pytest.mark.parametrize(
     ("prompt", "unseen"),
     [
-        ("dogs", ()), ("a dog and a cat", ()), ("butterfly", ()), ("leaves", ()), ("boxes", ()),
-        ("zebu dog", ("zebu",)), ("고양이", ("고양이",)), ("ghosts", ("ghosts",)), ("dog 7", ()), ("😀", ()),
+        ("dogs", ()),
+        ("a dog and a cat", ()),
+        ("butterfly", ()),
+        ("leaves", ()),
+        ("boxes", ()),
+        ("zebu dog", ("zebu",)),
+        ("고양이", ("고양이",)),
+        ("ghosts", ("ghosts",)),
+        ("dog 7", ()),
+        ("😀", ()),
     ],
-)  # fmt: skip
+)
 def test_plurals_are_one_word_and_rare_words_are_named(tmp_path, prompt, unseen):
     counts = dict.fromkeys(("a", "and", "dog", "cat", "butterflies", "leaf", "box"), vocabulary.FAMILIAR)
     vocabulary.write({**counts, "ghost": vocabulary.FAMILIAR - 1}, tmp_path)

@@ -20,9 +20,13 @@ from engine.types import Label, Progress, RunSpec
 from tests.tiny import picture
 
 COLOURS = {
-    "red": (160, 90, 90), "green": (90, 160, 90), "blue": (90, 90, 160), "yellow": (160, 160, 90),
-    "pink": (160, 90, 160), "teal": (90, 160, 160),
-}  # fmt: skip
+    "red": (160, 90, 90),
+    "green": (90, 160, 90),
+    "blue": (90, 90, 160),
+    "yellow": (160, 160, 90),
+    "pink": (160, 90, 160),
+    "teal": (90, 160, 160),
+}
 KNOW_OWN_LABELS = {"linear_probe", "tip_adapter", "tip_adapter_f"}
 
 

@@ -36,10 +36,31 @@ def result(task_folder, tmp_path_factory):
 
 def test_tune_json_holds_everything(result):
     run, folder = result
-    for key in ("backbone", "method", "preset", "config", "seed", "labels", "support", "test", "accuracy", "interval95",
-                "verdict", "p_value", "trainable_parameters", "total_parameters", "peak_memory_bytes", "memory_kind",
-                "forecast_memory_bytes", "forecast_parts", "seconds", "forecast_seconds", "adapter_bytes",
-                "curve", "learned"):  # fmt: skip
+    for key in (
+        "backbone",
+        "method",
+        "preset",
+        "config",
+        "seed",
+        "labels",
+        "support",
+        "test",
+        "accuracy",
+        "interval95",
+        "verdict",
+        "p_value",
+        "trainable_parameters",
+        "total_parameters",
+        "peak_memory_bytes",
+        "memory_kind",
+        "forecast_memory_bytes",
+        "forecast_parts",
+        "seconds",
+        "forecast_seconds",
+        "adapter_bytes",
+        "curve",
+        "learned",
+    ):
         assert key in run, key
     assert set(run["accuracy"]) == {"zero_shot", "zero_shot_ensemble", "tuned"} == set(run["interval95"])
     assert set(run["seconds"]) == {"features", "train", "evaluate"}

@@ -48,7 +48,7 @@ def rows_of(events):
 
 def same(row):
     """What two runs of the same thing have in common."""
-    result = dict(row.result)
+    result = row.result.to_json()
     for changing in ("seconds", "forecast_seconds", "peak_memory_bytes", "forecast_memory_bytes"):
         del result[changing]
     return row.key, row.method, row.shots, row.seed, result, {k: v.tolist() for k, v in row.arrays().items()}
@@ -62,10 +62,21 @@ def test_rows_for_methods_times_shots_times_seeds(go):
     assert [row.method for row in rows[:4]] == ["zero_shot_ensemble"] * 4
     for row in rows:
         arrays, result = row.arrays(), row.result
-        assert arrays["correct"].mean() == pytest.approx(result["accuracy"]["tuned"], abs=1e-6)
+        assert arrays["correct"].mean() == pytest.approx(result.accuracy["tuned"], abs=1e-6)
         assert np.array_equal(arrays["predicted"] == arrays["target"], arrays["correct"] == 1)
-        assert arrays["probabilities"].shape == (result["test"], 3)
+        assert arrays["probabilities"].shape == (result.verdict.tested, 3)
         assert arrays["probabilities"].astype(float).sum(1) == pytest.approx(1, abs=2e-3)
+
+
+def test_a_comparison_is_read_back_as_it_was_written(go, tmp_path):
+    found = go()[-1].comparison
+    written = json.loads(json.dumps(found.to_json()))
+    again = compare.Comparison.from_json(written, Results(tmp_path / "results"))
+    assert json.loads(json.dumps(again.to_json())) == written
+    assert again.request == found.request and again.ranking == found.ranking and again.notes == found.notes
+    assert [row.result for row in again.rows] == [row.result for row in found.rows]
+    elsewhere = compare.Comparison.from_json(written, Results(tmp_path / "none"))
+    assert elsewhere.ranking is None and len(elsewhere.done) == 12
 
 
 def test_a_row_equals_a_single_run(go, tiny, task_images):
@@ -73,7 +84,7 @@ def test_a_row_equals_a_single_run(go, tiny, task_images):
     spec = compare.make_plan(REQUEST, task_images, LABELS, tiny)
     (job,) = [job for job in spec.jobs if job.key == row.key]
     *_, outcome = Run(job.spec, task_images, tiny, cache=Cache()).run()
-    assert outcome.result.to_json()["accuracy"] == row.result["accuracy"]
+    assert outcome.result.to_json()["accuracy"] == row.result.accuracy
     assert outcome.arrays["tuned"].argmax(1)[row.arrays()["tested"]].tolist() == row.arrays()["predicted"].tolist()
 
 
@@ -206,8 +217,12 @@ def test_groups_of_methods():
     heads = {spec.id for spec in registry.methods() if spec.family == "head"}
     assert set(names("head")) == heads | {"zero_shot_ensemble"}
     assert set(names("visual-prompt", "lora")) == {
-        "zero_shot_ensemble", "visual_prompt", "visual_prompt_deep", "image_prompt", "lora"
-    }  # fmt: skip
+        "zero_shot_ensemble",
+        "visual_prompt",
+        "visual_prompt_deep",
+        "image_prompt",
+        "lora",
+    }
     assert {"linear_probe", "prompt_tuning"} <= set(names("quick")) and not {"lora", "full"} & set(names("quick"))
 
 
@@ -223,16 +238,19 @@ def test_a_method_that_cannot_run_says_why(go, tiny, monkeypatch):
     monkeypatch.setattr(type(tiny), "offers", frozenset())
     rows = rows_of(go(Request(("lora", "linear_probe"), (1,), (0,))))
     assert [(row.method, row.status, row.shots) for row in rows] == [
-        ("lora", "skipped", None), ("zero_shot_ensemble", "done", 1), ("linear_probe", "done", 1),
-    ]  # fmt: skip
+        ("lora", "skipped", None),
+        ("zero_shot_ensemble", "done", 1),
+        ("linear_probe", "done", 1),
+    ]
     assert rows[0].message.startswith("LoRA cannot run on tiny: it needs")
 
 
 def test_methods_without_the_preset_run_with_their_usual_one(go):
     rows = rows_of(go(Request(("linear_probe",), (1,), (0,), preset="paper")))
-    assert [(row.method, row.result["preset"]) for row in rows] == [
-        ("zero_shot_ensemble", "budget"), ("linear_probe", "paper"),
-    ]  # fmt: skip
+    assert [(row.method, row.result.preset) for row in rows] == [
+        ("zero_shot_ensemble", "budget"),
+        ("linear_probe", "paper"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -267,9 +285,13 @@ def test_killed_and_started_again(task_folder, tmp_path, monkeypatch, capsys):
     """SIGKILL in the middle; the same command goes on, and its table equals that of an undisturbed run."""
     environment = os.environ | {"CTL_CACHE": str(tmp_path / "a")}
     killed = subprocess.Popen(
-        [sys.executable, "-m", "engine", *COMMAND, str(task_folder)], cwd=ROOT, env=environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "engine", *COMMAND, str(task_folder)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     for line in killed.stderr:
         if line.startswith("6/"):
             killed.send_signal(signal.SIGKILL)
@@ -343,8 +365,9 @@ def test_a_method_without_a_forecast_loses_the_forecast_alone(go, value_reader):
     events = go(Request((value_reader.id, "linear_probe"), (1, 4), (0, 1)))
     comparison = events[-1].comparison
     done = {(row.method, row.shots, row.seed) for row in comparison.rows if row.status == "done"}
-    assert done == {(m, s, d) for m in ("zero_shot_ensemble", value_reader.id, "linear_probe") for s in (1, 4)
-                    for d in (0, 1)}  # fmt: skip
+    assert done == {
+        (m, s, d) for m in ("zero_shot_ensemble", value_reader.id, "linear_probe") for s in (1, 4) for d in (0, 1)
+    }
     memory = {standing.method: standing.memory_bytes for standing in comparison.ranking.standings}
     assert memory[value_reader.id] is None and memory["linear_probe"] > 0
     unknown = [text for text in comparison.advice.sentences if "unknown" in text]

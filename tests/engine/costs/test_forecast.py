@@ -46,9 +46,14 @@ def real_tuner(spec, backbone, support, config):
     text = torch.nn.functional.normalize(torch.randn(len(NAMES), backbone.shape.embedding), dim=-1)
     images = torch.nn.functional.normalize(torch.randn(support, backbone.shape.embedding), dim=-1)
     setting = TunerContext(
-        backbone, tuple(Label(name, name) for name in NAMES), ("a photo of a {}.",), text, text, images,
+        backbone,
+        tuple(Label(name, name) for name in NAMES),
+        ("a photo of a {}.",),
+        text,
+        text,
+        images,
         torch.arange(support) % len(NAMES),
-    )  # fmt: skip
+    )
     return spec.tuner()(config, setting)
 
 
@@ -58,7 +63,7 @@ def deep():
     return make_tiny(num_hidden_layers=8)
 
 
-@pytest.mark.parametrize("spec", [s for s in TRAINED if s.runs_on != "features"], ids=lambda spec: spec.id)
+@pytest.mark.parametrize("spec", [s for s in TRAINED if s.recomputes.towers], ids=lambda spec: spec.id)
 def test_activations_equal_the_tensors_that_a_real_step_saves(spec, deep):
     support, config = 32, configured(spec, batch_size=32)
     step = followed(spec, deep, support, batch_size=32)
@@ -151,9 +156,14 @@ def test_following_copies_no_weights(pocket):
 
     config = pocket.model.config.__class__(
         text_config={"vocab_size": 400_000, "hidden_size": 256, "num_hidden_layers": 1, "num_attention_heads": 4},
-        vision_config={"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32,
-                       "patch_size": 8},
-    )  # fmt: skip
+        vision_config={
+            "hidden_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+    )
     from transformers import CLIPModel
 
     model = HFClip(CLIPModel(config), pocket.tokenizer, pocket.processor, "wide", "0")  # 410 MB of embeddings
@@ -164,7 +174,7 @@ def test_following_copies_no_weights(pocket):
     assert psutil.Process().memory_info().rss - before < 100_000_000
 
 
-@pytest.mark.parametrize("spec", [s for s in TRAINED if s.runs_on != "features"], ids=lambda spec: spec.id)
+@pytest.mark.parametrize("spec", [s for s in TRAINED if s.recomputes.towers], ids=lambda spec: spec.id)
 def test_memory_grows_with_batch_and_labels(spec, tiny):
     def total(labels, batch):
         config = configured(spec, batch_size=batch)
@@ -172,7 +182,7 @@ def test_memory_grows_with_batch_and_labels(spec, tiny):
 
     small = total(3, 8)
     assert total(30, 8) > small
-    if spec.runs_on != "text":
+    if "vision" in spec.recomputes.towers:
         assert total(3, 64) > small
 
 
@@ -209,8 +219,9 @@ def test_a_teachers_backbone_is_counted(tiny):
     assert 0 <= weights - 4 * 151_277_313 < 200_000  # buffers, and storages rounded up
     assert taught.parts["activations"] > alone.parts["activations"]
     assert taught.memory_bytes - alone.memory_bytes > weights
-    one, four = (needs(teacher=large, views=views).seconds - needs(teacher="zero_shot", views=views).seconds
-                 for views in (1, 4))  # fmt: skip
+    one, four = (
+        needs(teacher=large, views=views).seconds - needs(teacher="zero_shot", views=views).seconds for views in (1, 4)
+    )
     assert 3 * one < four < 5 * one
     own, unknown = needs(teacher=tiny.id), needs(teacher="no/such-backbone")
     assert own.parts == unknown.parts == alone.parts
@@ -218,12 +229,17 @@ def test_a_teachers_backbone_is_counted(tiny):
 
 def test_the_backbone_of_an_adapter_that_teaches(tmp_path):
     config = registry.get("distill").configure(settings={"teacher": "mine"})
-    recipe = {name: kind(["x"]) if kind is list else kind("x") if kind is str else kind()
-              for name, kind in adapter_files.FIELDS.items()}  # fmt: skip
+    recipe = {
+        name: kind(["x"]) if kind is list else kind("x") if kind is str else kind()
+        for name, kind in adapter_files.FIELDS.items()
+    }
     recipe |= {
-        "schema": adapter_files.SCHEMA, "backbone": "openai/clip-vit-base-patch16", "seed": 1, "templates": ["{}"],
+        "schema": adapter_files.SCHEMA,
+        "backbone": "openai/clip-vit-base-patch16",
+        "seed": 1,
+        "templates": ["{}"],
         "labels": [{"name": "a", "prompt": "a"}],
-    }  # fmt: skip
+    }
     (tmp_path / adapter_files.RECIPE).write_text(json.dumps(recipe))
     known = NamedSources(adapters={"mine": tmp_path}, files=False)
     assert config.extra_backbones(known) == ("openai/clip-vit-base-patch16",)
@@ -300,18 +316,30 @@ def test_fits_compares_with_every_place():
     assert all(forecast.fits(needing(6 << 30)).values())
     middle = forecast.fits(needing(20 << 30))
     assert middle == {
-        "8 GB": False, "16 GB": False, "24 GB": True, "48 GB": True, "80 GB": True, "ZeroGPU": True,
+        "8 GB": False,
+        "16 GB": False,
+        "24 GB": True,
+        "48 GB": True,
+        "80 GB": True,
+        "ZeroGPU": True,
         "CPU Basic": False,
-    }  # fmt: skip
+    }
     assert forecast.fits(needing(8 << 30))["8 GB"] is False  # the driver takes some of it
     assert not any(forecast.fits(needing(100 << 30)).values())
 
 
 @pytest.mark.parametrize(
     ("room", "batch", "needed", "smallest", "largest"),
-    [(100, 32, 90, 10, 32), (100, 33, 330, 10, 8), (100, 32, 320, 10, 8), (9, 32, 320, 10, None), (10, 1, 10, 10, 1),
-     (9, 1, 10, 10, None), (10, 64, 640, 10, 1)],
-)  # fmt: skip
+    [
+        (100, 32, 90, 10, 32),
+        (100, 33, 330, 10, 8),
+        (100, 32, 320, 10, 8),
+        (9, 32, 320, 10, None),
+        (10, 1, 10, 10, 1),
+        (9, 1, 10, 10, None),
+        (10, 64, 640, 10, 1),
+    ],
+)
 def test_largest_batch_that_fits(room, batch, needed, smallest, largest):
     assert forecast.largest_that_fits(room, batch, needed, smallest) == largest
 
@@ -376,4 +404,4 @@ def test_a_run_goes_on_without_a_forecast(value_reader, tiny, task_images):
     *_, outcome = Run(spec, task_images, tiny).run()
     assert outcome.result.cost.forecast_memory_bytes is None and outcome.result.cost.forecast_seconds is None
     found = outcome.result.to_json()
-    assert found["forecast_parts"] == {} and found["trainable_parameters"] == 3 * 25 and len(found["curve"]) == 5
+    assert found["forecast_parts"] == {} and found["trainable_parameters"] == 3 * 25 and 1 < len(found["curve"]) <= 5

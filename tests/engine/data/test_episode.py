@@ -67,8 +67,9 @@ def test_images_without_label_and_labels_without_image_are_named():
     built = episode.build(labels("a", "b", "c"), [*names(a=30, b=30), None], 4)
     assert built.targets[-1] == -1
     assert {note.key: dict(note.values) for note in built.notes} == {
-        "label_without_images": {"labels": "c"}, "images_without_label": {"count": 1},
-    }  # fmt: skip
+        "label_without_images": {"labels": "c"},
+        "images_without_label": {"count": 1},
+    }
     assert 60 not in built.labelled
 
 

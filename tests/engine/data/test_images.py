@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from engine.data.file_kind import kind_of
-from engine.data.images import ImageFile, Limits, Problem, central, inspect, read_image, thumbnail
+from engine.data.images import ImageFile, Limits, Problem, central, inspect, read_checked, read_image, thumbnail
 from engine.errors import MESSAGES, BadConfig, BadImage
 
 
@@ -197,8 +197,8 @@ def test_extreme_shapes_are_kept() -> None:
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image_not_image"),
         (b"%PDF-1.7", "image_not_image"),
         (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "image_not_image"),  # a film
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "image_convert"),
-        (b"\0\0\0\x1cftypmif1\0\0\0\0avifmif1miaf", "image_convert"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "image_corrupt"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0avifmif1miaf", "image_corrupt"),
         (b"PK\x03\x04 and so on", "image_archive"),
         (b"Rar!\x1a\x07\x01\0", "image_archive"),
         (b"\x89PNG\r\n\x1a\n but nothing of a PNG follows", "image_corrupt"),
@@ -219,7 +219,8 @@ def test_a_text_named_jpg_is_said_to_be_no_image() -> None:
     assert "is not an image" in str(refused(b"hello"))
 
 
-def test_kinds_are_named() -> None:
+def test_kinds_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.data.file_kind.readable", lambda: ())
     assert "HEIC image" in str(refused(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"))
     assert "AVIF image" in str(refused(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf"))
     assert kind_of(b"7z\xbc\xaf\x27\x1c\0") == "7z"
@@ -276,6 +277,34 @@ def test_the_pixel_limit_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "0.01 megapixels; the limit is 0.005" in str(refused(data, max_megapixels=0.005))
     monkeypatch.setenv("CTL_MAX_MEGAPIXELS", "0.001")
     assert refused(data).key == "image_pixels"
+
+
+@pytest.mark.parametrize("format", ["HEIF", "AVIF"])
+def test_phones_formats_are_read(format: str, tmp_path: Path) -> None:
+    if format == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    plain = picture(64, 48)
+    data = encoded(plain, format, quality=90)
+    assert kind_of(data[:64]) == {"HEIF": "HEIC", "AVIF": "AVIF"}[format]
+    read = read_image(data)
+    assert read.size == (64, 48) and read.mode == "RGB"
+    found, note = checked(tmp_path, data)  # named .jpg or not
+    assert (found.width, found.height, note) == (64, 48, None)
+    assert refused(data[: len(data) // 2]).key in ("image_truncated", "image_corrupt")
+    assert thumbnail(found, tmp_path / "thumbs").exists()
+
+
+def test_a_large_jpeg_is_read_at_reduced_size(tmp_path: Path) -> None:
+    data = encoded(Image.new("RGB", (8064, 6048), "teal"), "JPEG", quality=50)
+    read = read_image(data)
+    assert read.size == (4032, 3024)
+    assert read_image(data, max_megapixels=200, whole=True).size == (8064, 6048)
+    found, _ = checked(tmp_path, data)
+    assert (found.width, found.height) == (8064, 6048)
+    assert read_checked(found).size == (4032, 3024)
+    assert refused(bare_png(8064, 6048)).key == "image_pixels"  # it cannot be decoded smaller
+    progressive = encoded(Image.new("RGB", (8064, 6300), "teal"), "JPEG", progressive=True)
+    assert refused(progressive).key == "image_pixels"  # it keeps all its coefficients in memory
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
@@ -337,7 +366,8 @@ def test_import_is_light() -> None:
 def test_every_sentence_ends_and_says_which() -> None:
     import engine.data.uploads  # noqa: F401
 
-    own = {key: text for key, text in MESSAGES.items() if key.split("_")[0] in ("image", "zip", "upload", "limits")}
+    kinds = ("image", "zip", "upload", "limits")
+    own = {key: text for key, text in MESSAGES.items() if key.split("_")[0] in kinds and not key.endswith(".name")}
     assert len(own) >= 25
     for key, text in own.items():
         assert text.endswith((".", "{reasons}")), key

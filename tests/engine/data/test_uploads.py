@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.data import uploads
+from engine.data import zips
+from engine.data.files import natural
 from engine.data.images import NOTES, Intake, Limits, read_image
-from engine.data.uploads import collect, natural
+from engine.data.uploads import collect
 from engine.errors import MESSAGES, BadTask
 
 LIMITS = Limits()
@@ -153,7 +154,7 @@ JUNK = ["__MACOSX/cat/._1.png", "cat/._1.png", "cat/.DS_Store", ".git/x.png", "c
 BAD = {
     "cat/notes.txt": (b"hello", "image_not_image"),
     "cat/zero.jpg": (b"", "image_empty"),
-    "cat/phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "image_convert"),
+    "cat/phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "image_corrupt"),
     "dog/cut.png": (photo(7)[:300], "image_truncated"),
     "dog/inner.zip": (b"PK\x03\x04 more images", "image_archive"),
     "dog/tiny.png": (photo(8, side=1), "image_tiny"),
@@ -314,7 +315,7 @@ def test_size_is_bounded_as_declared_and_as_read(tmp_path: Path, work: Path, mon
     small = Limits(upload_bytes=1400)
     with pytest.raises(BadTask, match=r"in\.zip holds .* MB; the limit is"):
         collect([path], work, small)
-    monkeypatch.setattr(uploads, "_check_totals", lambda *_: None)  # as if the declared sizes had been lies
+    monkeypatch.setattr(zips, "_check_totals", lambda *_: None)  # as if the declared sizes had been lies
     intake = collect([path], work, small)
     assert list(labels(intake)) == ["a/1.png", "a/2.png"]
     assert keys(intake) == {"in.zip": "zip_too_large"}
@@ -328,11 +329,11 @@ def test_two_zips_share_the_limit(tmp_path: Path, work: Path) -> None:
 
 def test_number_of_entries(tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = zip_of(tmp_path / "in.zip", {f"a/{n}.txt": b"" for n in range(30)})
-    monkeypatch.setattr(uploads, "MAX_ENTRIES", 29)
-    monkeypatch.setattr(uploads, "_CHUNK", 50)  # records lie across chunks
+    monkeypatch.setattr(zips, "MAX_ENTRIES", 29)
+    monkeypatch.setattr(zips, "_CHUNK", 50)  # records lie across chunks
     with pytest.raises(BadTask, match="more than 29 files"):
         collect([path], work, LIMITS)
-    monkeypatch.setattr(uploads, "MAX_ENTRIES", 30)
+    monkeypatch.setattr(zips, "MAX_ENTRIES", 30)
     with pytest.raises(BadTask, match="is empty"):
         collect([path], work, LIMITS)
 

@@ -18,6 +18,12 @@ EXACT = [
     ("zero_shot", "budget", 0),
     ("zero_shot_ensemble", "budget", 0),
     ("linear_probe", "budget", 5_130),
+    ("gda", "budget", 0),
+    ("ape", "budget", 0),
+    ("taskres", "budget", 5_120),
+    ("clap", "budget", 5_120),
+    ("cross_modal", "budget", 5_120),
+    ("lp_plus_plus", "budget", 5_130),
     ("tip_adapter", "budget", 0),
     ("tip_adapter_f", "budget", 20_480),
     ("clip_adapter", "budget", 131_072),
@@ -58,9 +64,14 @@ def setting(tiny) -> TunerContext:
     features = torch.nn.functional.normalize(torch.randn(10, 512), dim=-1)
     labels = tuple(Label(f"thing {k}", f"thing {k}") for k in range(10))
     return TunerContext(
-        backbone, labels, ("a photo of a {}.",), features, features,
-        support=features.repeat(4, 1), targets=torch.arange(10).repeat(4),
-    )  # fmt: skip
+        backbone,
+        labels,
+        ("a photo of a {}.",),
+        features,
+        features,
+        support=features.repeat(4, 1),
+        targets=torch.arange(10).repeat(4),
+    )
 
 
 @pytest.mark.parametrize(("method", "preset", "count"), EXACT)

@@ -26,9 +26,14 @@ def setting(tiny) -> TunerContext:
     prompts = [label.prompt for label in LABELS]
     sentences = ("a photo of a {}.", "{}")
     return TunerContext(
-        tiny, LABELS, sentences, tiny.text_features(prompts, sentences[:1]), tiny.text_features(prompts, sentences),
-        support, torch.arange(3).repeat(4),
-    )  # fmt: skip
+        tiny,
+        LABELS,
+        sentences,
+        tiny.text_features(prompts, sentences[:1]),
+        tiny.text_features(prompts, sentences),
+        support,
+        torch.arange(3).repeat(4),
+    )
 
 
 def build(method: str, setting: TunerContext, **settings):
@@ -293,9 +298,14 @@ def test_registry_refuses_bad_records():
     good = registry.get("lora")
     new = {"id": "new"}
     changes = {
-        "twice": {}, "snake": {"id": "LoRA"}, "family": new | {"family": "x"}, "budget": new | {"presets": {}},
-        "paper": new | {"paper": " "}, "needs": new | {"needs": frozenset({"patience"})},
-    }  # fmt: skip
+        "twice": {},
+        "snake": {"id": "LoRA"},
+        "family": new | {"family": "x"},
+        "budget": new | {"presets": {}},
+        "paper": new | {"paper": " "},
+        "needs": new | {"needs": frozenset({"patience"})},
+        "runs_on": new | {"runs_on": "image"},
+    }
     for words, change in changes.items():
         with pytest.raises(ValueError, match=words):
             registry.register(replace(good, **change))

@@ -22,9 +22,14 @@ def setting(tiny) -> TunerContext:
     prompts = [label.prompt for label in LABELS]
     sentences = ("a photo of a {}.", "{}")
     return TunerContext(
-        tiny, LABELS, sentences, tiny.text_features(prompts, sentences[:1]), tiny.text_features(prompts, sentences),
-        support, torch.arange(4).repeat(4),
-    )  # fmt: skip
+        tiny,
+        LABELS,
+        sentences,
+        tiny.text_features(prompts, sentences[:1]),
+        tiny.text_features(prompts, sentences),
+        support,
+        torch.arange(4).repeat(4),
+    )
 
 
 def build(method: str, setting: TunerContext, preset: str = "budget", **settings):
@@ -113,10 +118,16 @@ def test_p_tuning_stands_where_it_should_and_its_encoder_can_go(tiny, setting, e
     start = module.embedding.weight[None]
     vectors = module.mlp_head(module.lstm_head(start)[0] if encoder == "lstm" else start)[0]
     texts = [
-        framed(tiny, vectors[:3], embedded(tiny, "photo of"), embedded(tiny, label.prompt), vectors[3:],
-               embedded(tiny, "."))
+        framed(
+            tiny,
+            vectors[:3],
+            embedded(tiny, "photo of"),
+            embedded(tiny, label.prompt),
+            vectors[3:],
+            embedded(tiny, "."),
+        )
         for label in LABELS
-    ]  # fmt: skip
+    ]
     before = tuner.text_features()
     torch.testing.assert_close(before, plain_text(tiny, texts), atol=1e-5, rtol=1e-4)
     kept = tuner.finished()
@@ -203,7 +214,7 @@ def test_prefix_names_a_tower_that_cannot_take_it(tiny, setting):
         block.self_attn = torch.nn.Identity()
     broken = TunerContext(**{**vars(setting), "backbone": other})
     build("prefix_tuning", broken)
-    with pytest.raises(BadConfig, match="vision tower"):
+    with pytest.raises(BadConfig, match="image tower"):
         build("prefix_tuning", broken, towers="both")
 
 
@@ -230,8 +241,10 @@ def test_multitask_source_stage_distils_one_prompt(tiny, setting):
     loss, _ = shared.objective(f, targets)
     module, wanted = shared.prompt, torch.zeros(())
     with torch.no_grad():
-        own = [module.embedding.weight * torch.outer(u[:, 0], v[0])
-               for u, v in zip(module.prefix_task_cols, module.prefix_task_rows, strict=True)]  # fmt: skip
+        own = [
+            module.embedding.weight * torch.outer(u[:, 0], v[0])
+            for u, v in zip(module.prefix_task_cols, module.prefix_task_rows, strict=True)
+        ]
         words = [embedded(tiny, f"{label.prompt}.") for label in LABELS]
         student = plain_text(tiny, [framed(tiny, own[k], w) for k, w in zip(tasks, words, strict=True)])
         teacher = plain_text(tiny, [framed(tiny, teachers.own[k], w) for k, w in zip(tasks, words, strict=True)])
@@ -326,3 +339,17 @@ def test_context_that_leaves_no_room_is_refused(setting):
     assert caught.value.key == "long_context"
     with pytest.raises(BadConfig):
         build("context_prompt", setting, context=" | ")
+
+
+@pytest.mark.parametrize("method", ["prompt_tuning", "p_tuning", "prefix_tuning"])
+def test_keep_adds_the_distance_to_the_frozen_texts(method, setting):
+    plain, kept = build(method, setting), build(method, setting, keep=8)
+    for tuner in (plain, kept):
+        disturb(tuner)
+    x, y = setting.support, setting.targets
+    (loss, logits), (held, same) = plain.objective(x, y), kept.objective(x, y)
+    torch.testing.assert_close(logits, same)
+    distance = sum((w - t).pow(2).sum() for w, t in zip(plain.text_features(), setting.ensemble, strict=True)) / 4
+    torch.testing.assert_close(held, loss + 8 * distance)
+    kept.objective(x, y)[0].backward()
+    assert all(p.grad is not None for p in kept.trained().values())

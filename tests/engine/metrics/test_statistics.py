@@ -25,21 +25,54 @@ def test_mcnemar_counts_only_disagreements():
 
 def test_verdicts():
     wrong, right = np.zeros(40), np.ones(40)
-    assert statistics.give_verdict(wrong, right, False).word == "better"
-    assert statistics.give_verdict(right, wrong, False).word == "worse"
-    assert statistics.give_verdict([1, 0, 1], [1, 1, 1], False).word == "close"
-    assert statistics.give_verdict(wrong, right, False, tuned=False).word == "baseline"
-    verdict = statistics.give_verdict([1, 0, 0, 1], [1, 1, 1, 0], False)
+    assert statistics.give_verdict(wrong, right).word == "better"
+    assert statistics.give_verdict(right, wrong).word == "worse"
+    assert statistics.give_verdict([1, 0, 1], [1, 1, 1]).word == "close"
+    assert statistics.give_verdict(wrong, right, tuned=False).word == "baseline"
+    verdict = statistics.give_verdict([1, 0, 0, 1], [1, 1, 1, 0])
     assert (verdict.gained, verdict.lost, verdict.tested) == (2, 1, 4)
 
 
-def test_bootstrap_is_fair_and_repeatable():
-    rng = np.random.default_rng(0)
-    shares = [rng.integers(0, 2, 30).astype(float) for _ in range(60)]
-    false_alarms = sum(statistics.paired_bootstrap(a, b) < 0.05 for a, b in zip(shares[::2], shares[1::2], strict=True))
-    assert false_alarms <= 5  # 30 comparisons of equals
-    assert statistics.paired_bootstrap(np.zeros(30), np.ones(30)) < 0.001
-    assert statistics.paired_bootstrap(shares[0], shares[1]) == statistics.paired_bootstrap(shares[0], shares[1])
+def test_a_cross_validated_verdict_adds_up():
+    before, after = [0, 0, 0, 1, 1, 1], [1, 0.5, 0, 1, 0.5, 1]
+    verdict = statistics.give_verdict(before, after, [(1 / 6, 0.25)] * 10)
+    assert (verdict.gained, verdict.lost) == (1.5, 0.5)
+    assert (verdict.gained - verdict.lost) / verdict.tested == pytest.approx(np.mean(after) - np.mean(before))
+
+
+def test_sign_flips_are_exact_where_they_can_be():
+    assert statistics.sign_flips(np.array([1.0] * 9 + [-1.0] + [0.0] * 20)) == pytest.approx(22 / 1024)
+    mixed = np.array([1.0, 1.0, 1.0, 0.5, 0.5])  # only all signs alike are as extreme: 2 of 32
+    assert statistics.sign_flips(mixed) == pytest.approx(2 / 32, abs=0.01)
+    assert statistics.sign_flips(np.zeros(5)) == 1
+
+
+def test_the_corrected_resampled_test():
+    """By hand: mean 0.2, variance 0.025, error sqrt(0.025 (1/5 + 1/4)) = 0.10607, t = 1.8856 with 4 degrees."""
+    folds = [(x, 0.25) for x in (0.0, 0.1, 0.2, 0.3, 0.4)]
+    assert statistics.corrected_resampled(folds) == pytest.approx(0.13235, abs=1e-4)
+    assert statistics.corrected_resampled([(0.2, 0.25)] * 5) == 0
+    assert statistics.corrected_resampled([(0.0, 0.25)] * 5) == 1
+
+
+def test_random_labels_rarely_end_in_a_verdict():
+    """Nearest class means in five folds, labels drawn at random: below 5 % of 400 tasks."""
+    rng, ends = np.random.default_rng(0), []
+    for _ in range(400):
+        classes, count = int(rng.integers(3, 11)), int(rng.integers(4, 11))
+        targets = np.repeat(np.arange(classes), count)
+        x, before = rng.normal(size=(len(targets), 16)), rng.random(len(targets)) < 1 / classes
+        after, folds = np.zeros(len(targets)), []
+        for part in range(5 if count > 4 else 4):
+            test = np.arange(len(targets)) % count % (5 if count > 4 else 4) == part
+            means = np.stack([x[~test & (targets == k)].mean(0) for k in range(classes)])
+            nearest = ((x[test, None] - means) ** 2).sum(-1).argmin(1)
+            after[test] = nearest == targets[test]
+            folds.append((float((after - before)[test].mean()), float(test.sum() / (~test).sum())))
+        ends.append(statistics.give_verdict(before, after, folds).word)
+    assert (np.array(ends) != "close").mean() < 0.05
+    sure = statistics.give_verdict(np.zeros(30), np.ones(30), [(1.0, 0.25)] * 5)
+    assert sure.word == "better"
 
 
 def test_confusion_and_projection():

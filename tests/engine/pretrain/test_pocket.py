@@ -26,9 +26,13 @@ FLOORS = {
     "EuroSAT, 8-shot probe": 0.75,
 }
 PHOTOGRAPHS = {
-    "chelsea.png": "cat", "coffee.png": "cup", "rocket.jpg": "rocket", "astronaut.png": "woman",
-    "motorcycle_left.png": "motorcycle", "flower.jpg": "flower",
-}  # fmt: skip
+    "chelsea.png": "cat",
+    "coffee.png": "cup",
+    "rocket.jpg": "rocket",
+    "astronaut.png": "woman",
+    "motorcycle_left.png": "motorcycle",
+    "flower.jpg": "flower",
+}
 """Bundled with scikit-image and scikit-learn, and what they show."""
 
 

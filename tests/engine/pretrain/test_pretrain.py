@@ -17,7 +17,7 @@ pq = pytest.importorskip("pyarrow.parquet")
 pa = pytest.importorskip("pyarrow")
 
 from engine.backbones import hf_clip  # noqa: E402
-from engine.backbones.conv_stem import fold_batch_norms  # noqa: E402
+from engine.backbones.conv_stem import HybridCLIPModel, fold_batch_norms  # noqa: E402
 from engine.pretrain import corpus, lexicon, patterns, pocket_clip, teachers  # noqa: E402
 from engine.pretrain.broader import broader  # noqa: E402
 from engine.pretrain.card import read_runs  # noqa: E402
@@ -86,7 +86,8 @@ def fake_teachers():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(teachers, "efficientnet_lite", network)
         patch.setattr(pocket_clip, "SentenceEncoder", FakeEncoder)
-        patch.setattr(patterns, "rows", lambda rows=patterns.rows: rows(each=1))
+        patch.setattr(pocket_clip, "SAMPLED", 480)
+        patch.setattr(patterns, "rows", lambda rows=patterns.rows, run=map: rows(each=1))
         patch.setattr(
             lexicon, "vocabulary_texts", lambda: [("oboe", "oboe: a woodwind"), ("pagoda", "pagoda: a temple")]
         )
@@ -95,9 +96,22 @@ def fake_teachers():
 
 def trainer(data: Path, root: Path, name: str, start: Path | None = None, **changes) -> pocket_clip.Trainer:
     recipe = Recipe(
-        images=72, batch_size=24, vision_width=32, vision_layers=1, text_width=32, text_layers=1, vision_heads=2,
-        text_heads=2, embedding=16, vocabulary=600, classes=12, imagined=4, words=4, distractors=6, **changes,
-    )  # fmt: skip
+        images=72,
+        batch_size=24,
+        vision_width=32,
+        vision_layers=1,
+        text_width=32,
+        text_layers=1,
+        vision_heads=2,
+        text_heads=2,
+        embedding=16,
+        vocabulary=600,
+        classes=12,
+        imagined=4,
+        words=4,
+        distractors=6,
+        **changes,
+    )
     return pocket_clip.Trainer(recipe, data, root / name / "model", root / "work" / name, "cpu", start)
 
 
@@ -162,18 +176,40 @@ def test_export_loads_through_the_ordinary_path(finished):
 def test_training_goes_on_from_finished_weights(data, tmp_path, finished):
     second = trainer(data, tmp_path, "second", start=finished.out)
     torch.testing.assert_close(
-        second.model.clip.text_projection.weight, finished.average.module.clip.text_projection.weight,
-        atol=1e-3, rtol=1e-3,
-    )  # fmt: skip
-    batch = second.mixer.batch(0)
+        second.model.clip.text_projection.weight,
+        finished.average.module.clip.text_projection.weight,
+        atol=1e-3,
+        rtol=1e-3,
+    )
+    views = second.views.look(second.mixer.batch(0))
     with torch.no_grad():
-        pictures = second._images(batch, torch.zeros(0, dtype=torch.long))
-    assert second._memory_loss(pictures, batch) < 1  # 1 is what the mean alone gives
+        pictures = second._images(views, torch.zeros(0, dtype=torch.long))
+    assert second._memory_loss(pictures, views) < 1  # 1 is what the mean alone gives
     second.train_step()
     second.export()
     runs = read_runs(second.out)
     assert [run["images"] for run in runs] == [finished.images, second.images]
     assert "| 2 |" in (second.out / "README.md").read_text()
+
+
+def test_live_crops_train_the_whole_trunk(data, tmp_path, finished, monkeypatch):
+    """Every stage moves, the first ones least; the model is measured and written as any other."""
+    monkeypatch.setattr(pocket_clip, "WORKERS", 1)
+    live = trainer(data, tmp_path, "live", start=finished.out, live=True)
+    start = {name: tensor.clone() for name, tensor in live.model.stem.trunk.state_dict().items()}
+    losses = []
+    while live.progress < 1:
+        losses.append(live.train_step())
+    moved = {name: (tensor - start[name]).abs().max() for name, tensor in live.model.stem.trunk.state_dict().items()}
+    assert np.isfinite(losses).all() and min(moved.values()) > 0
+    assert moved["conv_stem.weight"] < moved["conv_head.weight"]
+    figures = live.export()
+    assert set(figures) == set(finished.figures)
+    again = HybridCLIPModel.from_pretrained(live.out)
+    pixels = torch.rand(2, 3, 224, 224)
+    whole = live.average.module.clip.eval()
+    found, wanted = (m.float().get_image_features(pixel_values=pixels).pooler_output for m in (again, whole))
+    assert F.cosine_similarity(found, wanted).min() > 0.999
 
 
 def test_fitting_captions_are_neither_positive_nor_negative():
@@ -224,9 +260,7 @@ def test_images_of_one_class_share_their_sentence():
 
 def pictures(captions: list[list[str]], crops: int = 1) -> Pictures:
     source = corpus.Source("photos", (), 1, crops, 0.5, drawn=(crops - 1,) if crops > 1 else ())
-    n = len(captions) * crops
-    maps = torch.zeros(n, 2, 4, 4, dtype=torch.int8)
-    return Pictures(source, maps, torch.zeros(n, 3), torch.arange(n)[:, None].float(), captions)
+    return Pictures(source, captions)
 
 
 def test_a_broader_word_stands_in_now_and_then():
@@ -243,11 +277,11 @@ def test_a_broader_word_stands_in_now_and_then():
 def test_every_crop_is_seen_once_an_epoch_and_its_logits_believed_unless_it_was_redrawn():
     mixer = Mixer([pictures([["cat"], ["dog"], ["ship"]], crops=4)], 5, seed=1)
     batches = [mixer.batch(step) for step in range(12)]
-    seen = torch.cat([batch.logits[:, 0] for batch in batches])
+    seen = torch.cat([batch.places[0] for batch in batches])
     for epoch in seen.split(12):
         assert sorted(epoch.tolist()) == list(range(12))
     for batch in batches:
-        assert batch.taught.tolist() == [number < 9 for number in batch.logits[:, 0].tolist()]
+        assert batch.taught.tolist() == [number < 9 for number in batch.places[0].tolist()]
 
 
 def test_crops_have_one_size_and_the_first_is_the_middle():

@@ -248,9 +248,14 @@ def test_the_encoder_starts_as_the_clip_tower(tmp_path):
 
     torch.manual_seed(0)
     vision = {
-        "hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2,
-        "image_size": 32, "patch_size": 8, "hidden_act": "gelu",
-    }  # fmt: skip
+        "hidden_size": 32,
+        "intermediate_size": 128,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 8,
+        "hidden_act": "gelu",
+    }
     text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
     clip.save_pretrained(tmp_path)

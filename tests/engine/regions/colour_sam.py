@@ -28,9 +28,11 @@ class ColourPredictor(SamPredictor):
 
     def __init__(self):
         model = SimpleNamespace(
-            image_encoder=SimpleNamespace(img_size=SIDE), device=torch.device("cpu"), mask_threshold=0.0,
+            image_encoder=SimpleNamespace(img_size=SIDE),
+            device=torch.device("cpu"),
+            mask_threshold=0.0,
             image_format="RGB",
-        )  # fmt: skip
+        )
         super().__init__(model)
         self.asked = []
 
@@ -75,8 +77,10 @@ def shapes(width: int = 160, height: int = 120) -> Image.Image:
     image = Image.new("RGB", (width, height), (120, 120, 120))
     pen, unit = ImageDraw.Draw(image), width / 160
     for box, colour in (
-        ((10, 10, 70, 70), (200, 30, 30)), ((30, 30, 50, 50), (30, 30, 200)), ((90, 80, 150, 110), (30, 160, 30)),
+        ((10, 10, 70, 70), (200, 30, 30)),
+        ((30, 30, 50, 50), (30, 30, 200)),
+        ((90, 80, 150, 110), (30, 160, 30)),
         ((120, 20, 132, 32), (230, 220, 40)),
-    ):  # fmt: skip
+    ):
         pen.rectangle([n * unit for n in box[:2]] + [n * unit - 1 for n in box[2:]], fill=colour)
     return image

@@ -78,8 +78,15 @@ def test_a_label_keeps_off_the_smaller_region_inside():
 
 def test_letters_go_on_after_z():
     assert [text_of(n, "letters") for n in (1, 26, 27, 28, 52, 53, 702, 703)] == [
-        "A", "Z", "AA", "AB", "AZ", "BA", "ZZ", "AAA",
-    ]  # fmt: skip
+        "A",
+        "Z",
+        "AA",
+        "AB",
+        "AZ",
+        "BA",
+        "ZZ",
+        "AAA",
+    ]
     assert text_of(12) == "12"
 
 
@@ -108,8 +115,12 @@ def test_each_layer_draws_what_it_says():
         changed = (np.asarray(draw(image, [region], Style(**nothing | {layer: True})).image) != plain).any(-1)
         assert changed.any()
         rows, columns = np.nonzero(changed)
-        assert np.all((np.abs(columns - 50) <= 4) | (np.abs(columns - 150) <= 4) | (np.abs(rows - 40) <= 4)
-                      | (np.abs(rows - 110) <= 4))  # fmt: skip
+        assert np.all(
+            (np.abs(columns - 50) <= 4)
+            | (np.abs(columns - 150) <= 4)
+            | (np.abs(rows - 40) <= 4)
+            | (np.abs(rows - 110) <= 4)
+        )
     overlay = draw(image, [region], Style(**nothing | {"number": True}))
     left, top, right, bottom = overlay.marks[0].box
     changed = (np.asarray(overlay.image) != plain).any(-1)
@@ -140,8 +151,9 @@ def test_marks_have_the_size_of_the_picture_they_are_drawn_on():
     assert marks.label_size("88", SIZE)[0] >= marks.label_size("8", SIZE)[0]
 
 
-@pytest.mark.parametrize(("settings", "word"), [({"marks": "runes"}, "runes"), ({"alpha": 1.5}, "1.5"),
-                                                ({"alpha": float("nan")}, "nan")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "word"), [({"marks": "runes"}, "runes"), ({"alpha": 1.5}, "1.5"), ({"alpha": float("nan")}, "nan")]
+)
 def test_a_style_checks_itself(settings, word):
     with pytest.raises(BadConfig, match=word):
         Style(**settings)

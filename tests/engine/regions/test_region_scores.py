@@ -113,8 +113,10 @@ def test_a_model_that_looks_at_the_border_reads_the_background():
     assert (found.zero_shot.word, found.tuned.word) == ("object", "background")
     assert (found.zero_shot.whole.label, found.tuned.whole.label) == ("green", "blue")
     assert [note.key for note in found.notes] == [
-        "shortcut_zero_shot_object", "shortcut_tuned_background", "shortcut_learned",
-    ]  # fmt: skip
+        "shortcut_zero_shot_object",
+        "shortcut_tuned_background",
+        "shortcut_learned",
+    ]
     assert "reads the background" in MESSAGES[found.notes[1].key].format(**dict(found.notes[1].values))
     other = shortcut.probe(image, [disc()], looks_at(zero_shot=(2, 2), tuned=(40, 30)))
     assert [note.key for note in other.notes][2] == "shortcut_unlearned"

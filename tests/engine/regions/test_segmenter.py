@@ -106,9 +106,14 @@ def test_transformers_equals_its_own_direct_use(hf, photo):
     for points, box in (([[[[100, 60]]]], None), (None, [[[40.0, 30.0, 250.0, 200.0]]])):
         inputs = processor(images=photo, input_points=points and points[0], input_boxes=box, return_tensors="pt")
         with torch.no_grad():
-            direct = model(**{k: v.float() if v.is_floating_point() else v for k, v in inputs.items()
-                              if k not in ("original_sizes", "reshaped_input_sizes")},
-                           multimask_output=box is None)  # fmt: skip
+            direct = model(
+                **{
+                    k: v.float() if v.is_floating_point() else v
+                    for k, v in inputs.items()
+                    if k not in ("original_sizes", "reshaped_input_sizes")
+                },
+                multimask_output=box is None,
+            )
         wanted = processor.post_process_masks(
             direct.pred_masks, inputs["original_sizes"], inputs["reshaped_input_sizes"]
         )[0][0].numpy()

@@ -52,8 +52,10 @@ def test_the_catalogue_is_whole():
         assert len(entry.thresholds.levels) == len(GRANULARITIES)
         for coarse, fine in zip(entry.thresholds.levels, entry.thresholds.levels[1:], strict=False):
             assert (coarse.predicted_iou, coarse.stability, coarse.least_area) >= (
-                fine.predicted_iou, fine.stability, fine.least_area,
-            )  # fmt: skip
+                fine.predicted_iou,
+                fine.stability,
+                fine.least_area,
+            )
         assert entry.id == "pocket" or bool(entry.repo) != bool(entry.checkpoint)
         assert entry.id == "pocket" or entry.obstacle().key == "segmenter_absent"
     assert sam_model_registry["vit_l"] and {"vit_b", "vit_l", "vit_h"} == set(checkpoints.OFFICIAL)
@@ -90,7 +92,7 @@ def test_bad_files_are_refused_with_a_sentence(sam, tmp_path):
     with pytest.raises(SegmenterUnavailable, match=r"mask_decoder\.iou_token\.weight"):
         catalog.load(str(bad), "cpu")
     torch.save({**sam.state_dict(), "mask_decoder.iou_token.weight": torch.full((1, 128), torch.nan)}, bad)
-    assert refused(str(bad)) == "segmenter_failed"
+    assert refused(str(bad)) == "segmenter_refused"
     cut = tmp_path / "cut.safetensors"
     save_file(sam.state_dict(), cut)
     cut.write_bytes(cut.read_bytes()[:-100])
@@ -120,11 +122,13 @@ def test_a_folder_of_transformers_is_loaded_and_checked(tmp_path):
     from transformers import SamConfig, SamImageProcessor, SamModel, SamProcessor
 
     small = {"hidden_size": 32, "output_channels": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    model = SamModel(SamConfig(
-        vision_config={**small, "image_size": 64, "mlp_dim": 32, "global_attn_indexes": [0], "num_pos_feats": 16},
-        prompt_encoder_config={"hidden_size": 32, "image_size": 64, "image_embedding_size": 4},
-        mask_decoder_config={"hidden_size": 32, "mlp_dim": 32, "iou_head_hidden_dim": 32, "num_attention_heads": 2},
-    ))  # fmt: skip
+    model = SamModel(
+        SamConfig(
+            vision_config={**small, "image_size": 64, "mlp_dim": 32, "global_attn_indexes": [0], "num_pos_feats": 16},
+            prompt_encoder_config={"hidden_size": 32, "image_size": 64, "image_embedding_size": 4},
+            mask_decoder_config={"hidden_size": 32, "mlp_dim": 32, "iou_head_hidden_dim": 32, "num_attention_heads": 2},
+        )
+    )
     model.save_pretrained(tmp_path)
     processor = SamImageProcessor(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64})
     SamProcessor(processor).save_pretrained(tmp_path)

@@ -15,9 +15,11 @@ from engine.checks.label_errors import LabelErrorReport, Suspect
 from engine.cli.compare import damage_table
 from engine.cli.main import main
 from engine.compare import Difference, Standing
+from engine.errors import Note
 from engine.metrics.calibration import calibration
 from engine.report.document import calibrations, command_line, write_report
-from engine.types import Interval, Label, Note, Verdict
+from engine.tuning import registry
+from engine.types import Interval, Label, Verdict
 
 NASTY = '<script>alert("x")</script>'
 METHODS = (
@@ -39,10 +41,14 @@ def make_row(method: str, accuracy: float, seed: int):
     probabilities = rng.dirichlet(np.ones(3), 40) + accuracy * np.eye(3)[target]
     probabilities /= probabilities.sum(1, keepdims=True)
     return SimpleNamespace(
-        method=method, shots=8, seed=seed, status="done", error=None,
-        result={"versions": {"torch": "2.9.1"}, "precision": "fp32"},
+        method=method,
+        shots=8,
+        seed=seed,
+        status="done",
+        error=None,
+        result=SimpleNamespace(versions={"torch": "2.9.1"}, precision="fp32"),
         arrays=lambda: {"probabilities": probabilities, "target": target},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -71,26 +77,42 @@ def comparison():
         )
         points = tuple(around(accuracy - drop) for drop in (0.2, 0.1, 0))
         curves.append(SimpleNamespace(method=method, shots=(2, 4, 8), accuracy=points, doubling=None))
-    needs = Note("method_needs", (("method", "BitFit"), ("backbone", "pocket"), ("needed", "linear layers")))
+    needs = Note(
+        "method_needs",
+        (
+            ("method", registry.get("bias_tuning").title),
+            ("backbone", "pocket"),
+            ("needed", Note("needs.linear layers")),
+        ),
+    )
     skipped = SimpleNamespace(method="bias_tuning", shots=None, seed=None, status="skipped", error=needs, result=None)
     rows = tuple(make_row(method, accuracy, seed) for method, accuracy, *_ in METHODS for seed in (0, 1))
     return SimpleNamespace(
-        request=SimpleNamespace(methods=("quick",), shots=(2, 4, 8), seeds=(0, 1), preset="budget",
-                                template_set="general"),
-        backbone="pocket", labels=(Label("red", "red"), Label(NASTY, "a & b"), Label("blue", "blue")),
-        image_names=tuple(f"{NASTY}{i}.png" for i in range(36)), rows=(*rows, skipped),
+        request=SimpleNamespace(
+            methods=("quick",), shots=(2, 4, 8), seeds=(0, 1), preset="budget", template_set="general"
+        ),
+        backbone="pocket",
+        labels=(Label("red", "red"), Label(NASTY, "a & b"), Label("blue", "blue")),
+        image_names=tuple(f"{NASTY}{i}.png" for i in range(36)),
+        rows=(*rows, skipped),
         ranking=SimpleNamespace(shots=8, seeds=(0, 1), tested=40, standings=tuple(standings), curves=tuple(curves)),
         advice=SimpleNamespace(method="clip_adapter", notes=(needs,), excluded=(("lora", needs),)),
-        seconds=12.0, stopped=False,
-    )  # fmt: skip
+        seconds=12.0,
+        stopped=False,
+    )
 
 
 DAMAGE = Forgetting(
-    "prompt_tuning", ("red", NASTY), ("blue", "pink"), (around(0.4), around(0.8)), (around(0.5), around(0.4)),
-    Verdict("worse", 0.01, 2, 20, 80), Drift(0.125, 0.0625),
-)  # fmt: skip
+    "prompt_tuning",
+    ("red", NASTY),
+    ("blue", "pink"),
+    (around(0.4), around(0.8)),
+    (around(0.5), around(0.4)),
+    Verdict("worse", 0.01, 2, 20, 80),
+    Drift(0.125, 0.0625),
+)
 MIXED = replace(DAMAGE, method="full", curve=(Mixed(0.0, 0.4, 0.6), Mixed(0.4, 0.7, 0.55), Mixed(1.0, 0.8, 0.3)))
-CHECK = LabelErrorReport({"linear_probe": 0.8}, (Suspect(3, 0, 1, 1.0, 0.5),))
+CHECK = LabelErrorReport({"linear_probe": 0.8}, (Suspect(3, 0, 1, 0.97),), 0.8, 40)
 
 
 class Outline(HTMLParser):
@@ -123,9 +145,14 @@ class Outline(HTMLParser):
 @pytest.fixture
 def html(comparison, task_images, tmp_path) -> str:
     path = write_report(
-        comparison, tmp_path / "out.html", images=task_images, task=NASTY, command=command_line(comparison),
-        damage=[DAMAGE], check=CHECK,
-    )  # fmt: skip
+        comparison,
+        tmp_path / "out.html",
+        images=task_images,
+        task=NASTY,
+        command=command_line(comparison),
+        damage=[DAMAGE],
+        check=CHECK,
+    )
     return path.read_text(encoding="utf8")
 
 
@@ -186,8 +213,9 @@ def test_numbers_are_the_comparisons(html):
     assert "Group 1: too close to call" in text and "Group 2: too close" not in text
     assert "on 40 test images at 8 training images" in text and "over 2 random draws" in text
     assert "▼ worse" in text
-    assert "100 %" in text  # share of the methods that agree on a suspect
-    assert "BitFit cannot run on pocket" in text
+    assert "97 %" in text  # that a suspect's label is wrong
+    assert "Of wrong labels about 80 % would be noticed" in text
+    assert "Bias tuning (BitFit) cannot run on pocket" in text
     assert "python -m engine compare --task YOUR_FOLDER_OR_ZIP --methods quick --seeds 0,1" in text
     assert "2.9.1" in text
 
@@ -220,7 +248,7 @@ def test_it_speaks_the_callers_language(comparison, tmp_path):
 def test_a_comparison_without_a_result_says_why(comparison, tmp_path):
     comparison.rows, comparison.ranking, comparison.advice = comparison.rows[-1:], None, None
     text = write_report(comparison, tmp_path / "none.html").read_text(encoding="utf8")
-    assert "BitFit cannot run on pocket" in text
+    assert "Bias tuning (BitFit) cannot run on pocket" in text
     assert "<svg" not in text
 
 

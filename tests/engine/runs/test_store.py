@@ -16,7 +16,7 @@ from engine.errors import BadAdapter
 from engine.runs import store
 from engine.runs.run import Run, score_with
 from engine.tuning import adapter_files
-from engine.types import Label, RunSpec
+from engine.types import Label, RunResult, RunSpec
 from tests.tiny import make_tiny
 
 LABELS = (Label("red", "red"), Label("green", "green"), Label("파랑", "blue"))
@@ -149,9 +149,14 @@ def test_missing_key_and_wrong_shape(saved, tiny):
 @pytest.mark.parametrize("content", ["truncated", "pickle", "empty", "text"])
 def test_damaged_tensors(saved, tiny, content):
     path = saved / "adapter.safetensors"
-    path.write_bytes({
-        "truncated": path.read_bytes()[:-50], "pickle": pickle.dumps({"a": 1}), "empty": b"", "text": b"hello" * 100,
-    }[content])  # fmt: skip
+    path.write_bytes(
+        {
+            "truncated": path.read_bytes()[:-50],
+            "pickle": pickle.dumps({"a": 1}),
+            "empty": b"",
+            "text": b"hello" * 100,
+        }[content]
+    )
     assert refused(saved, tiny).key == "adapter_tensors"
 
 
@@ -214,3 +219,26 @@ def test_tensors_that_are_no_numbers_are_refused(saved, tiny, value):
     tensors[name].view(-1)[0] = value
     save_file(tensors, saved / "adapter.safetensors")
     assert refused(saved, tiny).key == "adapter_finite"
+
+
+@pytest.mark.parametrize(("field", "value"), [("curve", "x"), ("interval95", {"tuned": 1}), ("accuracy", None)])
+def test_a_recipe_with_a_damaged_result_is_refused(saved, tiny, field, value):
+    recipe = json.loads((saved / "adapter.json").read_text())
+    (saved / "adapter.json").write_text(json.dumps(recipe | {field: value}))
+    assert refused(saved, tiny).key == "adapter_json"
+
+
+def test_a_result_is_read_back_as_it_was_written(outcomes):
+    for outcome in outcomes.values():
+        written = json.loads(json.dumps(outcome.result.to_json()))
+        assert RunResult.from_json(written).to_json() == written
+        assert RunResult.from_json(written).verdict == outcome.result.verdict
+
+
+def test_a_result_of_an_older_version_is_read_too(outcomes):
+    written = next(iter(outcomes.values())).result.to_json()
+    for late in ("trained_on", "precision", "forecast_parts", "forecast_seconds", "chosen", "notes"):
+        del written[late]
+    found = RunResult.from_json(written)
+    assert found.trained_on == () and found.precision == "fp32" and found.cost.forecast_parts == {}
+    assert found.accuracy == written["accuracy"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from engine.tuning import precision
+from engine.tuning.registry import RECOMPUTED
 
 
 @pytest.fixture
@@ -23,33 +24,40 @@ def wide(backbone, monkeypatch, vision: int, text: int):
 
 @pytest.mark.parametrize(
     ("runs_on", "device", "chosen"),
-    [("both@0", "cpu", "bf16"), ("image@k", "cpu", "bf16"), ("text", "cpu", "fp32"), ("text", "cuda", "bf16"),
-     ("features", "cuda", "fp32"), ("features", "cpu", "fp32"), ("-", "cuda", "fp32")],
-)  # fmt: skip
+    [
+        ("both@0", "cpu", "bf16"),
+        ("image@k", "cpu", "bf16"),
+        ("text", "cpu", "fp32"),
+        ("text", "cuda", "bf16"),
+        ("features", "cuda", "fp32"),
+        ("features", "cpu", "fp32"),
+        ("-", "cuda", "fp32"),
+    ],
+)
 def test_auto_takes_bf16_where_it_pays(runs_on, device, chosen, tiny, bf16, monkeypatch):
     backbone = wide(tiny, monkeypatch, vision=768, text=256)
-    assert precision.choose_precision("auto", runs_on, backbone, device) == chosen
-    assert precision.choose_precision("fp32", runs_on, backbone, device) == "fp32"
-    assert precision.choose_precision("bf16", runs_on, backbone, device) == "bf16"
+    assert precision.choose_precision("auto", RECOMPUTED[runs_on], backbone, device) == chosen
+    assert precision.choose_precision("fp32", RECOMPUTED[runs_on], backbone, device) == "fp32"
+    assert precision.choose_precision("bf16", RECOMPUTED[runs_on], backbone, device) == "bf16"
 
 
 def test_auto_keeps_fp32_for_narrow_towers_on_a_cpu(tiny, bf16):
-    assert precision.choose_precision("auto", "both@0", tiny) == "fp32"
-    assert precision.choose_precision("auto", "both@0", tiny, "cuda") == "bf16"
+    assert precision.choose_precision("auto", RECOMPUTED["both@0"], tiny) == "fp32"
+    assert precision.choose_precision("auto", RECOMPUTED["both@0"], tiny, "cuda") == "bf16"
 
 
 def test_convolutions_stay_in_fp32_on_a_cpu(tiny, bf16, monkeypatch):
     backbone = wide(tiny, monkeypatch, vision=1280, text=512)
     monkeypatch.setattr(backbone.vision, "has_tokens", False)
-    assert precision.choose_precision("auto", "both@0", backbone) == "fp32"
-    assert precision.choose_precision("auto", "text", backbone) == "bf16"
+    assert precision.choose_precision("auto", RECOMPUTED["both@0"], backbone) == "fp32"
+    assert precision.choose_precision("auto", RECOMPUTED["text"], backbone) == "bf16"
 
 
 @pytest.mark.parametrize(("flags", "can"), [({}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)])
 def test_a_processor_without_the_instructions_keeps_fp32(flags, can, tiny, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
     backbone = wide(tiny, monkeypatch, vision=768, text=512)
-    assert precision.choose_precision("auto", "both@0", backbone) == ("bf16" if can else "fp32")
+    assert precision.choose_precision("auto", RECOMPUTED["both@0"], backbone) == ("bf16" if can else "fp32")
 
 
 def test_an_old_torch_keeps_fp32(tiny, monkeypatch):

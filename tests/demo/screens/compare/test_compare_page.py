@@ -21,8 +21,8 @@ from demo.words import Translator
 from demo.workspace import Workspace, Workspaces
 from engine.checks.forgetting import Drift, Forgetting, Mixed
 from engine.checks.label_errors import LabelErrorReport, Suspect
-from engine.errors import BadLabels
-from engine.types import BASELINE, Interval, Note, Verdict
+from engine.errors import BadLabels, Note
+from engine.types import BASELINE, Interval, Verdict
 
 NASTY = '<img src=x onerror="alert(1)">'
 
@@ -154,7 +154,7 @@ def test_too_few_labels_to_hold_back_say_so(workspace):
 def test_a_suspect_is_decided_with_one_click(workspace, what, images, label):
     found = compared(workspace, ["tip_adapter"], [2], 1)
     red = next(i for i, image in enumerate(found.images) if image.label == "red")
-    found.check = LabelErrorReport({"tip_adapter": 0.9}, (Suspect(red, 0, 1, 1.0, 0.5),))
+    found.check = LabelErrorReport({"tip_adapter": 0.9}, (Suspect(red, 0, 1, 0.9),))
     digest, version = found.images[red].digest, workspace.version
     comparing.decide(workspace, found, what)
     assert len(workspace.images) == images
@@ -213,9 +213,27 @@ def test_the_screen_shows_a_comparison_in_both_languages(workspace, screen):
 def test_the_screen_before_any_images(tmp_path, screen):
     compare, visit = screen
     updates = compare.view(visit(Workspace("id", tmp_path / "empty")))
-    assert "no images yet" in updates[compare.outlook]
+    assert "no photos yet" in updates[compare.outlook]
+    assert "no photos yet" in updates[compare.results.advice]
     assert updates[compare.go]["interactive"] is False
     assert updates[compare.results.column]["elem_classes"] == HIDDEN
+
+
+def test_the_advised_method_is_trained_on_all_photos(workspace, screen):
+    compare, visit = screen
+    compared(workspace, shots=[2], seeds=1)
+    updates = compare.view(visit(workspace))
+    method = compare.results.advised(visit(workspace))
+    if method is None:
+        assert updates[compare.results.use]["elem_classes"] == HIDDEN
+        method = "tip_adapter"
+    else:
+        assert Translator("en").name(method) in updates[compare.results.use]["value"]
+    comparing.choose(workspace, method)
+    built = tuning.episode_of(workspace)
+    assert workspace.method == method
+    assert built.cross_validated and built.final_support == built.labelled
+    assert len(built.labelled) == len(workspace.images)
 
 
 def test_a_changed_label_makes_the_comparison_stale(workspace, screen):

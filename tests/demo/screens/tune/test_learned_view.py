@@ -17,8 +17,8 @@ from demo.screens.tune import adapters, learned
 from demo.screens.tune import service as tuning
 from demo.words import LANGUAGES, Translator
 from demo.workspace import Workspaces
+from engine.errors import Note
 from engine.tuning.learned import LearnedImage, LearnedToken, LearnedTokens, Piece
-from engine.types import Note
 
 EVIL = "<script>alert('1')</script>"
 EN = Translator("en")

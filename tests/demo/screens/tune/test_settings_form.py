@@ -69,13 +69,17 @@ def test_tasks_are_boxes_and_teachers_a_menu():
     form = ElementTree.fromstring(html_as_xml(drawn("multitask_prompt", {"sources": "c,gone"}, offered)))
     boxes = form.findall(".//fieldset[@data-setting='sources']//input")
     assert [(box.get("value"), "checked" in box.attrib) for box in boxes] == [
-        ("a b", False), ("c", True), ("d", False), ("gone", True),
-    ]  # fmt: skip
+        ("a b", False),
+        ("c", True),
+        ("d", False),
+        ("gone", True),
+    ]
     form = ElementTree.fromstring(html_as_xml(drawn("distill", {}, {"teachers": [("Zero-shot", "zero_shot")]})))
     menu = form.findall(".//*[@data-setting='teacher']/select/option")
     assert [(o.text, o.get("value"), "selected" in o.attrib) for o in menu] == [
-        ("Zero-shot", "zero_shot", False), ("linear_probe", "linear_probe", True),
-    ]  # fmt: skip
+        ("Zero-shot", "zero_shot", False),
+        ("linear_probe", "linear_probe", True),
+    ]
 
 
 def test_a_change_that_was_overtaken_or_is_of_another_form_is_left_alone(filled):  # noqa: F811

@@ -52,7 +52,7 @@ def test_earlier_tasks_and_samples_are_offered(after_a_run):
     tasks.load_sample(workspace, "hardware", "ko")
     assert "assets/samples/hardware" not in sources.named(workspace).tasks
     korean = {name: title for title, name in sources.offered(workspace, "tasks", Translator("ko"))}
-    assert korean["assets/samples/materials"] == tasks.samples()["materials"].title["ko"]
+    assert korean["assets/samples/materials"] == tasks.samples()["materials"].title("ko")
 
 
 def test_files_of_the_server_are_refused(after_a_run, task_folder):
@@ -65,9 +65,7 @@ def test_a_run_learns_from_an_earlier_task_and_an_earlier_run_teaches(after_a_ru
     workspace, record = after_a_run
     workspace.method = "multitask_prompt"
     name = sources.offered(workspace, "tasks", T)[-1][1]
-    assert (
-        run(workspace, "multitask_prompt", sources=name, epochs=1, source_epochs=1).result["config"]["sources"] == name
-    )
+    assert run(workspace, "multitask_prompt", sources=name, epochs=1, source_epochs=1).result.config["sources"] == name
     assert "--set sources=YOUR_OTHER_FOLDER_OR_ZIP" in tuning.command(workspace)
     assert sources.on_command_line(workspace, "sources", "assets/samples/materials") == "assets/samples/materials"
     workspace.method = "distill"

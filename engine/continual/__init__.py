@@ -1,0 +1,1 @@
+"""Labels that arrive step by step: what is learned, and what is forgotten."""
