@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from typing import Any
@@ -24,13 +24,14 @@ FORMAT = 1
 """Version of the stored results. Raise it when a change of the engine changes what a run measures."""
 SHOTS = (1, 2, 4, 8, 16)
 """The shot curve, as far as the images go."""
-QUICK, ALL = "quick", "all"
+QUICK, RECOMMENDED, ALL = "quick", "recommended", "all"
 QUICK_SECONDS = 10.0
-"""``quick`` takes the methods whose steps do not run the image tower, where a run is expected to take no longer."""
+"""``quick`` takes the methods whose steps do not run the image tower, where a run is expected to take no longer;
+``recommended`` takes those that are marked so in the registry."""
 
 messages(
-    compare_unknown_methods="There is no method or group of methods {name!r}. Choose quick, all, a family ({families}) "
-    "or methods by comma: {known}.",
+    compare_unknown_methods="There is no method or group of methods {name!r}. Choose quick, recommended, all, a family "
+    "({families}) or methods by comma: {known}.",
     compare_no_methods="No method is chosen. Choose at least one.",
     compare_unknown_preset="There is no preset {preset!r}. Choose one of: {known}.",
     compare_no_seeds="No seed is chosen. Choose at least one, such as 0.",
@@ -46,7 +47,7 @@ class Request:
     """What to compare."""
 
     methods: tuple[str, ...]
-    """Ids of methods, ``quick``, ``all`` or families of ``registry.FAMILIES``, mixed at will."""
+    """Ids of methods, ``quick``, ``recommended``, ``all`` or families of ``registry.FAMILIES``, mixed at will."""
     shots: tuple[int, ...] = ()
     """Training images a label; empty for ``SHOTS`` as far as the images go."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -128,6 +129,8 @@ def choose_methods(names: Sequence[str]) -> tuple[list[MethodSpec], frozenset[st
         family = name.replace("-", " ").replace("_", " ")
         if name == QUICK:
             quick |= {spec.id for spec in every if "vision" not in spec.recomputes.towers}
+        elif name == RECOMMENDED:
+            wanted |= {spec.id for spec in every if spec.recommended}
         elif name == ALL:
             wanted |= known
         elif name in known:
@@ -182,39 +185,32 @@ def run_key(task: str, run: RunSpec) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def cheapest_first(
-    plan: Plan,
-    jobs: Sequence[Job],
-    backbone: Backbone,
-    stopped: Callable[[], bool],
-    skip: Callable[[Job, Note], None],
-    expect: Callable[[Sequence[Job]], None],
-) -> Iterator[Job]:
-    """The jobs with their forecasts, cheapest first.
-
-    Tier by tier (see ``Recomputed.tier``), so that the first runs need not wait for the forecasts of the last; within a
-    tier by forecast seconds, those that cannot be forecast last.
+def forecasts(plan: Plan, jobs: Sequence[Job], backbone: Backbone) -> Iterator[list[Job]]:
+    """Yield the jobs with their forecasts, one method at a time.
 
     Args:
         jobs: those of the plan that are left.
-        stopped: whether to go no further.
-        skip: called with a job that ``quick`` leaves out, and why.
-        expect: called with a tier's jobs once they are forecast.
     """
-    tiers = {spec.id: spec.recomputes.tier for spec in registry.methods()}
-    for level in sorted(set(tiers.values())):
-        expected = []
-        for method in dict.fromkeys(job.spec.method for job in jobs if tiers[job.spec.method] == level):
-            if stopped():
-                return
-            expected += with_forecast([job for job in jobs if job.spec.method == method], len(plan.images), backbone)
-        expect(expected)
-        for job in sorted(expected, key=lambda job: inf if job.seconds is None else job.seconds):
-            if job.spec.method in plan.quick and job.seconds is not None and job.seconds > QUICK_SECONDS:
-                name = registry.get(job.spec.method).title
-                skip(job, Note("compare_not_quick", (("method", name), ("seconds", job.seconds))))
-            else:
-                yield job
+    for method in dict.fromkeys(job.spec.method for job in jobs):
+        yield with_forecast([job for job in jobs if job.spec.method == method], len(plan.images), backbone)
+
+
+def not_quick(plan: Plan, job: Job) -> Note | None:
+    """Return why ``quick`` leaves a job out; None where it runs."""
+    if job.spec.method not in plan.quick or job.seconds is None or job.seconds <= QUICK_SECONDS:
+        return None
+    name = registry.get(job.spec.method).title
+    return Note("compare_not_quick", (("method", name), ("seconds", job.seconds)))
+
+
+def cheapest_first(jobs: Sequence[Job]) -> list[Job]:
+    """Return jobs tier by tier (see ``Recomputed.tier``), within a tier by forecast seconds, those that cannot be
+    forecast last."""
+
+    def price(job: Job) -> tuple[int, float]:
+        return registry.get(job.spec.method).recomputes.tier, inf if job.seconds is None else job.seconds
+
+    return sorted(jobs, key=price)
 
 
 def with_forecast(jobs: Sequence[Job], images: int, backbone: Backbone) -> list[Job]:

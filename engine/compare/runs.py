@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.backbones.base import FEATURES, Backbone
 from engine.compare.advice import NO_LIMITS, Advice, Constraints, advise
 from engine.compare.executors import Executor, InProcess, RunContext
-from engine.compare.plan import Job, Plan, Request, cheapest_first, make_plan
+from engine.compare.plan import Job, Plan, Request, cheapest_first, forecasts, make_plan, not_quick
 from engine.compare.ranking import Ranking, rank
 from engine.compare.results import DONE, FAILED, SKIPPED, Results, Row
 from engine.data.images import ImageFile
@@ -103,11 +103,11 @@ class Event:
     """A moment of a comparison."""
 
     kind: str
-    """``planned``, ``features``, ``started``, ``progress``, ``row`` or, at last, ``finished``."""
+    """``planned``, ``features``, ``forecast``, ``started``, ``progress``, ``row`` or, at last, ``finished``."""
     done: int
-    """Rows that are there; images, for ``features``."""
+    """Rows that are there; images, for ``features``; methods, for ``forecast``."""
     total: int
-    """Rows that there will be; images, for ``features``."""
+    """Rows that there will be; images, for ``features``; methods, for ``forecast``."""
     job: Job | None = None
     """Of ``started`` and ``progress``."""
     progress: Progress | None = None
@@ -115,7 +115,7 @@ class Event:
     row: Row | None = None
     """Of ``row``."""
     seconds_left: float | None = None
-    """Expected for the runs that were forecast so far, where some were."""
+    """Expected for the runs that are left, in view of how long those before took; None where that is unknown."""
     comparison: Comparison | None = None
     """Of ``finished``."""
 
@@ -155,6 +155,43 @@ def compare(
     yield from running.run(constraints, fresh)
 
 
+class Clock:
+    """How long the runs that are left will take: their forecasts, times how much longer than its own each method's
+    finished runs took, or all finished runs where it has none. Runs that cannot be forecast count nothing.
+
+    Args:
+        ahead: key of a run -> (its method, forecast seconds).
+        now: a clock in seconds.
+    """
+
+    TRUST = 10.0
+    """Seconds of finished runs from which on what was measured of all counts more than the forecasts."""
+
+    def __init__(self, ahead: Mapping[str, tuple[str, float]], now: Callable[[], float] = time.perf_counter):
+        self.ahead, self.now = dict(ahead), now
+        self.last = now()
+        self.passed: dict[str, tuple[float, float]] = {}
+        """Method -> (forecast, measured seconds) of its runs that have ended."""
+
+    def ended(self, key: str) -> None:
+        """Note that a run has ended."""
+        if key in self.ahead:
+            method, expected = self.ahead.pop(key)
+            forecast, spent = self.passed.get(method, (0.0, 0.0))
+            now = self.now()
+            self.passed[method] = forecast + expected, spent + now - self.last
+            self.last = now
+
+    def left(self) -> float | None:
+        """Return seconds; None where nothing that was forecast is left."""
+        if not self.ahead:
+            return None
+        forecast, spent = (sum(part) + self.TRUST for part in zip((0, 0), *self.passed.values(), strict=True))
+        own = {method: spent / forecast for method, (forecast, spent) in self.passed.items() if forecast > 0}
+        runs = [expected * own.get(method, spent / forecast) for method, expected in self.ahead.values()]
+        return max(0.0, sum(runs) - min(self.now() - self.last, max(runs))) or None
+
+
 class _Running:
     """The state of one comparison."""
 
@@ -162,7 +199,7 @@ class _Running:
         self.plan, self.bench, self.results, self.executor, self.stop = plan, bench, results, executor, stop
         self.rows: list[Row] = []
         self.total = len(plan.jobs) + len(plan.skipped)
-        self.ahead: dict[str, float] = {}  # key -> expected seconds of runs that were forecast and are not done
+        self.clock = Clock({})
 
     def run(self, constraints: Constraints, fresh: bool) -> Iterator[Event]:
         started = time.perf_counter()
@@ -197,18 +234,20 @@ class _Running:
             yield Event("features", done, total)
 
     def _run(self, left: Sequence[Job]) -> Iterator[Event]:
-        late: list[Row] = []
-        jobs = cheapest_first(
-            self.plan,
-            left,
-            self.bench.backbone,
-            self.stop.is_set,
-            lambda job, reason: late.append(Row.without(job, SKIPPED, reason)),
-            self._expect,
-        )
+        jobs: list[Job] = []
+        methods = len({job.spec.method for job in left})
+        for done, some in enumerate(forecasts(self.plan, left, self.bench.backbone), 1):
+            if self.stop.is_set():
+                raise Stopped
+            jobs += some
+            yield Event("forecast", done, methods)
+        late = {job.key: reason for job in jobs if (reason := not_quick(self.plan, job))}
+        for job in jobs:
+            if job.key in late:
+                yield self._row(Row.without(job, SKIPPED, late[job.key]))
+        jobs = cheapest_first([job for job in jobs if job.key not in late])
+        self.clock = Clock({job.key: (job.spec.method, job.seconds or 0.0) for job in jobs})
         for turn in self.executor.run(self.bench, jobs, self.stop):
-            while late:
-                yield self._row(late.pop(0))
             if isinstance(turn.ended, Note):
                 yield self._row(Row.without(turn.job, FAILED, turn.ended))
             elif turn.ended is not None:
@@ -216,20 +255,14 @@ class _Running:
             else:
                 kind = "progress" if turn.progress else "started"
                 yield self._event(kind, job=turn.job, progress=turn.progress)
-        while late:
-            yield self._row(late.pop(0))
-
-    def _expect(self, jobs: Sequence[Job]) -> None:
-        self.ahead |= {job.key: job.seconds for job in jobs if job.seconds is not None}
 
     def _row(self, row: Row) -> Event:
         self.rows.append(row)
-        self.ahead.pop(row.key, None)
+        self.clock.ended(row.key)
         return self._event("row", row=row)
 
     def _event(self, kind: str, **fields: Any) -> Event:
-        seconds = sum(self.ahead.values()) if self.ahead else None
-        return Event(kind, len(self.rows), self.total, seconds_left=seconds, **fields)
+        return Event(kind, len(self.rows), self.total, seconds_left=self.clock.left(), **fields)
 
     def _finished(self, constraints: Constraints, seconds: float) -> Event:
         plan = self.plan

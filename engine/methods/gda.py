@@ -98,6 +98,7 @@ register(
         id="gda",
         name="GDA",
         family="head",
+        recommended=True,
         sentence="Trains nothing: measures where each label's images lie and how they spread, and adds what that says "
         "to zero-shot.",
         use_when="You have two or more images a label and want the answer at once; it keeps zero-shot where your "

@@ -159,6 +159,7 @@ register(
         id="linear_probe",
         name="Linear probe",
         family="head",
+        recommended=True,
         leading=True,
         sentence="Learns one weight vector a label on top of the frozen image features, held near the label's text "
         "as far as your photos speak for it.",

@@ -230,6 +230,7 @@ register(
         id="lora",
         name="LoRA",
         family="weights",
+        recommended=True,
         leading=True,
         sentence="Adds small low-rank matrices to the attention layers of both towers and trains only those.",
         use_when="The features themselves must change: images far from web photos, and minutes of training are "

@@ -175,6 +175,7 @@ register(
         id="prefix_tuning",
         name="Prefix tuning",
         family="text prompt",
+        recommended=True,
         sentence="Adds trained keys and values to the attention of every layer, so that all words look at them.",
         use_when="Word vectors at the input are too weak, but the weights of the text tower must stay as they are.",
         equation="attention(q, [P_K ; K], [P_V ; V]) in every layer,  P = encoder(table)",

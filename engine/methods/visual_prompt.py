@@ -102,6 +102,7 @@ register(
         id="visual_prompt_deep",
         name="Deep visual prompt (VPT-deep)",
         family="visual prompt",
+        recommended=True,
         sentence="Adds fresh trained tokens at every layer of the image tower.",
         use_when="The shallow visual prompt helps but is not enough, and there are four or more images a label.",
         equation="before each block l: tokens = [class, pˡ₁ … pˡ_M, patches]",

@@ -117,6 +117,8 @@ class MethodSpec:
     """Preset name -> config for a number of shots. ``budget`` is always there."""
     leading: bool = False
     """Whether it stands first in its family wherever methods are listed; the others follow by id."""
+    recommended: bool = False
+    """Whether it is one of the few that a newcomer is offered first."""
 
     @property
     def recomputes(self) -> Recomputed:

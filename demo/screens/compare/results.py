@@ -156,13 +156,11 @@ class CompareResults:
         }
 
     def advised(self, visit: Visit) -> str | None:
-        """Return the method that the advice within the limits says to train; None where nothing is to be trained."""
-        from engine.tuning import registry
-
+        """Return the method that the advice within the limits says to take; None before any comparison and where
+        nothing fits the limits."""
         found = service.compared_of(visit.workspace)
         advised = service.advice(found, self._limits(visit)) if found else None
-        method = advised.method if advised else None
-        return method if method and registry.get(method).family != "baseline" else None
+        return advised.method if advised else None
 
     def view(self, visit: Visit, width: float) -> dict[Any, Any]:
         """Return the workspace's comparison within the limits; nothing is run."""
@@ -200,10 +198,14 @@ class CompareResults:
         }
 
     def _use(self, visit: Visit) -> dict[str, Any]:
-        """The next step: the advised method on all photos."""
+        """The next step: the advised method on all photos, or zero-shot as it is."""
+        from engine.tuning import registry
+
         method, t = self.advised(visit), visit.t
         if method is None:
             return gr.update(elem_classes=HIDDEN)
+        if registry.get(method).family == "baseline":
+            return gr.update(value=t("compare.use_zero_shot"), elem_classes=[])
         count = sum(tasks.counts(visit.workspace)[1])
         return gr.update(value=t("compare.use_method", method=t.name(method), count=count), elem_classes=[])
 

@@ -25,7 +25,7 @@ from engine.types import Progress
 EVERY = 0.4
 """Seconds between two updates of the page while something runs."""
 SHOTS = (1, 2, 4, 8, 16)
-GROUPS = ("quick", "head", "text prompt", "visual prompt", "weights", "all")
+GROUPS = ("recommended", "quick", "head", "text prompt", "visual prompt", "weights", "all")
 WIDTH = """() => {
   const wide = window.innerWidth;
   return wide <= 900 ? wide - 40 : Math.round((Math.min(1280, wide) - 64) * 7 / 11);
@@ -64,7 +64,7 @@ class Compare(Screen):
         self.groups = page.make(
             gr.CheckboxGroup,
             choices=lambda t: [(t(f"compare.group.{name}"), name) for name in GROUPS],
-            value=["quick"],
+            value=["recommended"],
             label=Key("compare.methods"),
             elem_id="compare-groups",
         )
@@ -201,12 +201,20 @@ class Compare(Screen):
             if lacks := labelling.missing(visit.workspace):
                 yield {page.notice: notice(visit.t(lacks[0], **lacks[1]))}
                 return
-            view = self.view(visit)
-            visit.data[self.shots] = view[self.shots]["value"]
-            yield {around.tabs: gr.update(selected=self.name), **view}
+            working = pieces.progress(0, 0, visit.t("html.stage_forecast"), None, visit.t)
+            yield {around.tabs: gr.update(selected=self.name), **self.view(visit), self.status: working}
+            request = service.search(visit.workspace)
+            chosen = {
+                self.groups: [],
+                self.single: list(request.methods),
+                self.shots: list(request.shots),
+                self.seeds: len(request.seeds),
+            }
+            visit.data |= chosen
+            yield chosen
             yield from self._compare(visit)
 
-        outputs = [*self.outputs, *busy, around.tabs]
+        outputs = [*self.outputs, *choice, *busy, around.tabs]
         found = page.on(sized.then, find, [*choice, *self.shown], outputs, clears=False, **queue)
         found.success(None, None, None, js=SHOW_ADVICE, api_visibility="private")
         page.on(found.then, results.files, self.shown, results.downloads, clears=False)
@@ -356,6 +364,6 @@ def _what(item: Any, t: Translator) -> str:
     words = [t("compare.job", method=t.name(job.spec.method), shots=job.spec.episode.shots)] if job else []
     if progress is not None:
         words.append(t(f"html.stage_{progress.stage}"))
-    elif getattr(item, "kind", "") == "features":
-        words.append(t("html.stage_features"))
+    elif getattr(item, "kind", "") in ("features", "forecast"):
+        words.append(t(f"html.stage_{item.kind}"))
     return ", ".join(words)

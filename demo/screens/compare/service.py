@@ -18,13 +18,17 @@ from demo.screens.tune import service as tuning
 from demo.workspace import Workspace
 from engine.data import episode
 from engine.data.images import ImageFile
-from engine.types import Label, Progress
+from engine.types import BASELINE, Label, Progress
 from engine.units import MB
 
 if TYPE_CHECKING:
     from engine.checks.forgetting import Forgetting
     from engine.checks.label_errors import LabelErrorReport, Suspect
     from engine.compare import Advice, Comparison, Constraints, Event, Request, Results, Row
+
+
+SEARCH_SECONDS = 60.0
+"""How long "Find the best method" may be expected to take."""
 
 
 @dataclass(eq=False)
@@ -100,24 +104,44 @@ def most_shots(workspace: Workspace) -> int:
 
 def outlook(workspace: Workspace, request: Request) -> Iterator[Outlook]:
     """How long a comparison would take, surer with every item. Raises LabError."""
-    from engine.compare.plan import cheapest_first, make_plan
+    from engine.compare.plan import forecasts, make_plan, not_quick
 
     labels, version = episode.parse_labels(workspace.labels_text), workspace.version
     backbone, results = tuning.backbone_of(workspace), results_of(workspace)
     plan = make_plan(request, workspace.images, labels, backbone)
     left = [job for job in plan.jobs if results.find(job) is None]
-    reused, seconds, skipped = len(plan.jobs) - len(left), 0.0, 0
-    yield Outlook(len(left), reused, 0.0, not left)
+    reused, seconds, runs = len(plan.jobs) - len(left), 0.0, len(left)
+    yield Outlook(runs, reused, 0.0, not left)
+    for jobs in forecasts(plan, left, backbone):
+        if workspace.version != version:
+            return
+        slow = [job for job in jobs if not_quick(plan, job)]
+        runs -= len(slow)
+        seconds += sum(job.seconds or 0.0 for job in jobs if job not in slow)  # what is unknown adds nothing
+        yield Outlook(runs, reused, seconds, False)
+    yield Outlook(runs, reused, seconds, True)
 
-    def skip(*_: Any) -> None:
-        nonlocal skipped
-        skipped += 1
 
-    jobs = cheapest_first(plan, left, backbone, lambda: workspace.version != version, skip, lambda expected: None)
-    for job in jobs:
-        seconds += job.seconds or 0.0  # what is unknown adds nothing
-        yield Outlook(len(left) - skipped, reused, seconds, False)
-    yield Outlook(len(left) - skipped, reused, seconds, True)
+def search(workspace: Workspace) -> Request:
+    """Return what "Find the best method" compares: of the recommended methods those that are expected to be done within
+    ``SEARCH_SECONDS``, at least the two cheapest, with up to three draws of as many training images as the Tune screen
+    has. Raises LabError."""
+    from engine.compare import Request
+    from engine.compare.plan import RECOMMENDED, SHOTS, cheapest_first, forecasts, make_plan
+
+    labels, backbone = episode.parse_labels(workspace.labels_text), tuning.backbone_of(workspace)
+    shots = max(count for count in SHOTS if count <= max(1, min(workspace.shots, most_shots(workspace))))
+    request = Request((RECOMMENDED,), (shots,), (0,), template_set=workspace.template_set)
+    plan = make_plan(request, workspace.images, labels, backbone)
+    methods: list[str] = []
+    spent = 0.0
+    for job in cheapest_first([job for jobs in forecasts(plan, plan.jobs, backbone) for job in jobs]):
+        seconds = job.seconds if job.seconds is not None else SEARCH_SECONDS
+        if job.spec.method != BASELINE and (len(methods) < 2 or spent + seconds <= SEARCH_SECONDS):
+            methods.append(job.spec.method)
+            spent += seconds
+    draws = next((count for count in (3, 2) if count * spent <= SEARCH_SECONDS), 1)
+    return replace(request, methods=tuple(methods), seeds=tuple(range(draws)))
 
 
 def start(workspace: Workspace, request: Request, language: str) -> Compared:
@@ -142,7 +166,8 @@ def run(workspace: Workspace, found: Compared, stop: threading.Event) -> Iterato
 
     backbone = tuning.backbone_of(workspace)
     for event in compare(found.request, found.images, found.labels, backbone, results=results_of(workspace), stop=stop):
-        found.total, found.seconds_left = event.total if event.kind != "features" else found.total, event.seconds_left
+        if event.kind not in ("features", "forecast"):
+            found.total, found.seconds_left = event.total, event.seconds_left
         if event.row is not None:
             found.rows.append(event.row)
         if event.comparison is not None:
@@ -202,9 +227,13 @@ def advice(found: Compared, constraints: Constraints) -> Advice | None:
 
 def choose(workspace: Workspace, method: str) -> None:
     """Make a method the one to tune, on all photos: with nothing held back, each is tested in turn by models that did
-    not see it, and the adapter that is kept has seen them all."""
+    not see it, and the adapter that is kept has seen them all. Zero-shot learns of none, so the split stays."""
+    from engine.tuning import registry
+
     with workspace.lock:
         workspace.method, workspace.preset, workspace.settings = method, "budget", {}
+        if registry.get(method).family == "baseline":
+            return
         shots = max(tasks.counts(workspace)[1], default=1)
         if workspace.shots != shots:
             workspace.shots = shots

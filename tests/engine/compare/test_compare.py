@@ -18,7 +18,7 @@ import torch
 from engine import compare
 from engine.cli import main
 from engine.compare import Request, Results
-from engine.compare.plan import cheapest_first
+from engine.compare.plan import cheapest_first, forecasts, not_quick
 from engine.errors import BadConfig, BadLabels
 from engine.runs.run import Run
 from engine.tuning import registry
@@ -400,6 +400,7 @@ def test_quick_keeps_a_method_that_cannot_be_forecast(tiny, task_images, value_r
     plan = compare.make_plan(Request(("quick",), (1,), (0,)), task_images, LABELS, tiny)
     assert value_reader.id in plan.quick
     jobs = [job for job in plan.jobs if job.spec.method in (value_reader.id, "linear_probe")]
-    ordered = list(cheapest_first(plan, jobs, tiny, lambda: False, lambda job, why: None, lambda jobs: None))
+    ordered = cheapest_first([job for some in forecasts(plan, jobs, tiny) for job in some])
+    assert not any(not_quick(plan, job) for job in ordered if job.seconds is None)
     assert [job.spec.method for job in ordered] == ["linear_probe", value_reader.id]
     assert ordered[0].seconds > 0 and ordered[1].seconds is None and ordered[1].memory_bytes is None
