@@ -6,6 +6,7 @@ import io
 import json
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -48,10 +49,20 @@ class Speed:
         return work.flops / flops + work.written / self.written + work.operations * self.operation
 
 
-@cache
+_measuring = threading.Lock()
+
+
 def speed(device: str) -> Speed:
-    """This machine's speed, measured once (three seconds) and kept in :func:`cache_folder` by processor, torch
-    version and number of threads. Delete the file to measure again."""
+    """This machine's speed, measured once (some seconds) and kept in :func:`cache_folder` by processor, torch version
+    and number of threads. Delete the file to measure again. Who asks meanwhile waits: measurements at the same time
+    would slow each other down."""
+    with _measuring:
+        return kept_speed(device)
+
+
+@cache
+def kept_speed(device: str) -> Speed:
+    """See :func:`speed`; for one thread at a time."""
     file, key = cache_folder() / "speed.json", machine(device)
     try:
         kept = json.loads(file.read_text(encoding="utf8"))
@@ -92,7 +103,7 @@ def measure(device: str) -> Speed:
     work = counted(block)
     spent = quickest(block, device, 0.5)
     products = max(spent / 2, spent - work.written / written - work.operations * operation)
-    wide = block_step(device, 768)
+    wide = block_step(device, 768, images=4)  # few: processors without bf16 take a second and more for each
     full = quickest(wide, device)
     with torch.autocast(device, torch.bfloat16):
         half = full / quickest(wide, device)
@@ -123,12 +134,12 @@ def counted(work: Callable[[], Any]) -> OpCost:
     return meter.work()
 
 
-def block_step(device: str, width: int) -> Callable[[], Any]:
-    """Return a transformer block on 1,024 tokens, forward and backward: products of the shapes that training has."""
+def block_step(device: str, width: int, images: int = 32) -> Callable[[], Any]:
+    """Return a transformer block on 32 tokens an image, forward and backward: products of the shapes of training."""
     heads = width // 64
     block = nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
     block.to(device)
-    x = torch.randn(32, 32, width, device=device, requires_grad=True)
+    x = torch.randn(images, 32, width, device=device, requires_grad=True)
     return lambda: block(x).sum().backward()
 
 

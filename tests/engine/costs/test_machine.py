@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -39,9 +41,9 @@ def test_stopwatch_adds_parts():
 def fresh_cache(tmp_path, monkeypatch):
     """An empty cache folder, and no speed in this process's memory."""
     monkeypatch.setenv("CTL_CACHE", str(tmp_path / "cache"))
-    machine.speed.cache_clear()
+    machine.kept_speed.cache_clear()
     yield tmp_path / "cache" / "speed.json"
-    machine.speed.cache_clear()
+    machine.kept_speed.cache_clear()
 
 
 def test_speed_is_measured_once_and_kept(fresh_cache, monkeypatch):
@@ -55,7 +57,7 @@ def test_speed_is_measured_once_and_kept(fresh_cache, monkeypatch):
     kept = json.loads(fresh_cache.read_text())
     assert list(kept) == [machine.machine("cpu")]
     assert torch.__version__ in machine.machine("cpu")
-    machine.speed.cache_clear()
+    machine.kept_speed.cache_clear()
     monkeypatch.setattr(machine, "measure", lambda device: pytest.fail("measured again"))
     assert machine.speed("cpu") == first
 
@@ -70,14 +72,31 @@ def test_a_damaged_speed_file_is_measured_again(fresh_cache, monkeypatch, damage
     assert json.loads(fresh_cache.read_text())[machine.machine("cpu")]["flops"] == 1e9
 
 
+def test_who_asks_while_it_is_measured_waits(fresh_cache, monkeypatch):
+    speed, asked = machine.Speed(1e9, 2, 1e9, 1e-6, 1e-4, 1e-3), []
+    both = threading.Barrier(2)
+
+    def measure(device):
+        asked.append(device)
+        both.wait(20)
+        return speed
+
+    monkeypatch.setattr(machine, "measure", measure)
+    with ThreadPoolExecutor(3) as pool:
+        found = [pool.submit(machine.speed, "cpu") for _ in range(3)]
+        both.wait(20)
+        assert [one.result(20) for one in found] == [speed] * 3
+    assert asked == ["cpu"]
+
+
 def test_a_cache_folder_that_cannot_be_made_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CTL_CACHE", str(tmp_path / "file"))
     speed = machine.Speed(1e9, 4, 2e9, 1e-6, 1e-4, 1e-3)
     monkeypatch.setattr(machine, "measure", lambda device: speed)
-    machine.speed.cache_clear()
+    machine.kept_speed.cache_clear()
     assert machine.speed("cpu") == speed
-    machine.speed.cache_clear()
+    machine.kept_speed.cache_clear()
     work = OpCost(flops=1e9, written=2e9, operations=1_000_000)
     assert speed.seconds(work) == pytest.approx(3)
     assert speed.seconds(work, "bf16") == pytest.approx(2.25)
