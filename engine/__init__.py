@@ -11,6 +11,7 @@ os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 
 if TYPE_CHECKING:
     from engine.front_door import compare as compare
+    from engine.front_door import export_adapter as export_adapter
     from engine.front_door import load_adapter as load_adapter
     from engine.front_door import load_backbone as load_backbone
     from engine.front_door import predict as predict
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from engine.front_door import tune as tune
     from engine.front_door import zero_shot as zero_shot
 
-__all__ = ["compare", "load_adapter", "load_backbone", "predict", "read_task", "tune", "zero_shot"]
+__all__ = ["compare", "export_adapter", "load_adapter", "load_backbone", "predict", "read_task", "tune", "zero_shot"]
 
 
 def __getattr__(name: str) -> object:

@@ -97,6 +97,10 @@ class BadAdapter(LabError):
     """A saved adapter that is damaged or belongs to something else."""
 
 
+class BadExport(LabError):
+    """A tuned model that cannot be written in the wanted form, or not here."""
+
+
 MESSAGES: dict[str, str] = {}
 """Key -> English sentence with named fields. Each module adds its own with :func:`messages`."""
 

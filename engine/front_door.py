@@ -11,7 +11,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from engine.data.own_images import read_images, read_in_order
 from engine.errors import Note
 from engine.metrics import statistics
 from engine.runs import store
+from engine.runs.prediction import Prediction, Scores
 from engine.runs.run import Run, score_with, zero_shot_scores
 from engine.runs.store import Adapter
 from engine.tuning import adapter_files
@@ -34,6 +35,7 @@ from engine.types import Episode, Interval, Label, Progress, RunResult, RunSpec
 
 if TYPE_CHECKING:
     from engine.compare import Comparison, Constraints, Event, Executor, Request, Results
+    from engine.export.files import Exported
 
 PathOrText = str | PathLike[str]
 LabelsLike = str | Sequence[str | Label] | Mapping[str, str]
@@ -322,44 +324,27 @@ def load_adapter(path: PathOrText, device: str | None = None, backbone: Backbone
         return store.load(folder, model, name)
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What one model makes of an image."""
+def export_adapter(
+    adapter: Adapter | Tuned | PathOrText, to: str, folder: PathOrText, task: Task | None = None, **options: Any
+) -> Exported:
+    """Write a tuned model in a form that other programs read without this one.
 
-    label: str
-    """The most probable one."""
-    probabilities: Mapping[str, float]
-    """Label -> probability, in the order of the adapter's labels; they sum to 1."""
+    Args:
+        adapter: loaded, just tuned, or the folder or zip of a saved one.
+        to: a key of ``engine.export.write.TARGETS``.
+        folder: new or empty.
+        task: images with labels, none of which trained, to measure what a form costs in accuracy.
+        options: of that form.
 
-    @property
-    def probability(self) -> float:
-        """Return that of :attr:`label`."""
-        return self.probabilities[self.label]
+    Raises:
+        BadExport: the method or backbone has no such form, or it cannot be written here.
+        BadAdapter, BackboneUnavailable: as :func:`load_adapter`.
+    """
+    from engine.export.write import export
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """An image before and after tuning."""
-
-    image: str
-    """Its name."""
-    zero_shot: Scores
-    """Of the prompt ensemble."""
-    tuned: Scores
-
-    @property
-    def label(self) -> str:
-        """Return what the tuned model says."""
-        return self.tuned.label
-
-    @property
-    def probability(self) -> float:
-        """Return how sure the tuned model is, 0 to 1."""
-        return self.tuned.probability
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
+    ready = load_adapter(adapter) if isinstance(adapter, (str, PathLike)) else adapter
+    images = {"images": task.images} if task else {}
+    return export(ready.outcome if isinstance(ready, Tuned) else ready, to, Path(folder), **images, **options)
 
 
 def predict(adapter: Adapter | Tuned, images: Task | PathOrText | Sequence[PathOrText | ImageFile]) -> list[Prediction]:

@@ -147,6 +147,11 @@ class VisionTower(Tower):
         convolutional trunk, or the pixels themselves."""
         return pixels
 
+    def replace_projection(self, weight: Tensor) -> bool:
+        """Put another weight ``(P, D)`` in the place of the one of :meth:`project`, its bias stays; False where the
+        tower has no single matrix for it."""
+        return False
+
     @abstractmethod
     def embed(self, patches: Tensor) -> Tensor:
         """What :meth:`run_stem` returns to tokens ``(B, T, D)``, class token first; to maps

@@ -28,6 +28,10 @@ class ClipVisionTower(HFVisionTower):
     def projected(self) -> int:
         return self.projection.in_features
 
+    def replace_projection(self, weight: Tensor) -> bool:
+        self.projection.weight = torch.nn.Parameter(weight, requires_grad=False)
+        return True
+
     def run_stem(self, pixels: Tensor) -> Tensor:
         if self.first_trainable == PIXELS:
             return pixels

@@ -59,6 +59,8 @@ class OpenClip(Backbone):
     """
 
     family = "open_clip"
+    architecture: dict[str, Any] | None = None
+    """``model_cfg`` as open_clip writes it; None where the model was not built from one."""
 
     def __init__(self, model: Any, tokenizer: Any, transform: Any, id: str):
         split_model(model)
@@ -290,7 +292,11 @@ def load(name: str, tag: str | None = None, id: str | None = None, device: str =
     if known:
         check_tokens(tokenizer([SAMPLE]), known, id)
     check_distinct(tokenizer(list(DISTINCT)).tolist(), id)
-    return OpenClip(model.to(device), tokenizer, transform, id)
+    backbone = OpenClip(model.to(device), tokenizer, transform, id)
+    config = own_config(name)
+    found = read_json(config, id)["model_cfg"] if config else open_clip.get_model_config(name)
+    backbone.architecture = found | ({"quick_gelu": True} if quick else {})
+    return backbone
 
 
 def own_config(name: str) -> Path | None:

@@ -120,6 +120,10 @@ class OpenClipVit(VisionTower):
     def projected(self) -> int:
         return 0 if self.visual.proj is None else self.visual.proj.shape[0]
 
+    def replace_projection(self, weight: Tensor) -> bool:
+        self.visual.proj = nn.Parameter(weight.T.contiguous(), requires_grad=False)
+        return True
+
     def embed(self, pixels: Tensor) -> Tensor:
         return self.visual._embeds(pixels)  # (B, T, D)
 

@@ -7,6 +7,7 @@ all). Splitting the rows of that matrix gives the same numbers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -62,6 +63,22 @@ class SplitProjection(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, T, D)`` to ``(B, T, 3 D)``."""
         return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
+
+
+def join_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict whose split projections are joined again under the names that open_clip and timm know."""
+    joined = dict(state)
+    for name in state:
+        place, _, part = name.rpartition(".q.")
+        if not place or part not in ("weight", "bias") or f"{place}.k.{part}" not in state:
+            continue
+        rows = torch.cat([joined.pop(f"{place}.{kind}.{part}") for kind in "qkv"])
+        if f"{place}.out.weight" in state:  # of SplitAttention; timm's qkv has no output layer of its own
+            joined[f"{place}.in_proj_{part}"] = rows
+            joined[f"{place}.out_proj.{part}"] = joined.pop(f"{place}.out.{part}")
+        else:
+            joined[f"{place}.{part}"] = rows
+    return joined
 
 
 def splittable(module: nn.Module) -> bool:

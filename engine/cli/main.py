@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from engine.cli import compare, continual, regions
+from engine.cli import compare, continual, export, regions
 from engine.cli.common import read_task, settings_of, table
 from engine.errors import BadConfig, LabError, Untraceable, messages
 from engine.metrics import leaving, training
@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--backbone", help="where the adapter's backbone lies now (default: where it was)")
     sub.add_argument("--device", help="cpu or cuda")
     sub.add_argument("images", nargs="+", metavar="IMAGE", help="image, folder or zip; the answers keep this order")
+    export.arguments(command("export", export.run, "write a saved adapter as files that other programs read"))
     regions.arguments(command("regions", regions.run, "masks of an image, marked and scored"))
     command("segmenters", regions.list_segmenters, "the segmenters, and whether they can be used here")
     return top

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +142,11 @@ class TowerTuner(Tuner):
             self.register_buffer("entering", entering, persistent=False)
             self.text_start = start
 
+    def merged(self) -> Backbone | None:
+        own = self.tuned.model.state_dict().keys()
+        plain = (self.backbone.model, self.backbone.twin().model)  # as it was trained, and with folded convolutions
+        return self.tuned if any(own == model.state_dict().keys() for model in plain) else None
+
     def head(self, image: Tensor, text: Tensor) -> Tensor:
         return self.tuned.logits(image, text)
 
@@ -166,6 +172,10 @@ class PeftTuner(TowerTuner):
             warnings.simplefilter("ignore", FutureWarning)
             self.peft_model = peft.get_peft_model(self.backbone.twin().model, adapter)
         self.tuned = self.backbone.replace_model(self.peft_model.base_model.model)
+
+    def merged(self) -> Backbone | None:
+        own = copy.deepcopy(self.peft_model)  # with tensors of its own: merging writes into the frozen ones
+        return self.backbone.replace_model(own.merge_and_unload())
 
     def save_library_format(self, folder: Path) -> None:
         self.peft_model.save_pretrained(str(folder), save_embedding_layers=False)

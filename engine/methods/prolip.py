@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from engine.backbones.base import POOLED, PROJECTION
+from engine.backbones.base import POOLED, PROJECTION, Backbone
 from engine.tuning import lbfgs
 from engine.tuning.registry import MethodSpec, register
 from engine.tuning.tuner import LBFGS, HeadConfig, TrainConfig, Tuner, TunerContext, option
@@ -64,6 +64,10 @@ class Prolip(Tuner):
         self.setting: TunerContext | None = setting
         self.shots = len(setting.targets) / len(setting.labels)
         self.strength = 1 / self.shots if config.penalty < 0 else config.penalty
+
+    def merged(self) -> Backbone | None:
+        tuned = self.backbone.twin()
+        return tuned if tuned.vision.replace_projection(self.weight.detach().clone()) else None
 
     def image_features(self, x: Tensor) -> Tensor:
         return nn.functional.normalize(x @ self.weight.T + self.origin, dim=-1)

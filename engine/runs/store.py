@@ -20,8 +20,9 @@ from engine.backbones import catalog
 from engine.backbones.base import Backbone
 from engine.errors import BackboneUnavailable, BadAdapter, LabError, messages
 from engine.paths import portable
+from engine.runs.card import adapter_card
 from engine.tuning import registry
-from engine.tuning.adapter_files import CARD, RECIPE, SCHEMA, TENSORS, read_recipe
+from engine.tuning.adapter_files import CARD, PEFT_CONFIG, RECIPE, SCHEMA, TENSORS, read_recipe
 from engine.tuning.features import text_features
 from engine.tuning.outcome import Outcome
 from engine.tuning.registry import MethodSpec
@@ -85,7 +86,7 @@ def write(tuner: Tuner, setting: TunerContext, result: RunResult, folder: Path) 
     }
     (folder / RECIPE).write_text(json.dumps(recipe, ensure_ascii=False, indent=1), encoding="utf8")
     tuner.save_library_format(folder)
-    (folder / CARD).write_text(card(recipe), encoding="utf8")
+    (folder / CARD).write_text(adapter_card(recipe, (folder / PEFT_CONFIG).is_file()), encoding="utf8")
     return (folder / TENSORS).stat().st_size
 
 
@@ -198,40 +199,3 @@ def fill_in(tuner: Tuner, tensors: Mapping[str, Tensor], method: str) -> None:
                 wanted=tuple(parameter.shape),
             )
         parameter.copy_(tensors[name])
-
-
-def card(recipe: Mapping[str, Any]) -> str:
-    """Return a model card in Markdown."""
-    spec = registry.get(recipe["method"])
-    accuracy, bounds = recipe["accuracy"], recipe["interval95"]["tuned"]
-    labels = "\n".join(f"- {label['name']} (read as: {label['prompt']})" for label in recipe["labels"])
-    return f"""---
-library_name: clip-tuning-lab
-base_model: {recipe["backbone"]}
-tags: [clip, few-shot, {recipe["method"]}]
----
-# {spec.name} on {recipe["backbone"]}
-
-{spec.sentence} ({spec.paper})
-
-| on {recipe["test"]} test images | accuracy |
-|---|---|
-| zero-shot, one template | {accuracy["zero_shot"]:.1%} |
-| zero-shot, prompt ensemble | {accuracy["zero_shot_ensemble"]:.1%} |
-| tuned | {accuracy["tuned"]:.1%} (95 % interval {bounds[0]:.1%} to {bounds[1]:.1%}) |
-
-Verdict against the prompt ensemble: {recipe["verdict"]} (p = {recipe["p_value"]:.3g}).
-Trained parameters: {recipe["trainable_parameters"]:,} of {recipe["total_parameters"]:,}.
-Training images: {recipe["support"]}, seed {recipe["seed"]}.
-
-## Labels
-{labels}
-
-## Use
-`python -m engine predict --adapter FOLDER IMAGE...`, or load the zip in the page.
-
-## Settings
-```json
-{json.dumps({"config": recipe["config"], "chosen": recipe["chosen"], "versions": recipe["versions"]}, indent=1)}
-```
-"""

@@ -16,6 +16,8 @@ from engine.units import MB
 
 SCHEMA = 1
 RECIPE, TENSORS, CARD = "adapter.json", "adapter.safetensors", "README.md"
+PEFT_CONFIG, PEFT_TENSORS = "adapter_config.json", "adapter_model.safetensors"
+"""Files of PEFT's own format."""
 FIELDS = {
     "backbone": str,
     "weight_hash": str,

@@ -232,6 +232,11 @@ class Tuner(nn.Module):
     def save_library_format(self, folder: Path) -> None:
         """Write the adapter in its library's own format too, where there is one."""
 
+    def merged(self) -> Backbone | None:
+        """Return a backbone with what is trained inside its weights, whose image tower computes
+        :meth:`image_features`; None where the method adds what no plain model has."""
+        return self.backbone if self.stage == FEATURES else None
+
     def image_features(self, x: Tensor) -> Tensor:
         """Map inputs at :attr:`stage` to normalised features ``(B, P)``."""
         return self.backbone.vision.advance(x, self.stage, FEATURES)

@@ -59,6 +59,7 @@ def test_importing_the_engine_is_cheap():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.split()[:2] == ["False", "False"], done.stderr
     assert set(done.stdout.split()[2:]) == {
+        "export_adapter",
         "load_backbone",
         "read_task",
         "zero_shot",

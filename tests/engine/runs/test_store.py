@@ -61,7 +61,8 @@ def test_folder_holds_recipe_tensors_and_card(saved, outcomes):
     assert set(load_file(saved / "adapter.safetensors")) == set(outcomes["lora"].tuner.trained())
     card = (saved / "README.md").read_text()
     assert "파랑 (read as: blue)" in card
-    assert card.startswith("---\nlibrary_name: clip-tuning-lab\nbase_model: tiny\n")
+    assert card.startswith("---\nlibrary_name: peft\npipeline_tag: zero-shot-image-classification\n")
+    assert "base_model" not in card.split("---")[1], "which is no name of the hub"
 
 
 def test_no_path_of_this_machine_is_saved(task_images, pocket, tmp_path):
