@@ -38,7 +38,7 @@ SOURCES = (
     Source("flickr", ("flickr8k-224.parquet",), 0.17, 4, 0.4),
     Source("emoji", ("emoji.parquet",), 0.03, 3, 0.7),
     Source("tiny-imagenet", ("tiny-imagenet-a.parquet", "tiny-imagenet-b.parquet"), 0.28, 1, 0.6),
-    Source("cifar", ("cifar.parquet",), 0.24, 1, 0.7),
+    Source("cifar", ("cifar.parquet",), 0.30, 1, 0.7),
 )
 
 

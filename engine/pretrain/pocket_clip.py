@@ -38,7 +38,7 @@ from engine.backbones.conv_stem import HybridCLIPModel
 from engine.pretrain import lexicon
 from engine.pretrain.card import describe_run, read_runs, write_card
 from engine.pretrain.corpus import captions_of
-from engine.pretrain.measure import Suite
+from engine.pretrain.measure import TEMPLATE, Suite
 from engine.pretrain.mixer import Ahead, Batch, Mixer, Pictures, phrase
 from engine.pretrain.model import Recipe, Student, build_clip
 from engine.pretrain.precision import attend_without_plans
@@ -137,6 +137,14 @@ class Imagination:
         return (grids + strength * blob * shift[..., None, None]).clamp(0, 6)
 
 
+@torch.no_grad()
+def solve_linear(layer: nn.Linear, inputs: Tensor, wanted: Tensor) -> None:
+    """Set a linear layer to the least squares solution of ``inputs (n, I)`` to ``wanted (n, O)``."""
+    solution = torch.linalg.lstsq(F.pad(inputs.float(), (0, 1), value=1.0), wanted.float()).solution
+    layer.weight.copy_(solution[:-1].T)
+    layer.bias.copy_(solution[-1])
+
+
 class Trainer(Training):
     """Pocket CLIP's training.
 
@@ -181,6 +189,8 @@ class Trainer(Training):
         self.adopt(self._student(start))
         if start:
             self._fit_memory()
+            if not self._teaching.exists():
+                self._fit_sentences()
         vocabulary.write(self._word_counts(pictures), out)
 
     def _name_texts(self) -> list[str]:
@@ -239,10 +249,17 @@ class Trainer(Training):
             for views in map(self.views.look, map(self.mixer.batch, range(batches))):
                 seen.append(self._images(views, torch.zeros(0, dtype=torch.long)))
                 wanted.append(self._remembered(views))
-            features = F.pad(torch.cat(seen) * math.sqrt(seen[0].shape[1]), (0, 1), value=1.0)
-            solution = torch.linalg.lstsq(features, torch.cat(wanted)).solution
-            self.model.memory.weight.copy_(solution[:-1].T)
-            self.model.memory.bias.copy_(solution[-1])
+        solve_linear(self.model.memory, torch.cat(seen) * math.sqrt(seen[0].shape[1]), torch.cat(wanted))
+
+    @torch.no_grad()
+    def _fit_sentences(self, batch: int = 1024) -> None:
+        """Least squares of the sentence head on the text tower's features of the nouns: a random head would pull the
+        trained towers away."""
+        names = [name for name, _ in self.names]
+        parts = [names[start : start + batch] for start in range(0, len(names), batch)]
+        with self.autocast():
+            said = [self.encode_texts([TEMPLATE.format(name) for name in part]) for part in parts]
+        solve_linear(self.model.sentences.linear, self.meanings(names), torch.cat(said))
 
     @property
     def _teaching(self) -> Path:

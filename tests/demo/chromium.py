@@ -19,7 +19,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-WAIT = 60_000
+WAIT = 120_000
 """Milliseconds; generous, because the machine may be busy."""
 CAPTION = "#gallery .ctl-tile-label"
 

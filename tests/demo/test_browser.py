@@ -45,7 +45,7 @@ def make_task(tmp_path):
     return Path(shutil.make_archive(str(tmp_path / "task"), "zip", tmp_path / "task")), single
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_first_click_three_methods_save_and_reload(browser, server, tmp_path):
     with visitor(browser, server) as page:
         assert page.is_visible("#welcome")
@@ -78,7 +78,7 @@ def test_first_click_three_methods_save_and_reload(browser, server, tmp_path):
             page.click("#load-adapter")
         chooser.value.set_files(adapter)
         page.wait_for_function("document.querySelector('#verdict').innerText.includes('Adapter loaded')")
-        page.wait_for_timeout(500)
+        page.wait_for_timeout(900)
         choose(page, "#score-image", image)
         wait_for_bars(page, scores)
 
@@ -98,7 +98,7 @@ def seconds_to_stop(page) -> float:
     return seconds
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_stop_in_the_middle_of_full(browser, server):
     with visitor(browser, server) as page:
         start(page, "materials")
@@ -144,7 +144,7 @@ def test_quick_presses_and_choices_all_count(browser, server):
         assert "Tip-Adapter" in page.input_value("#method input")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_mix_slider_goes_back_to_zero_shot(browser, server):
     with visitor(browser, server) as page:
         start(page, "hardware")
@@ -160,7 +160,7 @@ def test_the_mix_slider_goes_back_to_zero_shot(browser, server):
         wait_for_bars(page, tuned)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_own_images_labels_and_a_new_image(browser, server, tmp_path):
     archive, single = make_task(tmp_path)
     broken = tmp_path / "broken.jpg"
@@ -193,7 +193,7 @@ def test_own_images_labels_and_a_new_image(browser, server, tmp_path):
         assert len(bars(page, "#plot-new")) == 2
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_folder_is_packed_by_the_browser(browser, server, tmp_path):
     make_task(tmp_path)
     with visitor(browser, server) as page:
@@ -204,7 +204,7 @@ def test_a_folder_is_packed_by_the_browser(browser, server, tmp_path):
         page.wait_for_selector("#plot-scores .js-plotly-plot")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_korean_and_its_memory(browser, server):
     with visitor(browser, server, locale="ko-KR") as page:
         assert page.inner_text("#tune-button") == "튜닝"
@@ -227,7 +227,7 @@ def test_korean_and_its_memory(browser, server):
         page.wait_for_function("document.querySelector('#upload').innerText.includes('업로드')")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_phone_has_one_column_and_nothing_hangs_over(browser, server):
     with visitor(browser, server, viewport={"width": 390, "height": 844}) as page:
         start(page)
@@ -250,7 +250,7 @@ def test_phone_has_one_column_and_nothing_hangs_over(browser, server):
         assert not outside
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_two_visitors_do_not_see_each_other(browser, server, tmp_path):
     archive, _ = make_task(tmp_path)
     with visitor(browser, server) as first, visitor(browser, server) as second:
@@ -267,7 +267,7 @@ def test_two_visitors_do_not_see_each_other(browser, server, tmp_path):
         assert first.locator(CAPTION).count() > 90
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_training_of_one_leaves_the_page_of_another_usable(browser, server):
     with visitor(browser, server) as first, visitor(browser, server) as second:
         start(first)
@@ -301,7 +301,7 @@ def test_words_that_the_backbone_hardly_saw_are_named(browser, server):
         assert "hardly saw: gasket." in page.inner_text("#reading")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_what_was_learned_is_shown(browser, server):
     with visitor(browser, server) as page:
         start(page, "materials")
@@ -333,7 +333,7 @@ def test_learn_shows_where_a_method_trains(browser, server):
         assert page.is_visible("#tune-button")
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 def test_methods_are_compared_and_the_report_opens(browser, server, tmp_path):
     with visitor(browser, server, accept_downloads=True) as page:
         start(page, "materials")

@@ -26,7 +26,7 @@ def test_config_round_trips_through_its_form(browser, preset):
         assert spec.configure("budget", values, 4) == spec.configure(preset, {}, 4)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_settings_are_taken_over_one_by_one(browser, server):
     def trains(page, count):
         page.wait_for_function(f"/\\b{count}\\b/.test(document.querySelector('#method-panel').innerText)")

@@ -32,7 +32,7 @@ def rows(page):
     return page.locator("#regions-table .ctl-mark").all_text_contents()
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 def test_regions_are_marked_scored_and_taken_home(browser, server, tmp_path):
     ball = Image.new("RGB", (320, 240), (236, 236, 236))
     ImageDraw.Draw(ball).ellipse((90, 50, 230, 190), fill=(190, 40, 40))
@@ -93,7 +93,7 @@ def test_regions_are_marked_scored_and_taken_home(browser, server, tmp_path):
         page.wait_for_selector("#regions-table tr", state="detached")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_regions_on_a_phone_in_korean(browser, server):
     with visitor(browser, server, viewport={"width": 390, "height": 844}, locale="ko-KR", has_touch=True) as page:
         start(page)

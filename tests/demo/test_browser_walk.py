@@ -62,7 +62,7 @@ def label_them(page):
     assert page.locator("#gallery [data-box] b").all_text_contents() == ["10", "10"]
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("size", SIZES)
 def test_from_loose_photos_to_an_answer(browser, server, tmp_path, size):
     with visitor(browser, server, viewport=SIZES[size]) as page:

@@ -99,7 +99,7 @@ def test_every_key_in_the_code_has_words_and_the_other_way_round():
     assert used <= WORDS["en"].keys()
     made = {"html." + key for key in ("parameters", "memory", "time", "fixed", "broken", "still_wrong")}
     made |= {f"html.{word}{end}" for word in pieces.VERDICT_SIGNS for end in ("", "_text")}
-    made |= {f"html.stage_{stage}" for stage in ("features", "prepare", "train", "evaluate")}
+    made |= {f"html.stage_{stage}" for stage in ("features", "forecast", "prepare", "train", "evaluate")}
     made |= {f"plot.{kind}" for kind in SCORES}
     assert WORDS["en"].keys() == used | made
 

@@ -18,7 +18,7 @@ pa = pytest.importorskip("pyarrow")
 
 from engine.backbones import hf_clip  # noqa: E402
 from engine.backbones.conv_stem import HybridCLIPModel, fold_batch_norms  # noqa: E402
-from engine.pretrain import corpus, lexicon, patterns, pocket_clip, teachers  # noqa: E402
+from engine.pretrain import corpus, lexicon, patterns, pocket_clip, teachers, trunk_features  # noqa: E402
 from engine.pretrain.broader import broader  # noqa: E402
 from engine.pretrain.card import read_runs  # noqa: E402
 from engine.pretrain.measure import CLASSIFICATION, FOLDERS, probe, recall  # noqa: E402
@@ -87,6 +87,7 @@ def fake_teachers():
         patch.setattr(teachers, "efficientnet_lite", network)
         patch.setattr(pocket_clip, "SentenceEncoder", FakeEncoder)
         patch.setattr(pocket_clip, "SAMPLED", 480)
+        patch.setattr(trunk_features, "BATCH", 4)
         patch.setattr(patterns, "rows", lambda rows=patterns.rows, run=map: rows(each=1))
         patch.setattr(
             lexicon, "vocabulary_texts", lambda: [("oboe", "oboe: a woodwind"), ("pagoda", "pagoda: a temple")]
