@@ -33,7 +33,7 @@ class Recipe(BaseRecipe):
     ema: float = 0.99
     live: bool = False
     """Whether all pictures stay on the device, crops are cut anew in each step and the whole trunk is trained."""
-    lower_rate: float = 0.1
+    lower_rate: float = 0.05
     """Learning rate of the trunk's first stages, where they are trained, as a share of ``adam_lr``."""
     trunk: str = "tf_efficientnet_lite0"
     image_size: int = 224

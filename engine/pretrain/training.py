@@ -17,6 +17,9 @@ from engine.tuning.precision import multiplies_bf16
 
 PATIENCE = 20
 """Steps without finite gradients in a row that end a training."""
+WARM_STEPS = 40
+"""Steps at least until the full learning rate: where a run is counted in minutes, compiling the first step would use
+up the warm-up."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ class Training:
     def _set_rates(self) -> None:
         p, warm = min(self.progress, 1.0), self.recipe.warmup
         factor = p / warm if p < warm else 0.5 * (1 + math.cos(math.pi * (p - warm) / (1 - warm)))
+        factor = min(factor, (self.step + 1) / WARM_STEPS)
         for name, optimizer in self.optimizers.items():
             for group, base in zip(optimizer.param_groups, self._base[name], strict=True):
                 group["lr"] = base * max(factor, 0.005)
@@ -163,7 +167,7 @@ class Training:
         last, losses = time.perf_counter(), []
         while self.progress < 1:
             losses.append(self.train_step())
-            if self.step % 50 == 0:
+            if self.step % 50 == 0 or self.step in (1, 5, 10):
                 mean, losses = sum(losses) / len(losses), []
                 where = f"{self.progress:6.1%} step {self.step} images {self.images}"
                 print(f"{where} {self.images / self.seconds:.1f}/s loss {mean:.3f}", flush=True)

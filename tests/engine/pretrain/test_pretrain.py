@@ -18,7 +18,7 @@ pa = pytest.importorskip("pyarrow")
 
 from engine.backbones import hf_clip  # noqa: E402
 from engine.backbones.conv_stem import HybridCLIPModel, fold_batch_norms  # noqa: E402
-from engine.pretrain import corpus, lexicon, patterns, pocket_clip, teachers, trunk_features  # noqa: E402
+from engine.pretrain import corpus, lexicon, losses, patterns, pocket_clip, teachers, trunk_features  # noqa: E402
 from engine.pretrain.broader import broader  # noqa: E402
 from engine.pretrain.card import read_runs  # noqa: E402
 from engine.pretrain.measure import CLASSIFICATION, FOLDERS, probe, recall  # noqa: E402
@@ -217,7 +217,7 @@ def test_fitting_captions_are_neither_positive_nor_negative():
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.5, 3.0, 1.0]], requires_grad=True)
     target = torch.tensor([0, 1])
     related = torch.tensor([[True, True, False], [False, True, False]])  # sentence 1 fits image 0 as well
-    loss = pocket_clip.contrastive_loss(logits, target, related)
+    loss = losses.contrastive_loss(logits, target, related)
     row0 = -(2.0 - torch.logsumexp(torch.tensor([2.0, 0.0]), 0))
     row1 = -(3.0 - torch.logsumexp(torch.tensor([0.5, 3.0, 1.0]), 0))
     column0 = -(2.0 - torch.logsumexp(torch.tensor([2.0, 0.5]), 0))
@@ -236,7 +236,7 @@ def test_a_class_is_imagined_nearer_to_its_pictures_than_its_row_is():
     truth = torch.arange(40).repeat(200)
     pooled = means[truth] + torch.randn(8000, 12, generator=generator) @ mixing.T
     rows = means @ torch.linalg.inv(torch.cov((pooled - means[truth]).T))
-    made = pocket_clip.Imagination(pooled, rows, pooled @ rows.T)
+    made = losses.Imagination(pooled, rows, pooled @ rows.T)
     true = means - means.mean(0)
     by_row = F.cosine_similarity(rows - rows.mean(0), true).mean()
     assert F.cosine_similarity(made.means - made.mean, true).mean() > by_row + 0.2
