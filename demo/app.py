@@ -128,10 +128,10 @@ def device_text(t: Translator) -> str:
 
 def backbone_choices(t: Translator) -> list[tuple[str, str]]:
     """Return the catalogue, with what is on this machine first."""
-    from engine.backbones import catalog
     from engine.backbones.entries import ENTRIES
+    from engine.backbones.hub import on_this_machine
 
-    rows = sorted(((not catalog.on_this_machine(entry), entry) for entry in ENTRIES), key=lambda row: row[0])
+    rows = sorted(((not on_this_machine(entry), entry) for entry in ENTRIES), key=lambda row: row[0])
     return [(describe_backbone(entry, absent, t), entry.id) for absent, entry in rows]
 
 

@@ -331,7 +331,7 @@ def export_adapter(
 
     Args:
         adapter: loaded, just tuned, or the folder or zip of a saved one.
-        to: a key of ``engine.export.write.TARGETS``.
+        to: a key of ``engine.export.targets.TARGETS``.
         folder: new or empty.
         task: images with labels, none of which trained, to measure what a form costs in accuracy.
         options: of that form.

@@ -1,4 +1,4 @@
-"""``python -m engine.methods_page`` writes docs/methods.md from the methods' records."""
+"""``python -m engine.methods_page`` writes docs/methods.md and engine/methods/records.json from the records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.backbones.base import Backbone
 from engine.backbones.skeleton import meta_backbone
-from engine.methods import count_formula
+from engine.methods import count_formula, records
 from engine.tuning import registry
 from engine.tuning.registry import FAMILIES, PAPER_LINKS, MethodSpec
 
@@ -123,4 +123,5 @@ def escaped(text: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf8")
+    records.write()
     print(PAGE)

@@ -13,7 +13,7 @@ import torch
 
 from engine.backbones import download
 from engine.backbones.base import Backbone
-from engine.backbones.entries import ENTRIES, HUB_NAME, POCKET, POCKET_FOLDER, Entry, similar
+from engine.backbones.entries import ENTRIES, HUB_NAME, POCKET, POCKET_FOLDER, similar
 from engine.backbones.hub import explained, here, hub_file, in_cache
 from engine.backbones.loading import read_json
 from engine.errors import BackboneUnavailable, Note
@@ -46,13 +46,6 @@ def with_weights(weight_hash: str, device: str | None = None) -> Backbone | None
     wanted = device or best_device()
     found = (b for b in _loaded.values() if b.weight_hash == weight_hash and b.device.type == torch.device(wanted).type)
     return next(found, None)
-
-
-def on_this_machine(entry: Entry) -> bool:
-    """Return whether an entry's weights are here, so that nothing has to be downloaded."""
-    if entry.id == POCKET:
-        return any(POCKET_FOLDER.glob("model*.safetensors"))
-    return in_cache(entry.repo or entry.id)
 
 
 def load(id: str = POCKET, device: str | None = None) -> Backbone:

@@ -11,7 +11,7 @@ from pickle import UnpicklingError
 
 from safetensors import SafetensorError
 
-from engine.backbones.entries import similar
+from engine.backbones.entries import POCKET, POCKET_FOLDER, Entry, similar
 from engine.errors import BackboneUnavailable, Note, messages
 from engine.paths import paths_allowed
 
@@ -116,6 +116,13 @@ def hub_file(id: str, name: str) -> Path | None:
         return here(id, name) or Path(hf_hub_download(id, name))
     except RemoteEntryNotFoundError:
         return None
+
+
+def on_this_machine(entry: Entry) -> bool:
+    """Return whether an entry's weights are here, so that nothing has to be downloaded."""
+    if entry.id == POCKET:
+        return any(POCKET_FOLDER.glob("model*.safetensors"))
+    return in_cache(entry.repo or entry.id)
 
 
 def in_cache(repo: str) -> bool:

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.compare.export import write_csv
 from engine.errors import BadConfig, messages
 from engine.units import bytes_text, parse_bytes
 
@@ -106,6 +105,8 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
     for note in comparison.notes:
         print(note, file=sys.stderr)
     if options.csv:
+        from engine.compare.export import write_csv
+
         write_csv(comparison, options.csv)
     parts = [compare_table(comparison), damage_table(damage)]
     return comparison.to_json() | {"damage": [d.to_json() for d in damage]}, "\n\n".join(filter(None, parts))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.cli.common import table
-from engine.export.files import Exported
-from engine.export.write import TARGETS
+from engine.export.targets import TARGETS
 from engine.units import bytes_text
+
+if TYPE_CHECKING:
+    from engine.export.files import Exported
 
 
 def arguments(sub: argparse.ArgumentParser) -> None:

@@ -134,36 +134,9 @@ def forecast_arguments(sub: argparse.ArgumentParser) -> None:
 
 def list_methods(options: argparse.Namespace) -> tuple[Any, str]:
     """Return every method's record."""
-    import dataclasses
+    from engine.methods.records import records
 
-    from engine.tuning import registry
-
-    rows = [
-        {
-            "id": spec.id,
-            "name": spec.name,
-            "family": spec.family,
-            "sentence": spec.sentence,
-            "paper": spec.paper,
-            "runs_on": spec.runs_on,
-            "count": spec.formula,
-            "saved": spec.saved,
-            "failures": list(spec.failures),
-            "presets": {name: make(8).to_dict() for name, make in spec.presets.items()},
-            "settings": [
-                {
-                    "name": f.name,
-                    "type": str(f.type),
-                    "help": f.metadata.get("help", ""),
-                    "low": f.metadata.get("low"),
-                    "high": f.metadata.get("high"),
-                    "choices": list(f.metadata.get("choices") or ()),
-                }
-                for f in dataclasses.fields(spec.config)
-            ],
-        }
-        for spec in registry.methods()
-    ]
+    rows = records()
     return {"methods": rows}, table(
         ["method", "family", "trained", "what it does"],
         [[r["id"], r["family"], r["count"], r["sentence"]] for r in rows],
@@ -174,10 +147,10 @@ def list_backbones(options: argparse.Namespace) -> tuple[Any, str]:
     """Return the catalogue, with what is on this machine."""
     from dataclasses import asdict
 
-    from engine.backbones import catalog
     from engine.backbones.entries import ENTRIES
+    from engine.backbones.hub import on_this_machine
 
-    rows = [{**asdict(entry), "cached": catalog.on_this_machine(entry)} for entry in ENTRIES]
+    rows = [{**asdict(entry), "cached": on_this_machine(entry)} for entry in ENTRIES]
     lines = [
         [
             r["id"],

@@ -1,4 +1,4 @@
 """Taking a tuned model away: files that other programs read without this one.
 
-``TARGETS`` says which; each has a module of its own here.
+``targets`` says which; each has a module of its own here.
 """

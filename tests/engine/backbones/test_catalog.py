@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.backbones import catalog
 from engine.backbones.entries import ENTRIES
-from engine.backbones.hub import explain
+from engine.backbones.hub import explain, on_this_machine
 from engine.errors import BackboneUnavailable
 from tests.families import make_siglip, open_clip_config, open_clip_model, save_open_clip
 from tests.tiny import picture
@@ -263,10 +263,10 @@ def test_entries_say_what_the_library_says():
 
 def test_cached_entries_are_recognised(saved, hub):
     entry = next(entry for entry in ENTRIES if entry.id == "MobileCLIP2-S0")
-    assert not catalog.on_this_machine(entry)
+    assert not on_this_machine(entry)
     hub(entry.repo, saved)
-    assert catalog.on_this_machine(entry)
-    assert catalog.on_this_machine(ENTRIES[0])
+    assert on_this_machine(entry)
+    assert on_this_machine(ENTRIES[0])
 
 
 def test_only_those_who_want_the_same_wait(monkeypatch):
