@@ -18,7 +18,7 @@ from engine.types import SCORES, RunResult
 
 TABS = ("scores", "heat", "confusion", "training", "learned", "map", "errors")
 GROUPS = ("fixed", "broken", "still_wrong")
-UNTESTED = ("no_images", "nothing_to_test")
+UNTESTED = ("nothing_to_test",)
 """Notes that explain why zero-shot has no accuracy."""
 MOST_ERRORS = 60
 """Pictures in one group of errors."""
@@ -141,7 +141,9 @@ class Results:
         if shown and shown.tuned and not shown.run:
             verdict = f'<div class="ctl-verdict ctl-baseline"><div>{adapter_line(shown, t)}</div></div>'
         elif shown and not shown.tuned:
-            sentences = [t.engine(n.key, dict(n.values)) for n in shown.notes if n.key in UNTESTED]
+            lacks = labelling.missing(workspace)
+            sentences = [t(lacks[0], **lacks[1])] if lacks else []
+            sentences += [t.engine(n.key, dict(n.values)) for n in shown.notes if n.key in UNTESTED]
             verdict = html.notes(([t("note.stale")] if workspace.stale else []) + sentences, t)
         elif not shown and workspace.images and (lacks := labelling.missing(workspace)):
             verdict = f'<div class="ctl-empty" role="status">{t(lacks[0], **lacks[1])}</div>'

@@ -19,6 +19,7 @@ from engine import compare
 from engine.cli import main
 from engine.compare import Request, Results
 from engine.compare.plan import cheapest_first, forecasts, not_quick
+from engine.compare.runs import Clock
 from engine.errors import BadConfig, BadLabels
 from engine.runs.run import Run
 from engine.tuning import registry
@@ -404,3 +405,20 @@ def test_quick_keeps_a_method_that_cannot_be_forecast(tiny, task_images, value_r
     assert not any(not_quick(plan, job) for job in ordered if job.seconds is None)
     assert [job.spec.method for job in ordered] == ["linear_probe", value_reader.id]
     assert ordered[0].seconds > 0 and ordered[1].seconds is None and ordered[1].memory_bytes is None
+
+
+def test_the_time_left_follows_what_was_measured():
+    seconds = 0.0
+    clock = Clock({"a1": ("a", 10.0), "a2": ("a", 10.0), "b": ("b", 20.0), "c": ("c", 0.0)}, lambda: seconds)
+    assert clock.left() == 40
+    seconds = 5.0
+    assert clock.left() == 35  # a run is going on
+    clock.ended("a1")
+    assert clock.left() == pytest.approx(5 + 20 * 15 / 20)  # its own pace, and that of all drawn towards the forecasts
+    seconds = 10.0
+    clock.ended("a2")
+    seconds = 100.0
+    assert clock.left() is None  # longer than expected: unknown
+    clock.ended("b")
+    clock.ended("c")
+    assert clock.left() is None

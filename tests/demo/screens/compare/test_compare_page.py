@@ -22,6 +22,7 @@ from demo.workspace import Workspace, Workspaces
 from engine.checks.forgetting import Drift, Forgetting, Mixed
 from engine.checks.label_errors import LabelErrorReport, Suspect
 from engine.errors import BadLabels, Note
+from engine.tuning import registry
 from engine.types import BASELINE, Interval, Verdict
 
 NASTY = '<img src=x onerror="alert(1)">'
@@ -222,19 +223,31 @@ def test_the_screen_before_any_images(tmp_path, screen):
 def test_the_advised_method_is_trained_on_all_photos(workspace, screen):
     compare, visit = screen
     compared(workspace, shots=[2], seeds=1)
-    updates = compare.view(visit(workspace))
-    method = compare.results.advised(visit(workspace))
-    button, zero_shot = updates[compare.results.use], ("zero_shot", "zero_shot_ensemble")
-    if method is None:
-        assert button["elem_classes"] == HIDDEN
-    else:
-        assert ("Use zero-shot" if method in zero_shot else Translator("en").name(method)) in button["value"]
-    method = "tip_adapter" if method in (None, *zero_shot) else method
-    comparing.choose(workspace, method)
+    use, t = compare.view(visit(workspace))[compare.results.use], Translator("en")
+    assert use["elem_classes"] == []
+    advised = compare.results.advised(visit(workspace))
+    assert use["value"] == t("compare.use_zero_shot") if advised == BASELINE else t.name(advised) in use["value"]
+    comparing.choose(workspace, "tip_adapter")
     built = tuning.episode_of(workspace)
-    assert workspace.method == method
+    assert workspace.method == "tip_adapter"
     assert built.cross_validated and built.final_support == built.labelled
     assert len(built.labelled) == len(workspace.images)
+
+
+def test_zero_shot_as_the_advice_leaves_the_split_alone(workspace):
+    comparing.choose(workspace, BASELINE)
+    assert (workspace.method, workspace.shots) == (BASELINE, 2)
+
+
+def test_the_search_takes_what_is_done_in_time(workspace, monkeypatch):
+    recommended = {spec.id for spec in registry.methods() if spec.recommended}
+    assert len(recommended) == 5
+    monkeypatch.setattr(comparing, "SEARCH_SECONDS", 1e9)
+    request = comparing.search(workspace)
+    assert (set(request.methods), request.shots, request.seeds) == (recommended, (2,), (0, 1, 2))
+    monkeypatch.setattr(comparing, "SEARCH_SECONDS", 0.0)
+    request = comparing.search(workspace)
+    assert (request.methods, request.seeds) == (("gda", "linear_probe"), (0,))
 
 
 def test_a_changed_label_makes_the_comparison_stale(workspace, screen):
