@@ -343,8 +343,8 @@ def export_adapter(
     from engine.export.write import export
 
     ready = load_adapter(adapter) if isinstance(adapter, (str, PathLike)) else adapter
-    images = {"images": task.images} if task else {}
-    return export(ready.outcome if isinstance(ready, Tuned) else ready, to, Path(folder), **images, **options)
+    images = task.images if task else ()
+    return export(ready.outcome if isinstance(ready, Tuned) else ready, to, Path(folder), images, **options)
 
 
 def predict(adapter: Adapter | Tuned, images: Task | PathOrText | Sequence[PathOrText | ImageFile]) -> list[Prediction]:

@@ -20,6 +20,9 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--to", required=True, choices=tuple(TARGETS), help="the form of the files")
     sub.add_argument("folder", type=Path, metavar="DIR", help="new or empty folder for the files")
     sub.add_argument("--backbone", help="where the adapter's backbone lies now (default: where it was)")
+    sub.add_argument(
+        "--task", nargs="+", help="labelled images as tune takes them; those that did not train measure what int8 costs"
+    )
     sub.add_argument("--device", help="cpu or cuda")
 
 
@@ -28,7 +31,8 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
     from engine import front_door
 
     adapter = front_door.load_adapter(options.adapter, options.device, options.backbone)
-    done = front_door.export_adapter(adapter, options.to, options.folder)
+    task = front_door.read_task(options.task, adapter.labels) if options.task else None
+    done = front_door.export_adapter(adapter, options.to, options.folder, task)
     return done.to_json(), export_table(done)
 
 

@@ -14,6 +14,7 @@ from engine.errors import Note
 from engine.export.plain import Plain
 from engine.paths import portable
 from engine.runs.store import Adapter
+from engine.tuning import registry
 from engine.tuning.outcome import Outcome
 from engine.tuning.tuner import Tuner, TunerContext
 
@@ -44,6 +45,11 @@ class Source:
     def method(self) -> str:
         """The method's id."""
         return self.recipe["method"]
+
+    @property
+    def title(self) -> Note:
+        """The method's name, inside a sentence."""
+        return registry.get(self.method).title
 
 
 @dataclass(frozen=True)

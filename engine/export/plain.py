@@ -109,13 +109,12 @@ def matching_prompts(backbone: Backbone, setting: TunerContext, weight: Tensor, 
     return tuple(prompts) if largest_difference(found, tests @ weight.T + bias) <= TOLERANCE else None
 
 
-def noise_images(backbone: Backbone, count: int = 2) -> Tensor:
-    """Return normalised pixels ``(B, 3, S, S)`` of random colours, on which an export is compared."""
+def noise_images(side: int, count: int = 2) -> Tensor:
+    """Return images ``(B, 3, S, S)`` uint8 of random colours, on which an export is compared."""
     generator = torch.Generator().manual_seed(SEED)
-    side = backbone.shape.image_size
     coarse = torch.randint(0, 256, (count, 3, 4, 4), generator=generator).float()
     smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
-    return backbone.normalise(smooth.to(torch.uint8).to(backbone.device))
+    return smooth.to(torch.uint8)
 
 
 @torch.no_grad()
@@ -128,7 +127,8 @@ def compare(plain: Plain, tuner: Tuner, encode: Callable[[Tensor], Tensor]) -> f
     Raises:
         BadExport: it is more than rounding.
     """
-    pixels, backbone = noise_images(tuner.backbone), tuner.backbone
+    backbone = tuner.backbone
+    pixels = backbone.normalise(noise_images(backbone.shape.image_size).to(backbone.device))
     wanted = backbone.probabilities(tuner(backbone.vision.advance(pixels, PIXELS, tuner.stage)))
     feature = normalize(encode(pixels.cpu()), dim=-1).to(plain.weight)
     difference = float((backbone.probabilities(feature @ plain.weight.T + plain.bias) - wanted).abs().max())

@@ -7,5 +7,6 @@ from collections.abc import Mapping
 TARGETS: Mapping[str, str] = {
     "transformers": "hf_folder",
     "open_clip": "open_clip_folder",
+    "onnx": "onnx_file",
 }
 """Form -> the module here whose ``write`` makes it."""

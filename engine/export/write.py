@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import BadExport, messages, reason_of
 from engine.export.files import Exported, Source, sizes
 from engine.export.targets import TARGETS
 from engine.runs.store import Adapter
 from engine.tuning.outcome import Outcome
+
+if TYPE_CHECKING:
+    from engine.data.images import ImageFile
 
 messages(
     export_unknown="There is no form {to} to export to. Choose one of: {known}.",
@@ -22,12 +26,19 @@ messages(
 )
 
 
-def export(ready: Adapter | Outcome, to: str, folder: Path, **options: Any) -> Exported:
+MEASURED = ("onnx",)
+"""Forms that round numbers, so that their accuracy is measured where there are images."""
+
+
+def export(
+    ready: Adapter | Outcome, to: str, folder: Path, images: Sequence[ImageFile] = (), **options: Any
+) -> Exported:
     """Write a tuned model in a form that other programs read.
 
     Args:
         to: one of ``TARGETS``.
         folder: new or empty; it is made, with what it lies in.
+        images: with labels, for the forms in ``MEASURED``.
         options: of the form's ``write``.
 
     Raises:
@@ -35,9 +46,10 @@ def export(ready: Adapter | Outcome, to: str, folder: Path, **options: Any) -> E
     """
     if to not in TARGETS:
         raise BadExport("export_unknown", to=to, known=tuple(TARGETS))
-    made = not folder.exists()
+    if to in MEASURED:
+        options["images"] = images
     try:
-        if not made and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise BadExport("export_full", folder=folder.name)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as work:

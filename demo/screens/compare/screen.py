@@ -196,6 +196,7 @@ class Compare(Screen):
         page, results, tune = self.page, self.results, around.screens["tune"]
         assert isinstance(tune, Tune)
         sized = tune.best.click(None, None, [self.width], js=WIDTH, api_visibility="private")
+        tune.best.click(None, None, None, js=SHOW_OUTCOME, api_visibility="private")
 
         def find(visit: Visit) -> Iterator[dict[Any, Any]]:
             if lacks := labelling.missing(visit.workspace):
