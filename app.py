@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--host", default="0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1")
     options.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT") or 7860))
     options.add_argument("--share", action="store_true", help="also make a public link (off by default)")
+    options.add_argument("--no-mcp", dest="mcp", action="store_false", help="no MCP server beside the API")
     options.add_argument(
         "--device",
         choices=("cpu", "cuda"),
@@ -51,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         theme=page.theme(),
         css=page.css(),
         head=page.head(),
-        footer_links=["settings"],
+        footer_links=["api", "settings"],
+        mcp_server=options.mcp and importlib.util.find_spec("mcp") is not None,
         ssr_mode=False,
         show_error=True,
         max_file_size=limits.upload_bytes,

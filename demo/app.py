@@ -13,7 +13,7 @@ from typing import Any
 
 import gradio as gr
 
-from demo import html, tasks
+from demo import api, html, tasks
 from demo.model_download import Loading, backbone_name
 from demo.page import HIDDEN, Key, Page, Screen, Surroundings, Visit, merged
 from demo.screens.compare.screen import Compare
@@ -172,6 +172,7 @@ def build_app(workspaces: Workspaces | None = None) -> gr.Blocks:
         _bind_language(page, header, list(screens.values()))
         _bind_backbone(page, header, tune)
         _bind_load(app, page, header, tune)
+        api.bind()
     return app
 
 

@@ -7,21 +7,16 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from engine.cli import compare, continual, export, regions
 from engine.cli.common import read_task, settings_of, table
-from engine.errors import BadConfig, LabError, Untraceable, messages
+from engine.errors import LabError
 from engine.metrics import leaving, training
 from engine.types import Progress, RunResult
 from engine.units import bytes_text
-
-messages(
-    bad_count="--{name} must be at least {low}.",
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -244,57 +239,20 @@ def tune_table(result: RunResult) -> str:
 
 def forecast(options: argparse.Namespace) -> tuple[Any, str]:
     """Return what a run would need; the backbone's weights need not be here."""
-    from engine.backbones import catalog
-    from engine.backbones.skeleton import meta_backbone
-    from engine.costs.forecast import PLACES, fits, largest_that_fits
-    from engine.costs.forecast import forecast as expected
-    from engine.tuning import registry
-    from engine.tuning.sources import NamedSources
+    from engine.costs.planned import plan
 
-    spec, settings = registry.get(options.method), dict(settings_of(options))
-    for name, low in (("labels", 2), ("shots", 1), ("images", 1)):
-        if getattr(options, name) is not None and getattr(options, name) < low:
-            raise BadConfig("bad_count", name=name, low=low)
-    trained = "batch_size" in {field.name for field in fields(spec.config)}
-    if options.batch is not None and trained:
-        settings["batch_size"] = str(options.batch)
-    config: Any = spec.configure(options.preset, settings, options.shots)
-    device = options.device or catalog.best_device()
-    backbone, support = meta_backbone(options.backbone), options.labels * options.shots
-
-    def of(config: Any) -> Any:
-        images = options.images or 2 * support
-        return expected(
-            spec, config, backbone, options.labels, support, images, 1, options.precision, 0, device, NamedSources()
-        )
-
-    needed = of(config)
-    room, largest = fits(needed), {}
-    if trained and not all(room.values()):
-        batch = min(config.batch_size, support)
-        with suppress(Untraceable):  # a batch of one image may be followed less well
-            smallest = of(replace(config, batch_size=1)).total_bytes
-            for place in (place for place, good in room.items() if not good):
-                largest[place] = largest_that_fits(PLACES[place], batch, needed.total_bytes, smallest)
-    result = {
-        "backbone": backbone.id,
-        "method": spec.id,
-        "preset": options.preset,
-        "config": config.to_dict(),
-        "labels": options.labels,
-        "support": support,
-        "precision": needed.precision,
-        "device": device,
-        "trainable_parameters": needed.trainable_parameters,
-        "total_parameters": needed.total_parameters,
-        "memory": dict(needed.parts),
-        "total_bytes": needed.total_bytes,
-        "memory_bytes": needed.memory_bytes,
-        "steps": needed.steps,
-        "seconds": dict(needed.seconds_by_part),
-        "fits": room,
-        "largest_batch": largest,
-    }
+    result = plan(
+        options.method,
+        options.backbone,
+        options.labels,
+        options.shots,
+        options.images,
+        batch=options.batch,
+        preset=options.preset,
+        precision=options.precision,
+        device=options.device,
+        settings=dict(settings_of(options)),
+    )
     return result, forecast_table(result)
 
 

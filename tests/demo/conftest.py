@@ -8,19 +8,21 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.demo.chromium import FLAGS, ROOT, executable
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """The address of an app of our own."""
+@contextmanager
+def serving(log: Path) -> Iterator[str]:
+    """The address of an app of our own, which writes into ``log``."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("app") / "log"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with log.open("wb") as out:
         app = subprocess.Popen(
@@ -28,7 +30,7 @@ def server(tmp_path_factory):
         )
         address = f"http://127.0.0.1:{port}/"
         try:
-            for _ in range(300):
+            for _ in range(600):
                 try:
                     urllib.request.urlopen(address, timeout=2).close()
                     break
@@ -39,6 +41,14 @@ def server(tmp_path_factory):
         finally:
             app.terminate()
             app.wait(20)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The address of an app that has shown no error at the end."""
+    log = tmp_path_factory.mktemp("app") / "log"
+    with serving(log) as address:
+        yield address
     assert "Traceback" not in log.read_text(), log.read_text()
 
 

@@ -1,0 +1,390 @@
+"""The endpoints for programs: ``gradio_client``, plain HTTP and MCP.
+
+Each call stands for itself: files go in with it, nothing of the page's visitors is reached, and what it made is kept
+only until its answer is sent. The limits are the page's, and so is the queue: one run at a time on the device. Names of
+backbones are looked up as the page does, so that a Space's callers reach no file of its server.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from demo.job_queue import SHARED
+from engine.errors import BadConfig, LabError, messages
+
+EVERY = 0.5
+"""Seconds between two messages of progress."""
+Json = dict[str, Any]
+Report = Callable[[Json], None]
+
+messages(
+    api_no_task="No photos were sent. Send one zip with a folder a label.",
+    api_no_images="No image was sent. Send image files or a zip.",
+    api_no_adapter="No adapter was sent. Send the zip that tune returned.",
+    api_numbers="{name} {text!r} is not a list of whole numbers by comma, such as 0,1,2.",
+)
+
+
+def methods() -> Json:
+    """Every tuning method: id, name, family, what it does, paper, settings with their ranges and presets.
+
+    Returns:
+        {"methods": [...]}, a record for each method.
+    """
+    from engine.methods.records import records
+
+    return {"methods": records()}
+
+
+def forecast(method: str, backbone: str = "pocket", labels: int = 10, shots: int = 8, preset: str = "budget") -> Json:
+    """What a run would need: trained parameters, memory in bytes by part, seconds by part, where it fits.
+
+    Args:
+        method: id of a method, such as lora; see methods.
+        backbone: pocket, or a model of the Hugging Face hub.
+        labels: number of labels, at least 2.
+        shots: training images a label, at least 1.
+        preset: budget, or paper for the published schedule.
+    """
+    from engine.costs.planned import plan
+
+    with _plainly():
+        return plan(method, backbone, int(labels), int(shots), preset=preset)
+
+
+def zero_shot(task: list[str], labels: str = "", backbone: str = "pocket") -> Iterator[Json]:
+    """Score labelled photos without any training.
+
+    Args:
+        task: a zip with a folder a label.
+        labels: by comma; "name=prompt text" gives the text apart. Empty: the folders' names.
+        backbone: pocket, or a model of the Hugging Face hub.
+
+    Returns:
+        Accuracy (0 to 1) with one template and with the ensemble, 95 % intervals, the number of test images.
+    """
+
+    def work(report: Report, stop: threading.Event) -> Json:
+        from engine import front_door
+
+        found = _task(task, labels)
+        return front_door.zero_shot(found, backbone).to_json() | {"left_out": _problems(found)}
+
+    yield from _on_device(work)
+
+
+def tune(
+    task: list[str],
+    method: str = "lora",
+    shots: int = 8,
+    seed: int = 0,
+    settings: dict[str, Any] | None = None,
+    labels: str = "",
+    backbone: str = "pocket",
+    preset: str = "budget",
+) -> Iterator[tuple[Json, str | None]]:
+    """Tune a method on some photos and test it on the others, beside zero-shot.
+
+    Args:
+        task: a zip with a folder a label.
+        method: id of a method; see methods.
+        shots: most training images a label.
+        seed: decides the draw of the training images and the random start.
+        settings: fields of the method's config, such as {"epochs": 10}.
+        labels: by comma; "name=prompt text" gives the text apart. Empty: the folders' names.
+        backbone: pocket, or a model of the Hugging Face hub.
+        preset: budget, or paper for the published schedule.
+
+    Returns:
+        While it runs {"stage", "done", "total", "loss"}; at the end the result (accuracy 0 to 1, intervals, verdict,
+        cost) and the adapter as a zip for predict and export.
+    """
+    with tempfile.TemporaryDirectory(prefix="clip-tuning-lab-") as kept:
+
+        def work(report: Report, stop: threading.Event) -> tuple[Json, str]:
+            from engine import front_door
+            from engine.tuning.adapter_files import pack
+
+            found = _task(task, labels)
+            tuned = front_door.tune(
+                found,
+                method,
+                backbone,
+                int(shots),
+                int(seed),
+                preset=preset,
+                progress=lambda p: report({"stage": p.stage, "done": p.done, "total": p.total, "loss": p.loss}),
+                stop=stop,
+                **(settings or {}),
+            )
+            tuned.save(Path(kept) / "adapter")
+            file = pack(Path(kept) / "adapter", Path(kept) / f"{method}.zip")
+            return tuned.result.to_json() | {"left_out": _problems(found)}, str(file)
+
+        yield from _on_device(work, lambda moment: (moment, None))
+
+
+def predict(adapter: str, images: list[str], backbone: str = "") -> Iterator[Json]:
+    """Label photos with a tuned model, and by zero-shot beside it.
+
+    Args:
+        adapter: the zip that tune returned.
+        images: image files, or zips of them; the answers keep this order.
+        backbone: where the adapter's backbone is found now; empty: as it was when it was saved.
+
+    Returns:
+        {"predictions": [{"image", "zero_shot", "tuned"}]}: each side has its label and the probability of every label.
+    """
+
+    def work(report: Report, stop: threading.Event) -> Json:
+        from engine import front_door
+        from engine.data.own_images import read_in_order
+
+        if not images:
+            raise BadConfig("api_no_images")
+        with tempfile.TemporaryDirectory(prefix="clip-tuning-lab-") as folder:
+            intake = read_in_order(images, Path(folder))
+            loaded = front_door.load_adapter(_adapter(adapter), None, backbone or None)
+            rows = front_door.predict(loaded, intake.images)
+        return {
+            "predictions": [row.to_json() | {"image": _named(row.image, images)} for row in rows],
+            "left_out": [_named(problem.message, images) for problem in intake.problems],
+        }
+
+    yield from _on_device(work, files=images)
+
+
+def compare(
+    task: list[str],
+    methods: str = "quick",
+    shots: str = "",
+    seeds: str = "0,1,2",
+    labels: str = "",
+    backbone: str = "pocket",
+) -> Iterator[Json]:
+    """Run many methods on the same photos, rank them with their uncertainty and say which one to take.
+
+    Args:
+        task: a zip with a folder a label.
+        methods: quick, all, a family, or ids by comma.
+        shots: training images a label by comma; empty: 1,2,4,8,16 as far as the photos go.
+        seeds: draws of the training images by comma.
+        labels: by comma; "name=prompt text" gives the text apart. Empty: the folders' names.
+        backbone: pocket, or a model of the Hugging Face hub.
+
+    Returns:
+        While it runs {"done", "total", "seconds_left"}; at the end rows, ranking, shot curves and advice.
+    """
+
+    def work(report: Report, stop: threading.Event) -> Json:
+        from engine import front_door
+        from engine.compare import Results
+
+        def tell(event: Any) -> None:
+            report({"stage": event.kind, "done": event.done, "total": event.total})
+
+        found = _task(task, labels)
+        with tempfile.TemporaryDirectory(prefix="clip-tuning-lab-") as folder:
+            comparison = front_door.compare(
+                found,
+                methods,
+                backbone,
+                _numbers("shots", shots),
+                _numbers("seeds", seeds),
+                results=Results(folder),
+                progress=tell,
+                stop=stop,
+            )
+            return comparison.to_json() | {"left_out": _problems(found)}
+
+    yield from _on_device(work)
+
+
+def regions(
+    image: str, labels: str = "", adapter: str | None = None, granularity: str = "objects"
+) -> Iterator[tuple[Json, Any]]:
+    """Find everything in a photo, number it (Set-of-Mark), and score each region.
+
+    Args:
+        image: an image file.
+        labels: by comma, for zero-shot scores; leave empty with an adapter.
+        adapter: the zip that tune returned, for tuned scores beside zero-shot.
+        granularity: objects, or parts for more and smaller regions.
+
+    Returns:
+        Regions with number, box (left, top, width, height in pixels), area and scores; the photo with its marks.
+    """
+
+    def work(report: Report, stop: threading.Event) -> tuple[Json, Any]:
+        from engine.data.images import read_image
+        from engine.regions import catalog, marks, scores
+        from engine.regions.export import guess_json, region_json, sides_of
+        from engine.tuning.outcome import Stopped
+
+        if not image:
+            raise BadConfig("api_no_images")
+        picture = read_image(image, whole=True)
+        scorer = _scorer(labels, adapter)
+        scene = catalog.load(catalog.POCKET).set_image(picture)
+
+        def tell(done: int, total: int) -> None:
+            if stop.is_set():
+                raise Stopped
+            report({"stage": "regions", "done": done, "total": total})
+
+        found = scene.everything(granularity, tell)
+        scored = scores.score(scene.picture, found, scorer, "crop", 0.1) if scorer else ()
+        by_number = {row.number: row for row in scored}
+        rows = [
+            {
+                **region_json(region, str(region.number)),
+                **({side: guess_json(guess, scorer) for side, guess in sides_of(by_number.get(region.number))}),
+            }
+            for region in found
+        ]
+        size = {"width": picture.width, "height": picture.height}
+        return {"image": size, "regions": rows}, marks.draw(picture, found, marks.Style()).image
+
+    yield from _on_device(work, lambda moment: (moment, None))
+
+
+def export(adapter: str, to: str = "onnx") -> Iterator[tuple[Json, str | None]]:
+    """Write a tuned model in a form that other programs read.
+
+    Args:
+        adapter: the zip that tune returned.
+        to: transformers, open_clip or onnx.
+
+    Returns:
+        What was written, and the files as one zip.
+    """
+    with tempfile.TemporaryDirectory(prefix="clip-tuning-lab-") as kept:
+
+        def work(report: Report, stop: threading.Event) -> tuple[Json, str]:
+            from engine import front_door
+
+            folder = Path(kept) / to.strip().replace("/", "_")
+            done = front_door.export_adapter(_adapter(adapter), to.strip(), folder)
+            return done.to_json(), _zipped(folder)
+
+        yield from _on_device(work, lambda moment: (moment, None))
+
+
+def bind() -> None:
+    """Add the endpoints to the Blocks under construction; nothing of them is shown."""
+    file: dict[str, Any] = {"type": "filepath"}
+    with gr.Column(visible=False):
+        photos = gr.File(label="task", file_count="multiple", **file)
+        images = gr.File(label="images", file_count="multiple", **file)
+        image, adapter = gr.File(label="image", **file), gr.File(label="adapter (zip)", **file)
+        method, preset = gr.Textbox("lora", label="method"), gr.Textbox("budget", label="preset")
+        labels, backbone = gr.Textbox("", label="labels"), gr.Textbox("pocket", label="backbone")
+        place, form = gr.Textbox("", label="backbone's place"), gr.Textbox("onnx", label="form")
+        many, counts, draws = gr.Textbox("quick", label="methods"), gr.Textbox("", label="shots"), gr.Textbox("0,1,2")
+        count, shots, seed = gr.Number(10, precision=0), gr.Number(8, precision=0), gr.Number(0, precision=0)
+        settings, level = gr.JSON(label="settings", value={}), gr.Textbox("objects", label="granularity")
+        answer, saved, drawn = gr.JSON(label="answer"), gr.File(label="zip"), gr.Image(label="marked", format="png")
+        endpoints: list[tuple[Callable, list[Any], list[Any]]] = [
+            (methods, [], [answer]),
+            (forecast, [method, backbone, count, shots, preset], [answer]),
+            (zero_shot, [photos, labels, backbone], [answer]),
+            (tune, [photos, method, shots, seed, settings, labels, backbone, preset], [answer, saved]),
+            (predict, [adapter, images, place], [answer]),
+            (compare, [photos, many, counts, draws, labels, backbone], [answer]),
+            (regions, [image, labels, adapter, level], [answer, drawn]),
+            (export, [adapter, form], [answer, saved]),
+        ]
+        for work, inputs, outputs in endpoints:
+            told = (work.__doc__ or "").strip()
+            gr.Button().click(work, inputs, outputs, api_name=work.__name__, api_description=told, concurrency_limit=4)
+
+
+def _on_device(
+    work: Callable[[Report, threading.Event], Any],
+    of_progress: Callable[[Json], Any] = lambda moment: moment,
+    files: Sequence[str] | None = None,
+) -> Iterator[Any]:
+    """Do ``work(report, stop)`` in the device's queue: yields its progress and at last what it returned. A caller who
+    has gone stops it. Raises gr.Error with the sentence of a LabError, in which the ``files`` that were sent have their
+    own names."""
+    stop, latest, found = threading.Event(), list[Json](), list[Any]()
+
+    def run() -> Iterator[Any]:
+        found.append(work(lambda moment: latest.__setitem__(slice(None), [moment]), stop))
+        return iter(())
+
+    try:
+        with _plainly(files or ()):
+            job = SHARED.submit(run, stop)
+            for _ in job.watch(EVERY):
+                yield of_progress(latest[0] if latest else {"stage": "running" if job.started.is_set() else "waiting"})
+            if found:
+                yield found[0]
+    finally:
+        stop.set()
+
+
+@contextmanager
+def _plainly(files: Sequence[str] = ()) -> Iterator[None]:
+    """A LabError leaves as gradio's error with the same sentence."""
+    try:
+        yield
+    except LabError as error:
+        raise gr.Error(_named(str(error), files), print_exception=False) from error
+
+
+def _named(text: str, files: Sequence[str]) -> str:
+    """Return a text in which sent files have their own names, without the folder where they lie here."""
+    for file in files:
+        text = text.replace(f"{Path(file).parent}{os.sep}", "")
+    return text
+
+
+def _task(files: list[str] | None, labels: str) -> Any:
+    from engine import front_door
+
+    if not files:
+        raise BadConfig("api_no_task")
+    return front_door.read_task(files, labels or None)
+
+
+def _problems(task: Any) -> list[str]:
+    return [*map(str, task.understood), *(problem.message for problem in task.problems)]
+
+
+def _adapter(file: str | None) -> str:
+    if not file:
+        raise BadConfig("api_no_adapter")
+    return file
+
+
+def _numbers(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise BadConfig("api_numbers", name=name, text=text) from None
+
+
+def _scorer(labels: str, adapter: str | None) -> Any:
+    from engine import front_door
+    from engine.backbones import catalog
+    from engine.data import episode
+    from engine.regions.scores import Scorer
+
+    if adapter:
+        loaded = front_door.load_adapter(adapter)
+        return Scorer(loaded.setting, loaded.tuner)
+    return Scorer.zero_shot(catalog.load(), episode.parse_labels(labels), "general") if labels.strip() else None
+
+
+def _zipped(folder: Path) -> str:
+    return shutil.make_archive(str(folder), "zip", folder)
