@@ -175,6 +175,7 @@ def test_an_adapter_finds_its_backbone_by_its_weights(tuned, tmp_path, monkeypat
     content = json.loads(recipe.read_text(encoding="utf8")) | {"backbone": "gone/for-ever-x@y"}
     recipe.write_text(json.dumps(content))
     moved = replace_id(tuned.outcome.setting.backbone, "/elsewhere/tiny")
+    monkeypatch.setattr(catalog, "with_weights", lambda *_: None)
     assert load_adapter(tmp_path / "adapter", backbone=moved).setting.backbone is moved
     with pytest.raises(BackboneUnavailable, match="Say where it lies"):
         load_adapter(tmp_path / "adapter")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 
 import psutil
@@ -261,7 +260,6 @@ def test_seconds_grow_with_the_work(spec, tiny):
 
 def test_vit_b32_needs_what_was_measured_on_its_real_sizes():
     backbone, needed = meta_backbone("openai/clip-vit-base-patch32"), {}
-    started = time.process_time()
     for method in ("lora", "full"):
         spec = registry.get(method)
         step = followed(spec, backbone, 80, batch_size=32)
@@ -270,7 +268,6 @@ def test_vit_b32_needs_what_was_measured_on_its_real_sizes():
             needed[method] -= step.backbone / MIB  # the original stays beside the tuned copy; not in that figure
     assert needed["lora"] == pytest.approx(1508, rel=0.1)
     assert needed["full"] == pytest.approx(3175, rel=0.1)
-    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
