@@ -37,9 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from demo import app as page
     from demo.workspace import Workspaces
     from engine.data.images import Limits
+    from engine.devices import device_of
     from engine.errors import LabError
 
     try:
+        device_of()
         limits = Limits.from_environment()
     except LabError as error:
         raise SystemExit(str(error)) from None

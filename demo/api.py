@@ -377,13 +377,13 @@ def _numbers(name: str, text: str) -> tuple[int, ...]:
 def _scorer(labels: str, adapter: str | None) -> Any:
     from engine import front_door
     from engine.backbones import catalog
-    from engine.data import episode
+    from engine.data.labels import parse_labels
     from engine.regions.scores import Scorer
 
     if adapter:
         loaded = front_door.load_adapter(adapter)
         return Scorer(loaded.setting, loaded.tuner)
-    return Scorer.zero_shot(catalog.load(), episode.parse_labels(labels), "general") if labels.strip() else None
+    return Scorer.zero_shot(catalog.load(), parse_labels(labels), "general") if labels.strip() else None
 
 
 def _zipped(folder: Path) -> str:

@@ -118,9 +118,9 @@ def device_text(t: Translator) -> str:
     """Return the device that the engine computes on."""
     import torch
 
-    from engine.backbones import catalog
+    from engine.devices import device_of
 
-    if catalog.best_device() != "cuda":
+    if device_of() != "cuda":
         return cpu_text(t)
     found = torch.cuda.get_device_properties(0)
     return t("header.gpu", name=found.name, gib=round(found.total_memory / 2**30))
@@ -329,11 +329,12 @@ def warm_up() -> threading.Thread:
         try:
             from engine.backbones import catalog
             from engine.costs import machine
+            from engine.devices import device_of
             from engine.tuning import registry
 
             list(registry.methods())
             catalog.load()
-            machine.speed(catalog.best_device())
+            machine.speed(device_of())
             from demo import plots  # noqa: F401
         except LabError as error:
             print(error, file=sys.stderr)

@@ -12,7 +12,7 @@ import numpy as np
 
 from demo import tasks
 from demo.workspace import Workspace
-from engine.data import episode
+from engine.data.labels import parse_labels
 from engine.errors import LabError
 
 CLEAR = 3.0
@@ -179,7 +179,7 @@ def missing(workspace: Workspace) -> tuple[str, dict[str, int]] | None:
         key = "missing.labelled" if workspace.labels_text else "missing.both"
         return key, {"count": len(workspace.images)}
     try:
-        episode.parse_labels(workspace.labels_text)
+        parse_labels(workspace.labels_text)
     except LabError:
         return ("missing.second" if len(set(tasks.counts(workspace)[0])) == 1 else "missing.labels"), {}
     return None

@@ -16,8 +16,9 @@ from PIL import Image
 
 from demo.words import LANGUAGES, Translator
 from demo.workspace import Workspace
-from engine.data import episode, uploads
+from engine.data import uploads
 from engine.data.images import ImageFile, Problem, thumbnail
+from engine.data.labels import as_text, parse_labels, plain_name, typed, usual_prompt
 from engine.errors import BadTask, LabError
 from engine.types import Label
 
@@ -96,7 +97,7 @@ def translate_sample(workspace: Workspace, language: str) -> bool:
         images, text = workspace.images, workspace.labels_text
         workspace.images = tuple(replace(im, label=mapping.get(im.label or "", im.label)) for im in images)
         try:
-            labels = episode.parse_labels(text)
+            labels = parse_labels(text)
             workspace.labels_text = as_text([Label(mapping.get(x.name, x.name), x.prompt) for x in labels])
         except LabError:
             pass
@@ -121,7 +122,7 @@ def add_files(workspace: Workspace, paths: Sequence[str], label: str | None = No
             workspace.problems = (*problems, Problem.of(error)) if isinstance(problems, tuple) else (Problem.of(error),)
             workspace.tidy()
             raise
-        label = (label or "").strip() or None
+        label = plain_name(label or "") or None
         found = tuple(replace(image, label=image.label or label) for image in intake.images)
         workspace.images, workspace.problems = workspace.images + found, intake.problems
         workspace.understood = intake.understood
@@ -147,21 +148,14 @@ def add_labels(workspace: Workspace, names: Sequence[str | None]) -> None:
     """Add to the typed labels those names that are not there yet."""
     known = set(typed_names(workspace.labels_text))
     new = [name for name in dict.fromkeys(names) if name and name not in known]
-    added = as_text([Label(name, name.replace("_", " ")) for name in new])
+    added = as_text([Label(name, usual_prompt(name)) for name in new])
     old = workspace.labels_text.strip().rstrip(",")
     workspace.labels_text = ", ".join(part for part in (old, added) if part)
 
 
-def as_text(labels: Sequence[Label]) -> str:
-    """Return labels as they are typed."""
-    pairs = ((x.name, x.prompt) for x in labels)
-    return ", ".join(n if p == n.replace("_", " ") else f"{n} = {p}" for n, p in pairs)
-
-
 def typed_names(text: str) -> list[str]:
     """Return names in the typed labels, whether or not they can be used together."""
-    parts = text.replace("\n", ",").split(",")
-    return [name for part in parts if (name := part.partition("=")[0].strip())]
+    return [name for name, _ in typed(text) if name]
 
 
 def set_labels(workspace: Workspace, text: str) -> bool:
@@ -179,13 +173,13 @@ def set_labels(workspace: Workspace, text: str) -> bool:
             )
         workspace.changed()
     if workspace.labels_text or workspace.images:
-        episode.parse_labels(workspace.labels_text)
+        parse_labels(workspace.labels_text)
     return True
 
 
 def set_image_label(workspace: Workspace, index: int, label: str | None) -> None:
     """Give one image another label, new ones included."""
-    label = (label or "").strip() or None
+    label = plain_name(label or "") or None
     with workspace.lock:
         if not 0 <= index < len(workspace.images) or workspace.images[index].label == label:
             return

@@ -97,6 +97,10 @@ class BadAdapter(LabError):
     """A saved adapter that is damaged or belongs to something else."""
 
 
+class BadOutput(LabError):
+    """A place where results cannot be written."""
+
+
 class BadExport(LabError):
     """A tuned model that cannot be written in the wanted form, or not here."""
 
@@ -135,9 +139,11 @@ def _plain(value: object) -> object:
 
 
 messages(
+    bad_count="--{name} must be at least {low}.",
     none="none",
     both="{first} and {second}",
     in_turn="{first} {second}",
+    nested="it is nested too deeply",
     no_such_file="No such file or directory",
     no_permission="Permission denied",
     is_a_folder="Is a directory",

@@ -22,6 +22,7 @@ from engine.backbones import catalog, vocabulary
 from engine.backbones.base import Backbone
 from engine.data import episode, hub_data
 from engine.data.images import ImageFile, Problem
+from engine.data.labels import check_labels, parse_labels, plain_name, usual_prompt
 from engine.data.own_images import read_images, read_in_order
 from engine.errors import Note
 from engine.metrics import statistics
@@ -114,12 +115,13 @@ def labels_of(labels: LabelsLike | None, images: Sequence[ImageFile], fewest: in
     if labels is None:
         labels = list(dict.fromkeys(image.label for image in images if image.label))
     if isinstance(labels, str):
-        return episode.parse_labels(labels, fewest)
+        return parse_labels(labels, fewest)
     if isinstance(labels, Mapping):
-        found = [Label(name, prompt) for name, prompt in labels.items()]
+        found = [Label(plain_name(name), prompt) for name, prompt in labels.items()]
     else:
-        found = [label if isinstance(label, Label) else Label(label, label.replace("_", " ")) for label in labels]
-    return episode.check_labels(found, fewest=fewest)
+        names = [label if isinstance(label, Label) else plain_name(label) for label in labels]
+        found = [name if isinstance(name, Label) else Label(name, usual_prompt(name)) for name in names]
+    return check_labels(found, fewest=fewest)
 
 
 def split(task: Task, shots: int = 8, seed: int = 0, template_set: str = "general") -> Episode:

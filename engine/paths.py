@@ -11,7 +11,7 @@ def cache_folder() -> Path:
     """``CTL_CACHE``, or the user's own cache folder."""
     chosen = os.environ.get("CTL_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))  # unlike Path.expanduser, never raises
     usual = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
     return Path(usual) / "clip-tuning-lab"
 
@@ -33,7 +33,12 @@ def portable(name: str) -> str:
 
 def local_path(name: str) -> Path | None:
     """Return the file or folder of this machine that a name is; None where there is none, or names may be no paths."""
-    if not name.strip() or not paths_allowed():
+    return existing(name) if paths_allowed() else None
+
+
+def existing(name: str) -> Path | None:
+    """Return the file or folder that a name is; None where there is none, whatever the name looks like."""
+    if not name.strip():
         return None
     try:
         path = Path(name).expanduser()

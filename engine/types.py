@@ -14,6 +14,8 @@ BASELINE = "zero_shot_ensemble"
 """Id of the method that every other one is judged against: prompt-ensembled zero-shot."""
 DIGITS = 12
 """Hex digits of an image's hash that an adapter keeps."""
+MAX_SEED = 2**32 - 1
+"""Of a run; what torch, numpy and scikit-learn all take."""
 
 
 @dataclass(frozen=True)

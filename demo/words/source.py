@@ -8,6 +8,7 @@ import pkgutil
 import re
 from collections.abc import Iterator
 
+import demo
 import engine
 from demo.words import ENGLISH, LANGUAGES
 from engine.errors import MESSAGES
@@ -21,9 +22,10 @@ APART = ("__main__", "pretrain")
 
 def english() -> dict[str, str]:
     """Return key -> English of the page, the report, the engine's sentences and the methods' records."""
-    for module in pkgutil.walk_packages(engine.__path__, "engine."):
-        if not any(name in module.name for name in APART):
-            importlib.import_module(module.name)
+    for package in (engine, demo):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not any(name in module.name for name in APART):
+                importlib.import_module(module.name)
     found = {f"runs_on.{code}": part.sentence for code, part in registry.RECOMPUTED.items()}
     for spec in registry.methods():
         found |= dict(of_method(spec))

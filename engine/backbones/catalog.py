@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import threading
 from pathlib import Path
@@ -16,6 +15,7 @@ from engine.backbones.base import Backbone
 from engine.backbones.entries import ENTRIES, HUB_NAME, POCKET, POCKET_FOLDER, similar
 from engine.backbones.hub import explained, here, hub_file, in_cache
 from engine.backbones.loading import read_json
+from engine.devices import device_of
 from engine.errors import BackboneUnavailable, Note
 from engine.model_cache import Shared
 from engine.paths import local_path
@@ -29,13 +29,6 @@ FAMILIES = {"clip": "hf_clip", "siglip": "hf_siglip"}
 _loaded: Shared[Backbone] = Shared(KEPT)
 
 
-def best_device() -> str:
-    """Return what ``CTL_DEVICE`` says, otherwise ``cuda`` where there is one and ``cpu`` where there is none."""
-    if wanted := os.environ.get("CTL_DEVICE"):
-        return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def loaded(id: str) -> bool:
     """Return whether a backbone is in memory, so that :func:`load` returns at once."""
     return _loaded.has(id)
@@ -43,8 +36,8 @@ def loaded(id: str) -> bool:
 
 def with_weights(weight_hash: str, device: str | None = None) -> Backbone | None:
     """Return the backbone in memory that has these weights, whatever it was loaded by; None where there is none."""
-    wanted = device or best_device()
-    found = (b for b in _loaded.values() if b.weight_hash == weight_hash and b.device.type == torch.device(wanted).type)
+    kind = torch.device(device_of(device)).type
+    found = (b for b in _loaded.values() if b.weight_hash == weight_hash and b.device.type == kind)
     return next(found, None)
 
 
@@ -56,9 +49,9 @@ def load(id: str = POCKET, device: str | None = None) -> Backbone:
             for its open_clip files, or ``open_clip:NAME@TAG``, where ``open_clip:`` and ``@TAG`` may
             be left out and TAG may be a file of weights.
 
-    Raises BackboneUnavailable with the reason and what to do.
+    Raises BackboneUnavailable with the reason and what to do, or BadConfig where there is no such device.
     """
-    return _loaded.get((id, device or best_device()), _load)
+    return _loaded.get((id, device_of(device)), _load)
 
 
 def fetch(id: str, report: download.Report | None = None, stop: threading.Event | None = None) -> None:

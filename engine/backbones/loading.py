@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine import plain_json
 from engine.backbones.config_limits import check_processor, check_sizes, check_trunk, check_weights, weight_bytes
 from engine.backbones.hub import WEIGHTS, explained, here, hub_file
 from engine.errors import BackboneUnavailable, Note, messages
@@ -108,8 +109,8 @@ def check_distinct(ids: Sequence[Sequence[int]], id: str) -> None:
 def read_json(path: Path, id: str) -> dict[str, Any]:
     """Return a configuration file. Raises BackboneUnavailable."""
     try:
-        found = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = plain_json.read(path)
+    except (OSError, ValueError) as error:
         raise BackboneUnavailable("backbone_config", id=id, file=path.name, field=Note("its_contents")) from error
     if not isinstance(found, dict):
         raise BackboneUnavailable("backbone_config", id=id, file=path.name, field=Note("its_contents"))

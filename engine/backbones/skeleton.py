@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from engine.backbones import catalog, entries, hf_clip
 from engine.backbones.base import Backbone
 from engine.errors import BackboneUnavailable, Note
+from engine.paths import local_path
 
 LARGE = {
     "projection_dim": 768,
@@ -63,12 +63,12 @@ def meta_backbone(id: str) -> Backbone:
         from transformers import CLIPConfig
 
         return on_meta(id, CLIPConfig(**CONFIGS[id]), WordCounter())
-    folder = Path(id).expanduser()
-    if id == entries.POCKET or (folder.exists() and not (folder / "config.json").exists()):
+    folder = local_path(id)
+    if id == entries.POCKET or (folder and not (folder / "config.json").exists()):
         return catalog.load(id, "cpu")  # which says what the folder lacks
     from transformers import AutoConfig, AutoTokenizer
 
-    source = folder if folder.exists() else id
+    source = folder or id
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)

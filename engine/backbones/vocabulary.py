@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from engine.errors import messages
+from engine.paths import local_path
 from engine.types import Label
 
 FILE = "words.json"
@@ -67,8 +68,8 @@ def counts_of(backbone: str) -> dict[str, int] | None:
     """Word counts of a backbone by catalogue id or folder; None where it has none."""
     from engine.backbones import entries  # late: it brings torch, and the page asks before that is there
 
-    folder = entries.POCKET_FOLDER if backbone == entries.POCKET else Path(backbone).expanduser()
-    return _read(folder / FILE) if (folder / FILE).is_file() else None
+    folder = entries.POCKET_FOLDER if backbone == entries.POCKET else local_path(backbone)
+    return _read(folder / FILE) if folder and (folder / FILE).is_file() else None
 
 
 def unfamiliar(backbone: str, labels: Sequence[Label]) -> tuple[str, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import BadConfig, messages
+from engine.outputs import checked_file, writing
 from engine.units import bytes_text, parse_bytes
 
 if TYPE_CHECKING:
@@ -34,12 +35,12 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--preset", default="budget", help="budget or paper")
     sub.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the training steps")
     sub.add_argument("--max-memory", metavar="SIZE", help="limit of the recommended method, such as 2GB")
-    sub.add_argument("--max-seconds", type=float, metavar="S", help="the same for the seconds of a run")
-    sub.add_argument("--max-parameters", type=float, metavar="N", help="the same for trained parameters, such as 1e5")
+    sub.add_argument("--max-seconds", type=number, metavar="S", help="the same for the seconds of a run")
+    sub.add_argument("--max-parameters", type=number, metavar="N", help="the same for trained parameters, such as 1e5")
     sub.add_argument("--max-file", metavar="SIZE", help="the same for the adapter's file, such as 1MB")
     sub.add_argument(
         "--max-loss",
-        type=float,
+        type=number,
         metavar="POINTS",
         help="the same for accuracy lost on labels that were not tuned on; asks for --damage",
     )
@@ -57,8 +58,8 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--workers", type=int, metavar="N", help="most runs at once, for pool and ray")
     sub.add_argument("--address", help="of the Ray cluster; auto for the one that runs here (default: start one)")
     sub.add_argument("--again", action="store_true", help="run everything again, also what was run before")
-    sub.add_argument("--csv", type=Path, metavar="FILE", help="write the runs as a table")
-    sub.add_argument("--report", type=Path, metavar="FILE", help="write everything as one HTML file")
+    sub.add_argument("--csv", type=checked_file, metavar="FILE", help="write the runs as a table")
+    sub.add_argument("--report", type=checked_file, metavar="FILE", help="write everything as one HTML file")
 
 
 def run(options: argparse.Namespace) -> tuple[Any, str]:
@@ -94,20 +95,22 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
     if wanted and comparison.ranking and not comparison.stopped:
         comparison, damage = held_back(comparison, task.images, backbone, limits)
     if options.report:
-        write_report(
-            comparison,
-            options.report,
-            images=task.images,
-            task=task.name,
-            command=command_line(comparison, options.task, options.labels or ""),
-            damage=damage,
-        )
+        with writing(options.report):
+            write_report(
+                comparison,
+                options.report,
+                images=task.images,
+                task=task.name,
+                command=command_line(comparison, options.task, options.labels or ""),
+                damage=damage,
+            )
     for note in comparison.notes:
         print(note, file=sys.stderr)
     if options.csv:
         from engine.compare.export import write_csv
 
-        write_csv(comparison, options.csv)
+        with writing(options.csv):
+            write_csv(comparison, options.csv)
     parts = [compare_table(comparison), damage_table(damage)]
     return comparison.to_json() | {"damage": [d.to_json() for d in damage]}, "\n\n".join(filter(None, parts))
 
@@ -140,6 +143,14 @@ def whole_numbers(name: str, text: str, example: str) -> tuple[int, ...]:
     if any(number < 0 for number in numbers):
         raise BadConfig("compare_bad_list", name=name, text=text, example=example)
     return numbers
+
+
+def number(text: str) -> float:
+    """Return a number of an option. Raises ValueError, of which argparse says the option."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def limits_of(options: argparse.Namespace) -> Constraints:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import BadConfig, messages
+from engine.outputs import checked_folder
 
 if TYPE_CHECKING:
     from engine.continual.results import Standing, StrategyResult
@@ -31,7 +31,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--tests", type=int, default=0, help="most test images a label (default: all)")
     sub.add_argument("--orders", type=int, default=1, help="orders of the labels; the first is as given (default: 1)")
     sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--state", type=Path, help="folder to go on from, and to write to after each step")
+    sub.add_argument("--state", type=checked_folder, help="folder to go on from, and to write to after each step")
     sub.add_argument("--set", action="append", default=[], metavar="STRATEGY.NAME=VALUE", help="a setting; repeatable")
 
 

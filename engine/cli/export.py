@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.cli.common import table
 from engine.export.targets import TARGETS
+from engine.outputs import checked_folder
 from engine.units import bytes_text
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     """Add what decides an export."""
     sub.add_argument("--adapter", type=Path, required=True, help="folder or zip of a saved adapter")
     sub.add_argument("--to", required=True, choices=tuple(TARGETS), help="the form of the files")
-    sub.add_argument("folder", type=Path, metavar="DIR", help="new or empty folder for the files")
+    sub.add_argument("folder", type=checked_folder, metavar="DIR", help="new or empty folder for the files")
     sub.add_argument("--backbone", help="where the adapter's backbone lies now (default: where it was)")
     sub.add_argument(
         "--task", nargs="+", help="labelled images as tune takes them; those that did not train measure what int8 costs"

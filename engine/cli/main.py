@@ -13,19 +13,25 @@ from typing import Any
 
 from engine.cli import compare, continual, export, regions
 from engine.cli.common import read_task, settings_of, table
-from engine.errors import LabError
+from engine.errors import LabError, messages, sentence
 from engine.metrics import leaving, training
+from engine.outputs import checked_folder, writing
 from engine.types import Progress, RunResult
 from engine.units import bytes_text
+
+messages(system_says_no="The system does not allow it ({reason}). Check the path, its rights and the free space.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns 0 when done, 2 on a user's error, 3 when stopped."""
-    options = parser().parse_args(arguments)
     try:
+        options = parser().parse_args(arguments)
         result, table = options.run(options)
     except LabError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(sentence("system_says_no", {"reason": error}), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
@@ -101,7 +107,7 @@ def tune_arguments(sub: argparse.ArgumentParser) -> None:
         default="auto",
         help="of the training steps (default: bf16 where a tower is run and the device is quicker so, otherwise fp32)",
     )
-    sub.add_argument("--save", type=Path, help="folder for the adapter")
+    sub.add_argument("--save", type=checked_folder, help="folder for the adapter")
 
 
 def forecast_arguments(sub: argparse.ArgumentParser) -> None:
@@ -193,7 +199,9 @@ def tune(options: argparse.Namespace) -> tuple[Any, str]:
         **settings,
     )
     with tempfile.TemporaryDirectory() as work:
-        size = tuned.save(options.save or Path(work) / "adapter")
+        place = options.save or Path(work) / "adapter"
+        with writing(place):
+            size = tuned.save(place)
     result = replace(tuned.result, cost=replace(tuned.result.cost, adapter_bytes=size))
     learned = [part.to_json() for part in tuned.outcome.tuner.learned() if isinstance(part, LearnedTokens)]
     return result.to_json() | {"learned": learned}, tune_table(result)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import BadConfig, BadRegion, Note, messages, reason_of
+from engine.errors import BadConfig, BadRegion, Note, messages
+from engine.outputs import checked_folder, filling, writing
 from engine.regions.export import guess_json, mask_name, region_json, shortcut_json, sides_of
 
 if TYPE_CHECKING:
@@ -25,14 +27,15 @@ messages(
     regions_layer="There is no layer {name!r}. Choose some of: {known}.",
     regions_no_object="There is no region {number} to test as the object. Choose one of: {known}.",
     regions_no_scorer="--object needs --labels or --adapter, so that there are labels to compare.",
-    regions_out="The results cannot be written to {folder} ({reason}). Choose another folder.",
 )
 
 
 def arguments(sub: argparse.ArgumentParser) -> None:
     """The command's options."""
     sub.add_argument("--image", required=True, help="image file")
-    sub.add_argument("--out", type=Path, required=True, help="folder for overlay.png, the masks and regions.json")
+    sub.add_argument(
+        "--out", type=checked_folder, required=True, help="folder for overlay.png, the masks and regions.json"
+    )
     sub.add_argument(
         "--segmenter", default="pocket", help="catalogue id, .pth or .safetensors file, or folder (default: pocket)"
     )
@@ -149,17 +152,14 @@ def find(scene: Scene, points: list[Any], boxes: list[Any], auto: bool, granular
 
 
 def write(folder: Path, overlay: Any, regions: tuple[Region, ...], result: dict[str, Any]) -> None:
-    """overlay.png, a black and white PNG a mask, regions.json. Raises BadConfig where the folder cannot be written."""
+    """overlay.png, a black and white PNG a mask, regions.json. Raises BadOutput where the folder cannot be written."""
     from PIL import Image
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        overlay.save(folder / "overlay.png")
+    with writing(folder), filling(folder) as fresh:
+        overlay.save(fresh / "overlay.png")
         for region in regions:
-            Image.fromarray(region.mask).save(folder / mask_name(region.number))
-        (folder / "regions.json").write_text(json.dumps(result, ensure_ascii=False), encoding="utf8")
-    except OSError as error:
-        raise BadConfig("regions_out", folder=folder, reason=reason_of(error)) from error
+            Image.fromarray(region.mask).save(fresh / mask_name(region.number))
+        (fresh / "regions.json").write_text(json.dumps(result, ensure_ascii=False), encoding="utf8")
 
 
 def regions_table(result: dict[str, Any], folder: Path) -> str:
@@ -213,7 +213,7 @@ def _numbers(option: str, text: str, wanted: str | Note, counts: tuple[int, ...]
         parts = [float(part) for part in text.split(",")]
     except ValueError:
         parts = []
-    if len(parts) not in counts:
+    if len(parts) not in counts or not all(map(math.isfinite, parts)):
         raise BadConfig("regions_numbers", option=option, text=text, wanted=wanted)
     return parts
 
@@ -228,7 +228,7 @@ def _numbered(regions: tuple[Region, ...], number: int) -> Region:
 def _scorer(options: argparse.Namespace) -> Scorer | None:
     """Zero-shot with the labels, or a saved adapter beside it; None where neither is asked for."""
     from engine.backbones import catalog
-    from engine.data import episode
+    from engine.data.labels import parse_labels
     from engine.front_door import load_adapter
     from engine.regions.scores import Scorer
 
@@ -238,7 +238,7 @@ def _scorer(options: argparse.Namespace) -> Scorer | None:
         adapter = load_adapter(options.adapter, options.device, options.backbone)
         return Scorer(adapter.setting, adapter.tuner)
     if options.labels:
-        labels = episode.parse_labels(options.labels)
+        labels = parse_labels(options.labels)
         return Scorer.zero_shot(
             catalog.load(options.backbone or catalog.POCKET, options.device), labels, options.templates
         )

@@ -6,6 +6,8 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.outputs import Replacing
+
 if TYPE_CHECKING:
     from engine.compare import Comparison
 
@@ -39,7 +41,8 @@ COLUMNS = (
 
 def write_csv(comparison: Comparison, path: Path) -> None:
     """One line a run."""
-    with path.open("w", newline="", encoding="utf8") as file:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Replacing(path) as fresh, fresh.open("w", newline="", encoding="utf8") as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         for row in comparison.rows:

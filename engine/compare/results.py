@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import numpy as np
 from engine.compare.plan import FORMAT, Job
 from engine.data.images import variable
 from engine.errors import BadConfig, Note, messages, reason_of
+from engine.outputs import Replacing
 from engine.paths import cache_folder
 from engine.tuning.outcome import Outcome
 from engine.types import RunResult
@@ -224,22 +224,6 @@ def _stats(groups: Mapping[str, Sequence[Path]]) -> dict[str, tuple[list[float],
                 times.append(state.st_mtime)
                 sizes.append(state.st_size)
     return found
-
-
-class Replacing:
-    """A temporary file that takes its target's place when the block ends well, and goes otherwise."""
-
-    def __init__(self, target: Path):
-        self.target, self.fresh = target, target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-
-    def __enter__(self) -> Path:
-        return self.fresh
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            os.replace(self.fresh, self.target)
-        else:
-            self.fresh.unlink(missing_ok=True)
 
 
 def measured(outcome: Outcome, adapter_bytes: int) -> Measured:

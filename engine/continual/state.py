@@ -20,12 +20,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from engine import plain_json
 from engine.backbones.base import Backbone
 from engine.continual.strategy import Strategy
 from engine.continual.tasks import Step, Stream, build_stream
 from engine.data.images import ImageFile
 from engine.errors import BadAdapter, BadLabels, messages, reason_of
-from engine.types import Label
+from engine.types import MAX_SEED, Label
 
 SCHEMA = 1
 RECIPE, TENSORS, TESTS = "state.json", "state.safetensors", "tests"
@@ -197,7 +198,7 @@ def _recipe(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BadAdapter("state_missing", path=folder.name, file=RECIPE)
     try:
-        recipe = json.loads(path.read_text(encoding="utf8"))
+        recipe = plain_json.read(path)
     except (ValueError, OSError) as error:
         raise BadAdapter("state_damaged", file=RECIPE, reason=reason_of(error)) from error
     if not isinstance(recipe, dict) or recipe.get("schema") != SCHEMA:
@@ -205,6 +206,8 @@ def _recipe(folder: Path) -> dict[str, Any]:
     for name, kind in FIELDS.items():
         if not isinstance(recipe.get(name), kind) or recipe[name] == []:
             raise BadAdapter("state_field", file=RECIPE, field=name)
+    if not 0 <= recipe["seed"] <= MAX_SEED:
+        raise BadAdapter("state_field", file=RECIPE, field="seed")
     named = [name for names in recipe["steps"] for name in names]
     if [row.get("name") for row in recipe["labels"]] != named or len(recipe["matrix"]) != len(recipe["steps"]):
         raise BadAdapter("state_field", file=RECIPE, field="steps")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.data.episode import check_numbers
 from engine.errors import BadConfig, BadLabels, any_of, messages
 from engine.types import Label
 
@@ -128,8 +129,7 @@ def build_stream(
     by_name = {label.name: label for label in labels}
     if len(by_name) == 1 and not single:
         raise BadLabels("continual_one_label", label=labels[0].name)
-    if shots < 1:
-        raise BadConfig("bad_shots", shots=shots, limit=10_000)
+    check_numbers(shots, seed)
     check_steps(groups, tuple(by_name))
     order = [name for group in groups for name in group]
     index = {name: k for k, name in enumerate(order)}

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from engine import plain_json
 from engine.paths import cache_folder
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def kept_speed(device: str) -> Speed:
     """See :func:`speed`; for one thread at a time."""
     file, key = cache_folder() / "speed.json", machine(device)
     try:
-        kept = json.loads(file.read_text(encoding="utf8"))
+        kept = plain_json.read(file)
     except (OSError, ValueError):
         kept = {}
     try:

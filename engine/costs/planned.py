@@ -10,13 +10,12 @@ from typing import Any
 from engine.backbones import catalog
 from engine.backbones.skeleton import meta_backbone
 from engine.costs.forecast import PLACES, fits, forecast, largest_that_fits
+from engine.devices import device_of
 from engine.errors import BadConfig, Untraceable, messages
 from engine.tuning import registry
 from engine.tuning.sources import NamedSources
 
-messages(
-    bad_count="--{name} must be at least {low}.",
-)
+messages()
 
 
 def plan(
@@ -57,7 +56,7 @@ def plan(
     if batch is not None and trained:
         values["batch_size"] = batch
     config: Any = spec.configure(preset, values, shots)
-    device, model, support = device or catalog.best_device(), meta_backbone(backbone), labels * shots
+    device, model, support = device or device_of(), meta_backbone(backbone), labels * shots
 
     def of(config: Any) -> Any:
         total = images or 2 * support

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,25 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.data.images import ImageFile
+from engine.data.labels import check_labels
 from engine.errors import BadConfig, BadLabels, Note, messages
-from engine.types import Episode, Fold, Label
+from engine.types import MAX_SEED, Episode, Fold, Label
 
-MAX_LABELS = 200
-MAX_LABEL_CHARACTERS = 300
+MAX_SHOTS = 10_000
 
 messages(
-    no_labels="There are no labels yet. Type at least two, or upload a folder with one sub-folder a class.",
-    one_label="There is only one label ({label}). Add at least one more: with a single label every image gets it.",
-    too_many_labels="There are {count} labels; the limit is {limit}. Remove {extra} of them.",
-    empty_label="Label {position} is empty. Type a name for it or remove the comma.",
-    duplicate_label="The label {label} is there twice. Remove one, or give them different names.",
-    long_label="The label that starts with {label} has {count} characters; the limit is {limit}. Shorten it.",
     unknown_image_label="The image {name} has the label {label}, which is not in the list of labels. Add the label or "
     "change the image's label.",
     no_images="There are no labelled images yet. Upload some, or choose a sample task.",
     nothing_to_test="The labels have {count} images in all, one a label at most: nothing is left to measure with. Add "
     "at least one more image to some label.",
     bad_shots="Training images per label must be between 1 and {limit}, not {shots}.",
+    bad_seed="A seed is a whole number from 0 to {limit:,}, not {seed}.",
     label_without_images="No image has the label {labels}. The model may still choose it, and nothing tests it.",
     images_without_label="{count} images have no label: they neither train nor test, but they are scored.",
     one_image_labels="{labels} has one image only: it trains and cannot test.",
@@ -85,42 +79,6 @@ def templates(name: str) -> tuple[str, ...]:
     return TEMPLATE_SETS[name]
 
 
-def parse_labels(text: str, fewest: int = 2) -> tuple[Label, ...]:
-    """Typed labels, by comma or new line; ``shown name = prompt text`` gives them apart.
-
-    >>> [label.prompt for label in parse_labels("cat, 개 = dog")]
-    ['cat', 'dog']
-    """
-    text = text.strip().rstrip(",").strip()
-    labels = []
-    for part in re.split(r",?\s*\n\s*|,", text) if text else ():
-        name, _, prompt = (piece.strip() for piece in part.partition("="))
-        labels.append(Label(name, prompt or name.replace("_", " ")))
-    return check_labels(labels, fewest=fewest)
-
-
-def check_labels(labels: Sequence[Label], limit: int = MAX_LABELS, fewest: int = 2) -> tuple[Label, ...]:
-    """Return the labels, if they can be used together; raises BadLabels otherwise. ``fewest`` is 1 where others are
-    known already."""
-    if not labels:
-        raise BadLabels("no_labels")
-    if len(labels) > limit:
-        raise BadLabels("too_many_labels", count=len(labels), limit=limit, extra=len(labels) - limit)
-    for position, label in enumerate(labels, 1):
-        if not label.name.strip() or not label.prompt.strip():
-            raise BadLabels("empty_label", position=position)
-        if len(label.name) > MAX_LABEL_CHARACTERS:
-            raise BadLabels(
-                "long_label", label=label.name[:20] + "…", count=len(label.name), limit=MAX_LABEL_CHARACTERS
-            )
-    twice = [name for name, count in Counter(label.name.casefold() for label in labels).items() if count > 1]
-    if twice:
-        raise BadLabels("duplicate_label", label=next(x.name for x in labels if x.name.casefold() == twice[0]))
-    if len(labels) < fewest:
-        raise BadLabels("one_label", label=labels[0].name)
-    return tuple(labels)
-
-
 def build(
     labels: Sequence[Label],
     image_labels: Sequence[str | None],
@@ -147,8 +105,7 @@ def build(
     """
     labels = check_labels(labels)
     templates(template_set)
-    if not 1 <= shots <= 10_000:
-        raise BadLabels("bad_shots", shots=shots, limit=10_000)
+    check_numbers(shots, seed)
     targets = _targets(labels, image_labels, names)
     counts = Counter(t for t in targets if t >= 0)
     if not counts:
@@ -168,6 +125,14 @@ def build(
     elif not given and min(counts.values()) <= shots:
         notes.append(Note("shots_capped", (("shots", shots),)))
     return Episode(labels, targets, folds, shots, seed, template_set, tuple(notes))
+
+
+def check_numbers(shots: int, seed: int) -> None:
+    """Raise BadLabels or BadConfig where no draw can be made with them."""
+    if not 1 <= shots <= MAX_SHOTS:
+        raise BadLabels("bad_shots", shots=shots, limit=MAX_SHOTS)
+    if not 0 <= seed <= MAX_SEED:
+        raise BadConfig("bad_seed", seed=seed, limit=MAX_SEED)
 
 
 def of_images(

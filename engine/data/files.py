@@ -15,6 +15,8 @@ SIDE_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".yaml", "
 """Endings of files that may hold labels."""
 MAX_SIDE_BYTES = 50_000_000
 """Bytes of such a file, but for a parquet, which holds the images."""
+_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Direction marks: with them a name can be shown as another (Unicode TR 36, 2.6)."""
 _JUNK = frozenset(
     {
         "__macosx",
@@ -91,13 +93,27 @@ def natural(name: str) -> tuple[tuple[object, ...], str]:
 
 
 def shown(name: str) -> str:
-    """A file system's name as people wrote it: whole Korean syllables (macOS splits them), no control characters."""
+    """A name as people wrote it: whole Korean syllables (macOS splits them), no control characters, and marks that
+    would turn the letters after them round as their code."""
     try:
         name.encode("utf-8")
-    except UnicodeEncodeError:  # bytes in an older encoding
-        name = decoded(os.fsencode(name))
-    name = unicodedata.normalize("NFC", name)
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) == "Cc" else c for c in name)
+    except UnicodeEncodeError:
+        name = _of_older_encoding(name)
+    return "".join(_visible(c) for c in unicodedata.normalize("NFC", name))
+
+
+def _of_older_encoding(name: str) -> str:
+    """Return a file system's name that is not in UTF-8; half characters of other origin are no text."""
+    try:
+        return decoded(os.fsencode(name))
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "replace").decode()
+
+
+def _visible(character: str) -> str:
+    if character in _TURNING:
+        return f"‹U+{ord(character):04X}›"
+    return "\N{REPLACEMENT CHARACTER}" if unicodedata.category(character) == "Cc" else character
 
 
 def decoded(raw: bytes) -> str:

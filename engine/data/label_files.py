@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from engine import plain_json
 from engine.data.files import Candidate
 from engine.data.folders import split_of
 
@@ -215,11 +215,11 @@ def _tell(told: Mapping[str, set[str]], found: Annotations) -> None:
 
 def _json_of(text: str) -> Any:
     try:
-        return json.loads(text)
+        return plain_json.parse(text)
     except ValueError:
         pass
     try:
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+        return [plain_json.parse(line) for line in text.splitlines() if line.strip()]
     except ValueError:
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
@@ -56,7 +57,7 @@ def read_in_order(given: Sequence[PathOrText | ImageFile], work: Path) -> Intake
 def _own_images(path: PathOrText, work: Path) -> Intake:
     """Check the images of one path: a file under the name given, those of a folder or zip under theirs below it."""
     limits, name = _own_limits(), str(path)
-    if Path(path).is_file() and not is_zip(Path(path)) and Path(path).suffix.lower() not in SIDE_SUFFIXES:
+    if os.path.isfile(path) and not is_zip(Path(path)) and Path(path).suffix.lower() not in SIDE_SUFFIXES:
         image, note = inspect(Path(path), name, None, limits.megapixels)
         return Intake((image,), (note,) if note else ())
     found = uploads.collect([name], work, replace(limits, labels=1_000_000), repeats=True)

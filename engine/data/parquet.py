@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from engine import plain_json
 from engine.data.files import Candidate
 from engine.data.folders import split_of
 from engine.data.label_files import label_column
@@ -86,7 +86,7 @@ def _nested(kind: Any) -> bool:
 def _class_names(schema: Any) -> dict[str, list[str]]:
     """Names of the classes by column, where the ``datasets`` library has written them."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features = plain_json.parse((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {
             column: [str(name) for name in feature["names"]]
             for column, feature in features.items()

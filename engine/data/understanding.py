@@ -12,6 +12,7 @@ from engine.data.file_kind import HEAD_BYTES, refuse_other_kinds
 from engine.data.files import Candidate, Found, Group, natural
 from engine.data.images import ImageFile, Problem
 from engine.data.label_files import Annotations
+from engine.data.labels import plain_name
 from engine.data.parquet import read_parquet
 from engine.errors import BadImage, LabError, Note, messages
 
@@ -195,6 +196,7 @@ def _zip_names(groups: Sequence[Group], files: list[Candidate], made: Understand
 
 
 def _one_spelling(files: list[Candidate], known: Iterable[str], made: Understanding) -> list[Candidate]:
+    files = [replace(file, label=plain_name(file.label)) if file.label else file for file in files]
     ordered = sorted(files, key=lambda file: file.split != "train")  # the first spelling counts among equals
     changed = folders.one_spelling((file.label for file in ordered), known)
     for label in dict.fromkeys(changed.values()):

@@ -56,6 +56,8 @@ def collect(
     given alone and holds no usable image; ``values["problems"]`` of the latter are the :class:`Problem` objects.
     """
     limits = limits or Limits.from_environment()
+    if "" in map(str, paths):
+        raise BadTask("upload_missing", name="")
     sources = [Path(path) for path in paths]
     found, loose = Found(limits), Group("")
     for source in sources:

@@ -11,8 +11,8 @@ import httpx
 from segment_anything import SamPredictor
 
 from engine.backbones import download, hub
-from engine.backbones.catalog import best_device
 from engine.backbones.hub import in_cache
+from engine.devices import device_of
 from engine.errors import BackboneUnavailable, SegmenterUnavailable, messages
 from engine.model_cache import Shared
 from engine.paths import local_path
@@ -163,7 +163,7 @@ def load(id: str = POCKET, device: str | None = None) -> Segmenter:
 
     Raises SegmenterUnavailable with the reason and what to do; those that are here already are not touched.
     """
-    return _loaded.get((id, device or best_device()), _load)
+    return _loaded.get((id, device_of(device)), _load)
 
 
 def _load(id: str, device: str) -> Segmenter:

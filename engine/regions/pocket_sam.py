@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import nn
 
+from engine import plain_json
 from engine.errors import SegmenterUnavailable, messages
 
 POCKET_SAM = Path(__file__).resolve().parents[2] / "assets" / "pocket-sam"
@@ -90,7 +91,7 @@ def load_pocket_sam(folder: Path = POCKET_SAM) -> Sam:
         raise SegmenterUnavailable("sam_missing", folder=folder)
     try:
         known = {field.name for field in fields(PocketSamConfig)}
-        stored = json.loads((folder / "config.json").read_text(encoding="utf8"))
+        stored = plain_json.read(folder / "config.json")
         sam = build_pocket_sam(PocketSamConfig(**{k: v for k, v in stored.items() if k in known}))
         sam.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
     except (SafetensorError, RuntimeError, ValueError, TypeError) as error:

@@ -17,6 +17,7 @@ from engine.checks.label_errors import LabelErrorReport
 from engine.data.images import ImageFile, thumbnail
 from engine.errors import LabError
 from engine.metrics.calibration import Calibration, calibration
+from engine.outputs import Replacing
 from engine.report.drawings import Drawings
 from engine.report.language import Words
 from engine.report.pieces import Pieces
@@ -78,7 +79,9 @@ def write_report(
             command=command,
             settings=settings(comparison, words),
         )
-        path.write_text(f"{html}\n", encoding="utf8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with Replacing(path) as fresh:
+            fresh.write_text(f"{html}\n", encoding="utf8")
     return path
 
 

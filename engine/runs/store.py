@@ -19,6 +19,7 @@ from torch import Tensor
 from engine.backbones import catalog
 from engine.backbones.base import Backbone
 from engine.errors import BackboneUnavailable, BadAdapter, LabError, messages
+from engine.outputs import filling
 from engine.paths import portable
 from engine.runs.card import adapter_card
 from engine.tuning import registry
@@ -68,7 +69,12 @@ def save(outcome: Outcome, folder: str | Path) -> int:
 
 def write(tuner: Tuner, setting: TunerContext, result: RunResult, folder: Path) -> int:
     """Write a tuner with its result as an adapter, like :func:`save`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with filling(folder) as fresh:
+        _write(tuner, setting, result, fresh)
+    return (folder / TENSORS).stat().st_size
+
+
+def _write(tuner: Tuner, setting: TunerContext, result: RunResult, folder: Path) -> None:
     tensors = {name: p.detach().cpu().contiguous() for name, p in tuner.saved().items()}
     if tuner.keeps_support:
         tensors["support"] = setting.support.cpu().contiguous()
@@ -87,7 +93,6 @@ def write(tuner: Tuner, setting: TunerContext, result: RunResult, folder: Path) 
     (folder / RECIPE).write_text(json.dumps(recipe, ensure_ascii=False, indent=1), encoding="utf8")
     tuner.save_library_format(folder)
     (folder / CARD).write_text(adapter_card(recipe, (folder / PEFT_CONFIG).is_file()), encoding="utf8")
-    return (folder / TENSORS).stat().st_size
 
 
 def _without_paths(value: Any) -> Any:

@@ -5,13 +5,14 @@ Only tensors and plain JSON are ever read; a pickle is refused.
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from engine import plain_json
 from engine.errors import BadAdapter, Note, messages, reason_of
+from engine.types import MAX_SEED
 from engine.units import MB
 
 SCHEMA = 1
@@ -112,7 +113,7 @@ def read_recipe(folder: str | Path, name: str = "") -> dict[str, Any]:
     if not path.is_file():
         raise BadAdapter("adapter_missing", path=name or Path(folder).name, file=RECIPE)
     try:
-        recipe = json.loads(path.read_text(encoding="utf8"))
+        recipe = plain_json.read(path)
     except (ValueError, OSError) as error:
         raise BadAdapter("adapter_json", file=RECIPE, reason=reason_of(error)) from error
     if not isinstance(recipe, dict) or recipe.get("schema") != SCHEMA:
@@ -121,6 +122,10 @@ def read_recipe(folder: str | Path, name: str = "") -> dict[str, Any]:
     for name, kind in FIELDS.items():
         if not isinstance(recipe.get(name), kind) or recipe[name] in ([], ""):
             raise BadAdapter("adapter_field", file=RECIPE, field=name)
+    if not 0 <= recipe["seed"] <= MAX_SEED:
+        raise BadAdapter("adapter_field", file=RECIPE, field="seed")
+    if not all(isinstance(template, str) for template in recipe["templates"]):
+        raise BadAdapter("adapter_field", file=RECIPE, field="templates")
     for label in recipe["labels"]:
         if not isinstance(label, dict) or not all(isinstance(label.get(k), str) for k in ("name", "prompt")):
             raise BadAdapter("adapter_field", file=RECIPE, field="labels")

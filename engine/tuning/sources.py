@@ -5,6 +5,7 @@ A command line names files. A page that strangers visit names what that visitor 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from engine.data import uploads
 from engine.data.images import ImageFile
 from engine.errors import BadAdapter, BadTask, messages
+from engine.paths import existing
 from engine.types import Label
 
 messages(
@@ -52,7 +54,7 @@ class NamedSources:
             return self.tasks[name]
         if not self.files:
             raise BadTask("source_unknown", name=name, known=", ".join(self.tasks) or "-")
-        images = uploads.collect([Path(name).expanduser()], work).images
+        images = uploads.collect([os.path.expanduser(name)], work).images
         names = dict.fromkeys(image.label for image in images if image.label)
         return SourceTask(tuple(Label(name, name.replace("_", " ")) for name in names), images)
 
@@ -68,8 +70,8 @@ class NamedSources:
 
         if name in self.adapters:
             return self.adapters[name]
-        path = Path(name).expanduser()
-        if not self.files or not path.exists():
+        path = existing(name)
+        if not self.files or path is None:
             return None
         if path.is_file():
             return adapter_files.unpack(path, work)

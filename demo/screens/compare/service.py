@@ -18,6 +18,7 @@ from demo.screens.tune import service as tuning
 from demo.workspace import Workspace
 from engine.data import episode
 from engine.data.images import ImageFile
+from engine.data.labels import parse_labels
 from engine.types import BASELINE, Label, Progress
 from engine.units import MB
 
@@ -106,7 +107,7 @@ def outlook(workspace: Workspace, request: Request) -> Iterator[Outlook]:
     """How long a comparison would take, surer with every item. Raises LabError."""
     from engine.compare.plan import forecasts, make_plan, not_quick
 
-    labels, version = episode.parse_labels(workspace.labels_text), workspace.version
+    labels, version = parse_labels(workspace.labels_text), workspace.version
     backbone, results = tuning.backbone_of(workspace), results_of(workspace)
     plan = make_plan(request, workspace.images, labels, backbone)
     left = [job for job in plan.jobs if results.find(job) is None]
@@ -129,7 +130,7 @@ def search(workspace: Workspace) -> Request:
     from engine.compare import Request
     from engine.compare.plan import RECOMMENDED, SHOTS, cheapest_first, forecasts, make_plan
 
-    labels, backbone = episode.parse_labels(workspace.labels_text), tuning.backbone_of(workspace)
+    labels, backbone = parse_labels(workspace.labels_text), tuning.backbone_of(workspace)
     shots = max(count for count in SHOTS if count <= max(1, min(workspace.shots, most_shots(workspace))))
     request = Request((RECOMMENDED,), (shots,), (0,), template_set=workspace.template_set)
     plan = make_plan(request, workspace.images, labels, backbone)
@@ -146,7 +147,7 @@ def search(workspace: Workspace) -> Request:
 
 def start(workspace: Workspace, request: Request, language: str) -> Compared:
     """Put a new comparison in place of the last one. Raises LabError."""
-    labels = episode.parse_labels(workspace.labels_text)
+    labels = parse_labels(workspace.labels_text)
     found = Compared(
         workspace.version,
         request,

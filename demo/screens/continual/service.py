@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from demo.screens.tune import service as tuning
 from demo.workspace import Workspace
-from engine.data import episode, uploads
+from engine.data import uploads
 from engine.data.images import ImageFile
+from engine.data.labels import parse_labels
 from engine.errors import BadImage, BadLabels, Note
 from engine.types import Label, Progress
 
@@ -68,7 +69,7 @@ def start(workspace: Workspace, request: Request) -> Learned:
     """Put a new comparison in place of the last one. Raises LabError."""
     if not request.strategies:
         raise BadLabels("continual_no_strategy")
-    _groups(episode.parse_labels(workspace.labels_text), request.steps, 0)  # raises before anything is shown
+    _groups(parse_labels(workspace.labels_text), request.steps, 0)  # raises before anything is shown
     shutil.rmtree(workspace.folder / "continual", ignore_errors=True)
     workspace.continual = found = Learned(workspace.version, workspace.backbone, request.orders)
     return found
@@ -97,7 +98,7 @@ def run(workspace: Workspace, found: Learned, request: Request, stop: threading.
     from engine.continual.tasks import build_stream
     from engine.tuning.outcome import Stopped
 
-    labels, backbone = episode.parse_labels(workspace.labels_text), tuning.backbone_of(workspace)
+    labels, backbone = parse_labels(workspace.labels_text), tuning.backbone_of(workspace)
     images = workspace.images
     for order in range(request.orders):
         seed = workspace.seed + order
@@ -163,7 +164,7 @@ def _first(workspace: Workspace, strategy: str, folder: Path, stop: threading.Ev
     from engine.continual.run import StreamRun
     from engine.continual.tasks import build_stream
 
-    labels = episode.parse_labels(workspace.labels_text)
+    labels = parse_labels(workspace.labels_text)
     stream = build_stream(
         labels,
         [image.label for image in workspace.images],

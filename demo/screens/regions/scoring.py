@@ -16,7 +16,7 @@ from demo.screens.regions.service import Marked, marked_of, overlay
 from demo.screens.tune import adapters
 from demo.screens.tune import service as tuning
 from demo.workspace import Workspace
-from engine.data import episode
+from engine.data.labels import parse_labels
 
 if TYPE_CHECKING:
     from engine.regions.marks import Style
@@ -40,7 +40,7 @@ def scorer_of(workspace: Workspace) -> Scorer | None:
         if kept is not None:
             scorer = Scorer(kept.setting, tuner)
         else:
-            labels = episode.parse_labels(workspace.labels_text)
+            labels = parse_labels(workspace.labels_text)
             scorer = Scorer.zero_shot(tuning.backbone_of(workspace), labels, workspace.template_set)
         with marked.lock:
             marked.scorer, marked.scored_by, marked.shortcut = scorer, key, None

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from demo import tasks
 from demo.screens.tune.service import backbone_of, numpy_of
 from demo.workspace import DisplayedResult, TunedModel, Workspace
 from engine.data import episode
+from engine.data.labels import as_text, parse_labels
 from engine.types import DIGITS, LogitScale
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def try_image(workspace: Workspace, path: str) -> tuple[Scores, str]:
         store, labels, text = features.FeatureStore(backbone, [image]), setting.labels, setting.ensemble
         after = numpy_of(predict(kept.active, store, [0]))[0]
     else:
-        labels = episode.parse_labels(workspace.labels_text)
+        labels = parse_labels(workspace.labels_text)
         backbone, after = backbone_of(workspace), None
         store = features.FeatureStore(backbone, [image])
         sentences = episode.templates(workspace.template_set)
@@ -177,7 +177,7 @@ def load_adapter(workspace: Workspace, path: str) -> None:
     arrays |= {name: numpy_of(tensor) for name, tensor in scored.items()}
     with workspace.lock:
         if not workspace.labels_text:
-            workspace.labels_text = tasks.as_text(labels)
+            workspace.labels_text = as_text(labels)
         workspace.changed()
         workspace.kept, workspace.stale = TunedModel(None, adapter.tuner, setting), False
         workspace.shown = DisplayedResult(

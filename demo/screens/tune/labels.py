@@ -17,6 +17,7 @@ from demo.words import Translator
 from demo.workspace import Workspace
 from engine.backbones import vocabulary
 from engine.data import episode
+from engine.data.labels import parse_labels
 from engine.errors import LabError
 from engine.types import Label
 
@@ -79,7 +80,7 @@ class Labels:
         if not workspace.labels_text and not workspace.images:
             return ""
         try:
-            labels = episode.parse_labels(workspace.labels_text)
+            labels = parse_labels(workspace.labels_text)
         except LabError as error:
             return f'<p class="ctl-warning" role="status">{escape(t.error(error))}</p>'
         return token_line(workspace, labels, t) + reading_warning(workspace, labels, t)

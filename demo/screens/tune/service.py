@@ -22,6 +22,7 @@ from demo.screens.tune import sources
 from demo.workspace import Baselines, DisplayedResult, Inputs, RunRecord, TunedModel, Workspace
 from engine.data import episode
 from engine.data.images import ImageFile
+from engine.data.labels import as_text, parse_labels
 from engine.errors import BadConfig, LabError, Untraceable
 from engine.types import Episode, Label, LogitScale, Progress
 
@@ -41,7 +42,7 @@ def backbone_of(workspace: Workspace) -> Backbone:
 def episode_of(workspace: Workspace, labels: tuple[Label, ...] | None = None) -> Episode:
     """Return what trains and what tests. Raises BadLabels."""
     return episode.of_images(
-        labels or episode.parse_labels(workspace.labels_text),
+        labels or parse_labels(workspace.labels_text),
         workspace.images,
         workspace.shots,
         workspace.seed,
@@ -64,7 +65,7 @@ def zero_shot(workspace: Workspace) -> Iterator[Progress]:
     version, images, text = workspace.version, workspace.images, workspace.labels_text
     if not images or not text or workspace.shown is not None:
         return
-    labels = episode.parse_labels(text)
+    labels = parse_labels(text)
     yield Progress("features", 0, len(images))
     backbone = backbone_of(workspace)
     store = features.FeatureStore(backbone, images)
@@ -240,7 +241,7 @@ def reopen(workspace: Workspace, id: str) -> None:
 def on_disk(workspace: Workspace) -> tuple[str, str]:
     """The task's folder and its labels, as the command line takes them; the labels are empty where they are wrong."""
     try:
-        labels = episode.parse_labels(workspace.labels_text)
+        labels = parse_labels(workspace.labels_text)
     except LabError:
         labels = ()
     task, sample = "YOUR_FOLDER_OR_ZIP", tasks.samples().get(workspace.sample or "")
@@ -248,7 +249,7 @@ def on_disk(workspace: Workspace) -> tuple[str, str]:
     if sample:
         task = f"assets/samples/{sample.id}"
         folders = sample.folders()
-    named = ",".join(tasks.as_text([Label(folders.get(x.name, x.name), x.prompt)]).replace(" = ", "=") for x in labels)
+    named = ",".join(as_text([Label(folders.get(x.name, x.name), x.prompt)]).replace(" = ", "=") for x in labels)
     return task, named
 
 

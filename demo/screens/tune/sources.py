@@ -13,7 +13,7 @@ from demo import tasks
 from demo.model_download import backbone_name
 from demo.words import Translator
 from demo.workspace import RunRecord, Workspace
-from engine.data import episode
+from engine.data.labels import parse_labels
 from engine.errors import LabError
 from engine.tuning.sources import NamedSources, SourceTask
 from engine.types import Label
@@ -50,7 +50,7 @@ def earlier_tasks(workspace: Workspace) -> dict[str, SourceTask]:
             continue
         seen.add(pictures(images))
         try:
-            labels = episode.parse_labels(run.inputs.labels_text)
+            labels = parse_labels(run.inputs.labels_text)
         except LabError:
             continue
         found[f"{clock(run)} {plain(run.task)}"] = SourceTask(labels, images)

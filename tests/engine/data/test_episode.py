@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from engine.data import episode
+from engine.data.labels import parse_labels
 from engine.errors import BadConfig, BadLabels
 from engine.types import Label
 
@@ -78,7 +79,7 @@ def test_images_without_label_and_labels_without_image_are_named():
     [
         ((), "no_labels"),
         (labels("a"), "one_label"),
-        (labels("a", "A"), "duplicate_label"),
+        (labels("a", "A"), "labels_by_case"),
         (labels("a", " "), "empty_label"),
         (labels("a", "b" * 500), "long_label"),
         (labels(*(f"l{i}" for i in range(201))), "too_many_labels"),
@@ -106,10 +107,10 @@ def test_bad_images_have_their_sentence(image_labels, shots, key):
 
 
 def test_typed_labels():
-    typed = episode.parse_labels("red_panda,\n고양이 = cat\n 😀 ,")
+    typed = parse_labels("red_panda,\n고양이 = cat\n 😀 ,")
     assert typed == (Label("red_panda", "red panda"), Label("고양이", "cat"), Label("😀", "😀"))
     with pytest.raises(BadLabels, match="Label 2 is empty"):
-        episode.parse_labels("a,,b")
+        parse_labels("a,,b")
 
 
 def test_unknown_template_set():
