@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib.util
 import os
+import shutil
+import signal
+import sys
 from collections.abc import Sequence
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -34,6 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ["CTL_DEVICE"] = options.device
     if options.share or options.host not in ("127.0.0.1", "localhost", "::1"):
         os.environ.setdefault("CTL_LOCAL_PATHS", "no")  # strangers name what is on the hub, not this machine's files
+    from engine import temporary
+
+    temporary.sweep()
+    uploads = temporary.make()  # what the browser sends goes with this process
+    atexit.register(shutil.rmtree, uploads, ignore_errors=True)
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(uploads))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # else nothing is tidied up
     from demo import app as page
     from demo.workspace import Workspaces
     from engine.data.images import Limits
@@ -62,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         max_file_size=limits.upload_bytes,
     )
     page.warm_up()
-    workspaces.keep_sweeping()
+    workspaces.keep_sweeping(uploads=uploads)
     app.block_thread()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any
 import gradio as gr
 
 from demo.job_queue import SHARED
+from engine import temporary
 from engine.errors import BadConfig, LabError, messages
 
 EVERY = 0.5
@@ -108,7 +108,7 @@ def tune(
         While it runs {"stage", "done", "total", "loss"}; at the end the result (accuracy 0 to 1, intervals, verdict,
         cost) and the adapter as a zip for predict and export.
     """
-    with tempfile.TemporaryDirectory(prefix="clip-tuning-lab-") as kept:
+    with temporary.folder() as kept:
 
         def work(report: Report, stop: threading.Event) -> tuple[Json, str]:
             from engine import front_door
@@ -151,7 +151,7 @@ def predict(adapter: str, images: list[str], backbone: str = "") -> Iterator[Jso
 
         if not images:
             raise BadConfig("api_no_images")
-        with tempfile.TemporaryDirectory(prefix="clip-tuning-lab-") as folder:
+        with temporary.folder() as folder:
             intake = read_in_order(images, Path(folder))
             loaded = front_door.load_adapter(_adapter(adapter), None, backbone or None)
             rows = front_door.predict(loaded, intake.images)
@@ -193,7 +193,7 @@ def compare(
             report({"stage": event.kind, "done": event.done, "total": event.total})
 
         found = _task(task, labels)
-        with tempfile.TemporaryDirectory(prefix="clip-tuning-lab-") as folder:
+        with temporary.folder() as folder:
             comparison = front_door.compare(
                 found,
                 methods,
@@ -267,7 +267,7 @@ def export(adapter: str, to: str = "onnx") -> Iterator[tuple[Json, str | None]]:
     Returns:
         What was written, and the files as one zip.
     """
-    with tempfile.TemporaryDirectory(prefix="clip-tuning-lab-") as kept:
+    with temporary.folder() as kept:
 
         def work(report: Report, stop: threading.Event) -> tuple[Json, str]:
             from engine import front_door

@@ -10,7 +10,6 @@ import atexit
 import os
 import secrets
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import numpy as np
 
 from demo.model_download import Loading
+from engine import temporary
 from engine.data.images import ImageFile, Problem
 from engine.errors import Note
 from engine.lru import LruStore
@@ -36,6 +36,8 @@ MOST_RUNS = 20
 """Runs a visitor; the oldest goes first."""
 MOST_BYTES = 2 << 30
 """Bytes of a visitor's folder; the oldest runs go first."""
+MOST_UPLOADS = 4 << 30
+"""Bytes of all files that browsers have sent and that no workspace has taken in; the oldest go first."""
 GRACE = 30 * 60
 """Seconds that a workspace outlives its last open page, so that a reload finds everything."""
 
@@ -295,7 +297,7 @@ class Workspaces:
 
     def __init__(self, root: Path | None = None, hours: float | None = None, most: int = MOST_VISITORS):
         self.seconds = 3600 * (float(os.environ.get("CTL_SESSION_HOURS") or 6) if hours is None else hours)
-        self.root = root or Path(tempfile.mkdtemp(prefix="clip-tuning-lab-"))
+        self.root = root or temporary.make()
         self._known: LruStore[str, Workspace] = LruStore(most)
         self._pages: dict[str, str] = {}  # gradio's session hash -> workspace id
         self._lock = threading.Lock()
@@ -342,13 +344,16 @@ class Workspaces:
         for workspace in filter(None, leaving):
             _end(workspace)
 
-    def keep_sweeping(self, every: float = 600) -> threading.Thread:
-        """Sweep in the background for as long as the process lives."""
+    def keep_sweeping(self, every: float = 60, uploads: Path | None = None) -> threading.Thread:
+        """Sweep in the background for as long as the process lives; of ``uploads``, which nobody's workspace counts,
+        ``MOST_UPLOADS`` bytes stay."""
 
         def loop() -> None:
             while True:
                 time.sleep(every)
                 self.sweep()
+                if uploads:
+                    temporary.trim(uploads, MOST_UPLOADS)
 
         thread = threading.Thread(target=loop, daemon=True, name="sweep")
         thread.start()

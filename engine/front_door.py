@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import threading
 import warnings
 import weakref
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from engine import temporary
 from engine.backbones import catalog, vocabulary
 from engine.backbones.base import Backbone
 from engine.data import episode, hub_data
@@ -96,7 +96,7 @@ def read_task(path: PathOrText | Sequence[PathOrText], labels: LabelsLike | None
     """
     paths = [path] if isinstance(path, (str, PathLike)) else list(path)
     given = None if labels is None else labels_of(labels, (), fewest)
-    work = Path(tempfile.mkdtemp(prefix="clip-tuning-lab-"))
+    work = temporary.make()
     try:
         local = [hub_data.download(str(part)) if hub_data.is_on_hub(str(part)) else part for part in paths]
         intake = read_images(local, work, [label.name for label in given or ()])
@@ -318,7 +318,7 @@ def load_adapter(path: PathOrText, device: str | None = None, backbone: Backbone
         BadAdapter: it is damaged or belongs to something else.
         BackboneUnavailable: its backbone cannot be loaded here.
     """
-    with tempfile.TemporaryDirectory() as work:
+    with temporary.folder() as work:
         known = backbone.shape.parameters if isinstance(backbone, Backbone) else None
         folder, name = adapter_files.unpack(Path(path), Path(work), known), Path(path).name
         recipe = adapter_files.read_recipe(folder, name)
@@ -367,7 +367,7 @@ def predict(adapter: Adapter | Tuned, images: Task | PathOrText | Sequence[PathO
     if isinstance(images, Task):
         return _predict(adapter, images.images)
     given = [images] if isinstance(images, (str, PathLike)) else list(images)
-    with tempfile.TemporaryDirectory() as work:
+    with temporary.folder() as work:
         intake = read_in_order(given, Path(work))
         for problem in intake.problems:
             warnings.warn(problem.message, stacklevel=2)

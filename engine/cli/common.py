@@ -20,10 +20,11 @@ messages(
 
 def read_task(options: argparse.Namespace, fewest: int = 2) -> tuple[Task, Backbone]:
     """The task of at least ``fewest`` labels and the backbone of the options; problems go to stderr."""
-    from engine import front_door
+    from engine import front_door, temporary
     from engine.backbones import vocabulary
     from engine.errors import sentence
 
+    temporary.sweep()
     task = front_door.read_task(options.task, options.labels or None, fewest)
     for said in (*task.understood, *(problem.message for problem in task.problems)):
         print(said, file=sys.stderr)

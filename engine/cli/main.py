@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from engine import temporary
 from engine.cli import compare, continual, export, regions
 from engine.cli.common import read_task, settings_of, table
 from engine.errors import LabError, messages, sentence
@@ -198,7 +198,7 @@ def tune(options: argparse.Namespace) -> tuple[Any, str]:
         progress=show_progress,
         **settings,
     )
-    with tempfile.TemporaryDirectory() as work:
+    with temporary.folder() as work:
         place = options.save or Path(work) / "adapter"
         with writing(place):
             size = tuned.save(place)
@@ -290,7 +290,7 @@ def predict(options: argparse.Namespace) -> tuple[Any, str]:
     from engine import front_door
     from engine.data.own_images import read_in_order
 
-    with tempfile.TemporaryDirectory() as work:
+    with temporary.folder() as work:
         intake = read_in_order(options.images, Path(work))
         adapter = front_door.load_adapter(options.adapter, options.device, options.backbone)
         for problem in intake.problems:

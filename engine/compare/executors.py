@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import tempfile
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
@@ -12,6 +11,7 @@ from typing import Protocol
 
 import torch
 
+from engine import temporary
 from engine.backbones.base import Backbone
 from engine.compare.plan import Job
 from engine.compare.results import Measured, measured
@@ -86,7 +86,7 @@ def attempt(job: Job, bench: RunContext, stop: threading.Event) -> Generator[Pro
             if isinstance(item, Progress):
                 yield item
             else:
-                with tempfile.TemporaryDirectory() as folder:
+                with temporary.folder() as folder:
                     ended = measured(item, store.save(item, folder))
                 del item  # the tuner goes before the next run comes
     except Stopped:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import tempfile
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +24,7 @@ import numpy as np
 import psutil
 import torch
 
+from engine import temporary
 from engine.backbones import catalog
 from engine.compare.executors import JobUpdate, RunContext, attempt, unexpected
 from engine.compare.plan import Job
@@ -81,7 +81,7 @@ class SerializedContext:
             )
         images = self.images
         if self.files:
-            folder = Path(tempfile.mkdtemp(prefix="clip-tuning-lab-"))
+            folder = temporary.make()
             images = tuple(replace(image, path=str(folder / image.digest)) for image in images)
             for image, content in zip(images, self.files, strict=True):
                 Path(image.path).write_bytes(content)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from engine import temporary
 from engine.backbones.base import Backbone, Shape
 from engine.errors import BadAdapter, BadConfig, Note, messages
 from engine.methods.full import Full, FullConfig, full_count
@@ -84,7 +84,7 @@ class DistillConfig(LayerChoice, TrainConfig):
         name = self.teacher.strip()
         if name in heads():
             return ()
-        with tempfile.TemporaryDirectory() as work:
+        with temporary.folder() as work:
             try:
                 folder = sources.adapter(name, Path(work))
                 return (adapter_files.read_recipe(folder)["backbone"] if folder else name,)
@@ -157,7 +157,7 @@ class Distill(Tuner):
         from engine.tuning.features import Views
 
         views = Views(self.config.views, self.config.min_crop, self.setting.seed)
-        with tempfile.TemporaryDirectory() as work:
+        with temporary.folder() as work:
             teacher, images, columns = yield from self.find_teacher(store, support, Path(work))
             logits = []
             for view in range(views.count):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine import temporary
 from engine.backbones.base import TEXT_TOKENS, Backbone
 from engine.errors import BadConfig, BadTask, Note, messages
 from engine.methods.prompt_tuning import Around, TextPrompt, start_vectors, too_many
@@ -243,7 +243,7 @@ def other_tasks(
     hidden = {image.digest for image in store.images} - trains
     labels: list[Label] = []
     features, targets, tasks = [], [], []
-    with tempfile.TemporaryDirectory() as work:
+    with temporary.folder() as work:
         for k, name in enumerate(config.source_names):
             task = setting.sources.task(name, Path(work) / str(k))
             chosen = usable(task, hidden, config.source_shots, setting.seed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import shlex
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engine import temporary
 from engine.checks.forgetting import Forgetting
 from engine.checks.label_errors import LabelErrorReport
 from engine.data.images import ImageFile, thumbnail
@@ -55,7 +55,7 @@ def write_report(
         words: in whose language it speaks; English by default.
     """
     path = Path(path)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary.folder() as folder:
 
         def picture(i: int) -> str:
             return thumbnail_uri(images[i], Path(folder)) if i < len(images) else ""

@@ -21,6 +21,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from engine import temporary
 from engine.backbones.base import FEATURES, PATCHES, PIXELS, POOLED, Backbone
 from engine.data.images import ImageFile, read_checked
 from engine.lru import LruStore
@@ -102,7 +103,7 @@ class DiskRows:
         with self._lock:
             if self._files.get(key) is not None:
                 return
-            self._folder = self._folder or tempfile.TemporaryDirectory(prefix="clip-tuning-lab-")
+            self._folder = self._folder or temporary.folder()
             path = Path(self._folder.name) / f"{next(self._numbers)}.npy"
             try:
                 np.save(path, row.detach().cpu().numpy())
