@@ -130,6 +130,8 @@ def build_stream(
     if len(by_name) == 1 and not single:
         raise BadLabels("continual_one_label", label=labels[0].name)
     check_numbers(shots, seed)
+    if most_tests < 0:
+        raise BadConfig("bad_count", name="tests", low=0)
     check_steps(groups, tuple(by_name))
     order = [name for group in groups for name in group]
     index = {name: k for k, name in enumerate(order)}

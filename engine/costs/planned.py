@@ -10,12 +10,22 @@ from typing import Any
 from engine.backbones import catalog
 from engine.backbones.skeleton import meta_backbone
 from engine.costs.forecast import PLACES, fits, forecast, largest_that_fits
+from engine.data.episode import MAX_SHOTS
 from engine.devices import device_of
 from engine.errors import BadConfig, Untraceable, messages
 from engine.tuning import registry
 from engine.tuning.sources import NamedSources
 
-messages()
+BOUNDS = {"labels": (2, 5_000), "shots": (1, MAX_SHOTS), "images": (1, 10**9), "batch": (1, 10**5)}
+"""What can be forecast."""
+
+MOST_SUPPORT = 200_000
+"""Training images: 40 a label of the most labels."""
+
+messages(
+    bad_range="--{name} must be from {low:,} to {high:,}.",
+    many_to_forecast="--labels times --shots are {count:,} training images; a forecast takes {limit:,} at most.",
+)
 
 
 def plan(
@@ -44,13 +54,15 @@ def plan(
         settings: fields of the method's config.
 
     Raises:
-        BadConfig: a count is too small, or the method or a setting does not exist.
+        BadConfig: a count is outside ``BOUNDS``, or the method or a setting does not exist.
         BackboneUnavailable: the sizes of the backbone are not known here.
         Untraceable: a step of the method cannot be followed without values.
     """
-    for name, count, low in (("labels", labels, 2), ("shots", shots, 1), ("images", images, 1)):
-        if count is not None and count < low:
-            raise BadConfig("bad_count", name=name, low=low)
+    for name, count, (low, high) in zip(BOUNDS, (labels, shots, images, batch), BOUNDS.values(), strict=True):
+        if count is not None and not low <= count <= high:
+            raise BadConfig("bad_range", name=name, low=low, high=high)
+    if labels * shots > MOST_SUPPORT:
+        raise BadConfig("many_to_forecast", count=labels * shots, limit=MOST_SUPPORT)
     spec, values = registry.get(method), dict(settings or {})
     trained = "batch_size" in {field.name for field in fields(spec.config)}
     if batch is not None and trained:

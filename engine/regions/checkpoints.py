@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import shutil
 import threading
 from dataclasses import dataclass
@@ -109,16 +110,20 @@ def unwrapped(content: object) -> dict[str, torch.Tensor]:
     return {str(name).removeprefix(before): value for name, value in content.items() if str(name).startswith(before)}
 
 
+def _of_pickle(path: Path) -> object:
+    """Return the tensors of a ``.pth`` file. Raises UnpicklingError where it holds anything else."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (IndexError, KeyError, AttributeError, TypeError, ValueError) as error:  # torch's reader on other bytes
+        raise pickle.UnpicklingError(str(error)) from error
+
+
 def read(path: Path, id: str) -> Sam:
     """Return the SAM whose weights are in a ``.pth`` or ``.safetensors`` file, fp32, in evaluation mode.
 
     ``id`` is what messages call it. Raises SegmenterUnavailable, and what the libraries raise on a damaged file.
     """
-    if path.suffix == ".safetensors":
-        tensors = load_file(path)
-    else:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    tensors = unwrapped(tensors)
+    tensors = unwrapped(load_file(path) if path.suffix == ".safetensors" else _of_pickle(path))
     width = tensors.get(WIDTH_OF)
     kind = WIDTHS.get(len(width)) if isinstance(width, torch.Tensor) else None
     if kind is None:

@@ -27,14 +27,20 @@ def places(task_folder, tmp_path_factory):
     assert main(["tune", "--task", str(task_folder), "--method", "gda", "--shots", "2", "--save", str(adapter)]) == 0
     found = {"root": root, "task": task_folder, "adapter": adapter, "nul": "a\0b", "long": "x" * 400}
     found["image"] = next(task_folder.glob("*/*.png"))
-    for name, content in {"empty.jpg": b"", "text.jpg": b"hello", "bad.zip": b"PK\3\4junk", "file": b"x"}.items():
+    for name, content in {
+        "empty.jpg": b"",
+        "text.jpg": b"hello",
+        "bad.zip": b"PK\3\4junk",
+        "file": b"x",
+        "lines": b"root:x:0:0:root:/root:/bin/bash\nb:x:1:",
+    }.items():
         (root / name).write_bytes(content)
     with zipfile.ZipFile(root / "nothing.zip", "w") as archive:
         archive.writestr("a/readme.txt", "x")
     deep = root / "deep"
     shutil.copytree(task_folder, deep)
     (deep / "labels.json").write_text("[" * 100_000)
-    return {**found, "deep": deep}
+    return {**found, "deep": deep, "lines": root / "lines"}
 
 
 def ends_well(arguments, places, capsys):
@@ -88,13 +94,17 @@ def ends_well(arguments, places, capsys):
         (*COMPARE, "--max-seconds", "inf"),
         (*COMPARE, "--max-memory", "nan"),
         ("forecast", "--method", "lora", "--labels", "-1"),
+        ("forecast", "--method", "lora", "--labels", HUGE),
+        ("forecast", "--method", "gda", "--labels", "20000", "--shots", "10000"),
         ("forecast", "--method", "lora", "--backbone", "{long}"),
         (*CONTINUAL, "--seed", HUGE),
+        (*CONTINUAL, "--tests", "-1"),
         (*CONTINUAL, "--steps", str(10**20)),
         (*REGIONS, "--out", "{root}/r", "--point", "nan,1"),
         (*REGIONS, "--out", "{root}/r", "--box", "nan,inf,1,1"),
         (*REGIONS, "--out", "{root}/r", "--point", "5,5", "--alpha", "nan"),
         (*REGIONS, "--out", "{root}/r", "--segmenter", "{nul}"),
+        (*REGIONS, "--out", "{root}/r", "--segmenter", "{lines}"),
         ("export", "--adapter", "{adapter}", "--to", "open_clip", "{root}/file"),
     ],
     ids=" ".join,
