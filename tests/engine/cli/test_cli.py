@@ -161,9 +161,9 @@ def test_forecast_needs_no_weights_of_a_known_backbone(capsys):
     [
         (("--method", "magic"), "no method 'magic'"),
         (("--method", "lora", "--backbone", "no/such"), "no/such"),
-        (("--method", "lora", "--labels", "1"), "--labels must be at least 2"),
-        (("--method", "lora", "--shots", "0"), "--shots must be at least 1"),
-        (("--method", "lora", "--images", "-3"), "--images must be at least 1"),
+        (("--method", "lora", "--labels", "1"), "--labels must be from 2"),
+        (("--method", "lora", "--shots", "0"), "--shots must be from 1"),
+        (("--method", "lora", "--images", "-3"), "--images must be from 1"),
         (("--method", "lora", "--batch", "0"), "batch_size"),
     ],
 )
