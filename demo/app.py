@@ -16,6 +16,7 @@ import gradio as gr
 from demo import api, html, tasks
 from demo.model_download import Loading, backbone_name
 from demo.page import HIDDEN, Key, Page, Screen, Surroundings, Visit, merged
+from demo.screens.ask.screen import Ask
 from demo.screens.compare.screen import Compare
 from demo.screens.continual.screen import Continual
 from demo.screens.learn.screen import Learn
@@ -38,7 +39,7 @@ FONTS = [
     "Malgun Gothic",
     "sans-serif",
 ]
-SCREENS: tuple[type[Screen], ...] = (Tune, Compare, Continual, Regions, Learn, Runs)
+SCREENS: tuple[type[Screen], ...] = (Tune, Compare, Continual, Regions, Ask, Learn, Runs)
 """Left to right; the page opens on the first."""
 IS_DARK = "document.body.classList.contains('dark')"
 

@@ -1,4 +1,4 @@
-"""A backbone or segmenter on its way: a job that fetches and loads it. No gradio."""
+"""A backbone, segmenter or vision-language model on its way: a job that fetches and loads it. No gradio."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from demo.job_queue import Job
 from demo.words import Translator
 from engine.errors import LabError
 
-BACKBONES, SEGMENTERS = "engine.backbones.catalog", "engine.regions.catalog"
-STOPPED = {BACKBONES: "download_stopped", SEGMENTERS: "segmenter_stopped"}
+BACKBONES, SEGMENTERS, ANSWERERS = "engine.backbones.catalog", "engine.regions.catalog", "engine.ask.catalog"
+STOPPED = {BACKBONES: "download_stopped", SEGMENTERS: "segmenter_stopped", ANSWERERS: "download_stopped"}
 """Catalogue -> its sentence for a download that was stopped."""
 
 

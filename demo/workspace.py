@@ -204,6 +204,8 @@ class Workspace:
     compared: object = None
     """What the Compare screen shows; read by ``demo.screens.compare.service.compared_of``."""
     continual: object = None
+    conversation: object = None
+    """What the Ask screen shows."""
     """What the Continual screen shows; read by ``demo.screens.continual.service.learned_of``."""
     marked: Stoppable | None = None
     """The picture and regions of the Regions screen; read by ``demo.screens.regions.service.marked_of``."""

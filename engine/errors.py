@@ -97,6 +97,10 @@ class BadAdapter(LabError):
     """A saved adapter that is damaged or belongs to something else."""
 
 
+class AnswererUnavailable(LabError):
+    """A vision-language model that cannot be loaded here."""
+
+
 class BadOutput(LabError):
     """A place where results cannot be written."""
 

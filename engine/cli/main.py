@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import temporary
-from engine.cli import compare, continual, export, regions
+from engine.cli import ask, compare, continual, export, regions
 from engine.cli.common import read_task, settings_of, table
 from engine.errors import LabError, messages, sentence
 from engine.metrics import leaving, training
@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("images", nargs="+", metavar="IMAGE", help="image, folder or zip; the answers keep this order")
     export.arguments(command("export", export.run, "write a saved adapter as files that other programs read"))
     regions.arguments(command("regions", regions.run, "masks of an image, marked and scored"))
+    ask.arguments(command("ask", ask.run, "a small vision-language model answers about a picture and its marks"))
     command("segmenters", regions.list_segmenters, "the segmenters, and whether they can be used here")
     return top
 

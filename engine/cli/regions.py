@@ -15,6 +15,8 @@ from engine.outputs import checked_folder, filling, writing
 from engine.regions.export import guess_json, mask_name, region_json, shortcut_json, sides_of
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from engine.regions.scores import Scorer
     from engine.regions.segmenter import Scene
     from engine.regions.types import Region
@@ -75,7 +77,9 @@ def run(options: argparse.Namespace) -> tuple[Any, str]:
     style = marks.Style(options.marks, options.alpha, **layers)
     points, boxes = [_point(text) for text in options.point], [_box(text) for text in options.box]
     image = read_image(options.image, max_megapixels=OWN_MEGAPIXELS, whole=True)
-    scorer = _scorer(options)
+    scorer = scorer_of(options)
+    if scorer is None and options.object is not None:
+        raise BadConfig("regions_no_scorer")
     segmenter = _segmenter(options)
     seconds, started = {}, time.perf_counter()
     scene = segmenter.set_image(image)
@@ -225,7 +229,14 @@ def _numbered(regions: tuple[Region, ...], number: int) -> Region:
     raise BadRegion("regions_no_object", number=number, known=", ".join(str(region.number) for region in regions))
 
 
-def _scorer(options: argparse.Namespace) -> Scorer | None:
+def marked(options: argparse.Namespace, image: Image.Image) -> tuple[tuple[Region, ...], Image.Image]:
+    """Return the regions that the options ask for, and the picture that they were found on."""
+    scene = _segmenter(options).set_image(image)
+    points, boxes = [_point(text) for text in options.point], [_box(text) for text in options.box]
+    return find(scene, points, boxes, options.auto, options.granularity), scene.picture
+
+
+def scorer_of(options: argparse.Namespace) -> Scorer | None:
     """Zero-shot with the labels, or a saved adapter beside it; None where neither is asked for."""
     from engine.backbones import catalog
     from engine.data.labels import parse_labels
@@ -242,8 +253,6 @@ def _scorer(options: argparse.Namespace) -> Scorer | None:
         return Scorer.zero_shot(
             catalog.load(options.backbone or catalog.POCKET, options.device), labels, options.templates
         )
-    if options.object is not None:
-        raise BadConfig("regions_no_scorer")
     return None
 
 

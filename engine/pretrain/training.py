@@ -90,15 +90,19 @@ class Training:
         averaging = get_ema_multi_avg_fn(self.recipe.ema)
         self.average: Any = AveragedModel(average or model, multi_avg_fn=averaging).to(self.device)
         self.average.n_averaged.fill_(0 if average is None else 1)
-        hidden, slow = self.hidden(model), self.slow(model)
+        # Muon multiplies in bf16, which takes ten times as long as the rest of a step where that is emulated.
+        hidden, slow = self.hidden(model) if self.bf16 else [], self.slow(model)
         seen = {id(p) for group in (hidden, *(group for group, _ in slow)) for p in group}
         rest = [p for p in model.parameters() if p.requires_grad and id(p) not in seen]
         matrices, vectors = [p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]
         decay = self.recipe.weight_decay
+        muon = (
+            torch.optim.Muon(hidden, lr=self.recipe.muon_lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+            if hidden
+            else None
+        )
         self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "muon": torch.optim.Muon(
-                hidden, lr=self.recipe.muon_lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
-            ),
+            **({"muon": muon} if muon else {}),
             "adam": torch.optim.AdamW(
                 [
                     {"params": matrices, "weight_decay": decay},
