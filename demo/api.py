@@ -257,6 +257,50 @@ def regions(
     yield from _on_device(work, lambda moment: (moment, None))
 
 
+def ask(
+    image: str, question: str, labels: str = "", adapter: str | None = None, mark: bool = True, model: str = "pocket"
+) -> Iterator[tuple[Json, Any]]:
+    """Ask a small vision-language model about a photo: plain, with Set-of-Mark, and with CLIP's label of each mark.
+
+    Args:
+        image: an image file.
+        question: in English, such as "What is in mark 2?".
+        labels: by comma, of which CLIP gives each mark one; leave empty with an adapter.
+        adapter: the zip that tune returned, whose tuned labels are told instead.
+        mark: whether what is found in the photo is marked; without it only the plain photo is asked about.
+        model: pocket, or another id of the catalogue that is on the server.
+
+    Returns:
+        The answers by way (plain, marked, labelled) with their tokens and seconds; the photo with its marks.
+    """
+
+    def work(report: Report, stop: threading.Event) -> tuple[Json, Any]:
+        from engine.ask import ask as asking
+        from engine.ask import catalog as answerers
+        from engine.ask.prompts import MARKED, checked
+        from engine.data.images import read_image
+        from engine.regions import catalog, scores
+
+        checked(question)
+        if not image:
+            raise BadConfig("api_no_images")
+        picture = read_image(image, whole=True)
+        scorer, found, told = _scorer(labels, adapter), (), {}
+        if mark:
+            scene = catalog.load(catalog.POCKET).set_image(picture)
+            found, picture = scene.everything("objects"), scene.picture
+        if scorer and found:
+            rows = scores.score(picture, found, scorer)
+            told = {row.number: (row.tuned or row.zero_shot).label for row in rows}
+        said = {}
+        for moment in asking.ask(answerers.load(model), picture, question, found, told, stop=stop):
+            said[moment.way] = {**moment.reply.to_json(), "told": moment.prompt.hint}
+            report({"stage": "ask", "way": moment.way, "text": moment.reply.text})
+        return {"answers": said}, asking.pictures_of(picture, found)[MARKED]
+
+    yield from _on_device(work, lambda moment: (moment, None))
+
+
 def export(adapter: str, to: str = "onnx") -> Iterator[tuple[Json, str | None]]:
     """Write a tuned model in a form that other programs read.
 
@@ -289,6 +333,8 @@ def bind() -> None:
         method, preset = gr.Textbox("lora", label="method"), gr.Textbox("budget", label="preset")
         labels, backbone = gr.Textbox("", label="labels"), gr.Textbox("pocket", label="backbone")
         place, form = gr.Textbox("", label="backbone's place"), gr.Textbox("onnx", label="form")
+        question, marks = gr.Textbox("", label="question"), gr.Checkbox(True, label="mark")
+        answerer = gr.Textbox("pocket", label="model")
         many, counts, draws = gr.Textbox("quick", label="methods"), gr.Textbox("", label="shots"), gr.Textbox("0,1,2")
         count, shots, seed = gr.Number(10, precision=0), gr.Number(8, precision=0), gr.Number(0, precision=0)
         settings, level = gr.JSON(label="settings", value={}), gr.Textbox("objects", label="granularity")
@@ -301,6 +347,7 @@ def bind() -> None:
             (predict, [adapter, images, place], [answer]),
             (compare, [photos, many, counts, draws, labels, backbone], [answer]),
             (regions, [image, labels, adapter, level], [answer, drawn]),
+            (ask, [image, question, labels, adapter, marks, answerer], [answer, drawn]),
             (export, [adapter, form], [answer, saved]),
         ]
         for work, inputs, outputs in endpoints:

@@ -12,7 +12,7 @@ import pytest
 from demo import tasks
 from tests.demo.conftest import serving
 
-ENDPOINTS = {"methods", "forecast", "zero_shot", "tune", "predict", "compare", "regions", "export"}
+ENDPOINTS = {"methods", "forecast", "zero_shot", "tune", "predict", "compare", "regions", "ask", "export"}
 
 
 @pytest.fixture(scope="module")
