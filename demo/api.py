@@ -285,10 +285,10 @@ def ask(
         if not image:
             raise BadConfig("api_no_images")
         picture = read_image(image, whole=True)
-        scorer, found, told = _scorer(labels, adapter), (), {}
-        if mark:
-            scene = catalog.load(catalog.POCKET).set_image(picture)
-            found, picture = scene.everything("objects"), scene.picture
+        scorer, told = _scorer(labels, adapter), dict[int, str]()
+        scene = catalog.load(catalog.POCKET).set_image(picture) if mark else None
+        found = scene.everything("objects") if scene else ()
+        picture = scene.picture if scene else picture
         if scorer and found:
             rows = scores.score(picture, found, scorer)
             told = {row.number: (row.tuned or row.zero_shot).label for row in rows}
