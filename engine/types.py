@@ -25,7 +25,23 @@ class Label:
     name: str
     """Shown on screen; any script."""
     prompt: str
-    """Phrase put into the templates; English for an English-only text tower."""
+    """Phrase put into the templates; English for an English-only text tower. After a ``|`` each, descriptions may
+    follow, which are read as they stand."""
+
+    @property
+    def phrase(self) -> str:
+        """What is put into the templates."""
+        return phrase_of(self.prompt)
+
+
+def phrase_of(prompt: str) -> str:
+    """Return a prompt without its descriptions."""
+    return prompt.partition("|")[0].strip()
+
+
+def descriptions_of(prompt: str) -> list[str]:
+    """Return a prompt's descriptions."""
+    return [part.strip() for part in prompt.split("|")[1:] if part.strip()]
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def names(label: Label, text: str) -> bool:
     def words(part: str) -> str:
         return f" {' '.join(''.join(c if c.isalnum() else ' ' for c in part.casefold()).split())} "
 
-    return any(words(name) in words(text) for name in (label.name, label.prompt) if name.strip())
+    return any(words(name) in words(text) for name in (label.name, label.phrase) if name.strip())
 
 
 def check(
@@ -124,9 +124,9 @@ def check(
     for done, sheet in enumerate(sheets(images, scorer.labels, count, seed), 1):
         sides = scorer.probabilities(sheet.photos)
         best = (sides.get("tuned", sides["zero_shot"])).argmax(1)
-        told = {k + 1: scorer.labels[int(best[k])].prompt for k in range(len(sheet.photos))}
+        told = {k + 1: scorer.labels[int(best[k])].phrase for k in range(len(sheet.photos))}
         truth, mark, shown = sheet.truth[sheet.asked], sheet.asked + 1, pictures_of(sheet.picture, sheet.regions)
-        right["clip"] += told[mark] == truth.prompt
+        right["clip"] += told[mark] == truth.phrase
         for way in WAYS:
             prompt = Prompt(f"What is in mark {mark}?", hint(told) if way == LABELLED else "")
             *_, reply = answerer.stream(shown[way], prompt, stop)

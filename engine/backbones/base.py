@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from engine.errors import messages
-from engine.types import LogitScale
+from engine.types import LogitScale, descriptions_of, phrase_of
 
 PIXELS = -2
 """Stage of an image before the tower: normalised pixels ``(B, 3, S, S)``."""
@@ -341,9 +341,15 @@ class Backbone(ABC):
 
     @torch.no_grad()
     def text_features(self, prompts: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """Return the mean over the templates of normalised features, normalised again: ``(K, P)``."""
+        """Return the mean over the templates, and over a prompt's own descriptions (as in CuPL, arXiv 2209.03320), of
+        normalised features, normalised again: ``(K, P)``."""
         per_template = [self.encode_text(self.tokenize([fill(t, p) for p in prompts])) for t in templates]
-        return F.normalize(torch.stack(per_template).mean(0), dim=-1)
+        mean = torch.stack(per_template).mean(0)
+        for k, prompt in enumerate(prompts):
+            if own := descriptions_of(prompt):
+                described = self.encode_text(self.tokenize(own)).sum(0)
+                mean[k] = (mean[k] * len(templates) + described) / (len(templates) + len(own))
+        return F.normalize(mean, dim=-1)
 
 
 def without_marks(text: str) -> str:
@@ -392,5 +398,5 @@ def part_sizes(model: nn.Module) -> dict[str, Any]:
 
 
 def fill(template: str, prompt: str) -> str:
-    """Return a template with the phrase in place of ``{}``."""
-    return template.replace("{}", prompt)
+    """Return a template with a prompt's phrase in place of ``{}``."""
+    return template.replace("{}", phrase_of(prompt))

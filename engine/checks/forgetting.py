@@ -22,7 +22,7 @@ from engine.errors import BadConfig, BadLabels, messages
 from engine.metrics import statistics
 from engine.runs import store
 from engine.runs.run import Run
-from engine.tuning.features import SHARED, Cache, FeatureStore, text_features
+from engine.tuning.features import SHARED, Cache, FeatureStore, label_features
 from engine.tuning.outcome import Outcome
 from engine.tuning.predict import predict
 from engine.tuning.registry import MethodSpec
@@ -273,11 +273,11 @@ def for_labels(
     setting: TunerContext, labels: tuple[Label, ...], template_set: str, cache: Cache = SHARED
 ) -> TunerContext:
     """Return the same setting for other labels."""
-    sentences, prompts = templates(template_set), [label.prompt for label in labels]
+    single, ensemble = label_features(setting.backbone, labels, templates(template_set), cache)
     return replace(
         setting,
         labels=labels,
-        single=text_features(setting.backbone, prompts, sentences[:1], cache),
-        ensemble=text_features(setting.backbone, prompts, sentences, cache),
+        single=single,
+        ensemble=ensemble,
         targets=torch.zeros_like(setting.targets),  # of the other labels there are no support images
     )

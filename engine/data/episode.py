@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from engine.errors import BadConfig, BadLabels, Note, messages
 from engine.types import MAX_SEED, Episode, Fold, Label
 
 MAX_SHOTS = 10_000
+MAX_TEMPLATES, MAX_TEMPLATE_CHARACTERS = 50, 300
 
 messages(
     unknown_image_label="The image {name} has the label {label}, which is not in the list of labels. Add the label or "
@@ -31,7 +33,10 @@ messages(
     shots_capped="A label has fewer images than {shots} plus one to test with, so it trains with fewer.",
     given_split="The split of the upload is kept: {train} images of train train, the {test} of {tested} test.",
     given_split_rest="{count} labelled images outside that split neither train nor test.",
-    unknown_template_set="There is no template set {name!r}. Choose one of: {known}.",
+    unknown_template_set="There is no template set {name!r}. Choose one of: {known}; or write sentences of your own "
+    "with {{}} for the label, a semicolon between them.",
+    bad_template="The template {text!r} must have {{}} once, where the label goes, and at most {limit} characters.",
+    many_templates="There are {count} templates; at most {limit} can be used.",
 )
 
 TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
@@ -73,10 +78,24 @@ TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
 
 
 def templates(name: str) -> tuple[str, ...]:
-    """Return the sentences of a set. Raises BadConfig with the known names."""
-    if name not in TEMPLATE_SETS:
+    """Return the sentences of a set, or sentences of one's own: each has ``{}`` once, semicolons or lines apart.
+
+    Raises BadConfig with the known names, or naming the sentence.
+
+    >>> templates("an X-ray of {}; a scan that shows {}.")
+    ('an X-ray of {}', 'a scan that shows {}.')
+    """
+    if name in TEMPLATE_SETS:
+        return TEMPLATE_SETS[name]
+    if "{" not in name:
         raise BadConfig("unknown_template_set", name=name, known=", ".join(TEMPLATE_SETS))
-    return TEMPLATE_SETS[name]
+    own = tuple(dict.fromkeys(text for part in re.split(r"[;\n]", name) if (text := " ".join(part.split()))))
+    for text in own:
+        if text.count("{}") != 1 or len(text) > MAX_TEMPLATE_CHARACTERS:
+            raise BadConfig("bad_template", text=text[:80], limit=MAX_TEMPLATE_CHARACTERS)
+    if len(own) > MAX_TEMPLATES:
+        raise BadConfig("many_templates", count=len(own), limit=MAX_TEMPLATES)
+    return own
 
 
 def build(

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 from engine.data.files import shown
 from engine.errors import BadLabels, messages
-from engine.types import Label
+from engine.types import Label, descriptions_of
 
 MAX_LABELS = 200
 MAX_LABEL_CHARACTERS = 300
+MOST_DESCRIPTIONS = 20
 _PIECE = re.compile(r"(?:\\.|[^,\n])*")
-_ESCAPED = re.compile(r"\\([,=\\])")
+_ESCAPED = re.compile(r"\\([,=|\\])")
 
 messages(
     no_labels="There are no labels yet. Type at least two, or upload a folder with one sub-folder a class.",
@@ -22,6 +23,7 @@ messages(
     empty_label="Label {position} is empty. Type a name for it or remove the comma.",
     duplicate_label="The label {label} is there twice. Remove one, or give them different names.",
     long_label="The label that starts with {label} has {count} characters; the limit is {limit}. Shorten it.",
+    many_descriptions="The label {label} has more than {limit} descriptions. Remove some.",
     labels_by_case="The labels {first} and {second} differ only in capitals. Remove one, or give them different names.",
 )
 
@@ -29,14 +31,20 @@ messages(
 def parse_labels(text: str, fewest: int = 2) -> tuple[Label, ...]:
     r"""Typed labels, by comma or new line; ``shown name = prompt text`` gives them apart.
 
-    A comma or equals sign that belongs to a name has a backslash before it. Raises BadLabels.
+    Descriptions may follow, each after a ``|``: what people call a class need not be how it looks. A comma, equals
+    sign or bar that belongs to a name has a backslash before it. Raises BadLabels.
 
     >>> [label.prompt for label in parse_labels("cat, 개 = dog")]
     ['cat', 'dog']
     >>> [label.name for label in parse_labels(r"bread\, sliced, e\=mc")]
     ['bread, sliced', 'e=mc']
     """
-    return check_labels([Label(name, prompt or usual_prompt(name)) for name, prompt in typed(text)], fewest=fewest)
+    return check_labels([_label(name, prompt) for name, prompt in typed(text)], fewest=fewest)
+
+
+def _label(name: str, prompt: str) -> Label:
+    """The label of what was typed: a prompt that begins with a bar has the name's usual one before it."""
+    return Label(name, f"{usual_prompt(name)} {prompt}" if prompt.startswith("|") else prompt or usual_prompt(name))
 
 
 def typed(text: str) -> list[tuple[str, str]]:
@@ -69,12 +77,14 @@ def check_labels(labels: Sequence[Label], limit: int = MAX_LABELS, fewest: int =
     if len(labels) > limit:
         raise BadLabels("too_many_labels", count=len(labels), limit=limit, extra=len(labels) - limit)
     for position, label in enumerate(labels, 1):
-        if not label.name.strip() or not label.prompt.strip():
+        if not label.name.strip() or not label.phrase:
             raise BadLabels("empty_label", position=position)
         if len(label.name) > MAX_LABEL_CHARACTERS:
             raise BadLabels(
                 "long_label", label=label.name[:20] + "…", count=len(label.name), limit=MAX_LABEL_CHARACTERS
             )
+        if len(descriptions_of(label.prompt)) > MOST_DESCRIPTIONS:
+            raise BadLabels("many_descriptions", label=label.name, limit=MOST_DESCRIPTIONS)
     _check_distinct(labels)
     if len(labels) < fewest:
         raise BadLabels("one_label", label=labels[0].name)
@@ -103,12 +113,16 @@ def _pieces(line: str) -> list[str]:
 
 
 def _pair(piece: str) -> tuple[str, str]:
-    found = re.match(r"((?:\\.|[^=])*)=?(.*)", piece, re.S)
+    """Name and prompt: the name ends where an equals sign or a bar begins the rest."""
+    found = re.match(r"((?:\\.|[^=|])*)(?:=(.*)|(\|.*))?", piece, re.S)
     assert found is not None
-    name, prompt = (plain_name(_ESCAPED.sub(r"\1", part)) for part in found.groups())
-    return name, prompt
+    name, prompt, described = (plain_name(_ESCAPED.sub(r"\1", part or "")) for part in found.groups())
+    return name, prompt or described
 
 
 def _typed(name: str, prompt: str) -> str:
-    left, right = re.sub(r"[,=\\]", r"\\\g<0>", name), re.sub(r"[,\\]", r"\\\g<0>", prompt)
-    return left if prompt == usual_prompt(name) else f"{left} = {right}"
+    left, right = re.sub(r"[,=|\\]", r"\\\g<0>", name), re.sub(r"[,\\]", r"\\\g<0>", prompt)
+    usual = usual_prompt(name)
+    if prompt == usual:
+        return left
+    return f"{left} {right.removeprefix(usual).strip()}" if prompt.startswith(f"{usual} |") else f"{left} = {right}"

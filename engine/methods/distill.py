@@ -217,7 +217,7 @@ class Distill(Tuner):
         recipe = adapter_files.read_recipe(folder)
         known, labels = recipe["labels"], self.setting.labels
         place = {label[key]: k for key in ("prompt", "name") for k, label in enumerate(known)}
-        columns = [place.get(label.name, place.get(label.prompt, -1)) for label in labels]
+        columns = [place.get(label.name, place.get(label.phrase, -1)) for label in labels]
         if missing := [label.name for label, column in zip(labels, columns, strict=True) if column < 0]:
             its = ", ".join(label["name"] for label in known)
             raise BadAdapter("teacher_labels", teacher=name, missing=", ".join(missing), known=its)
@@ -241,16 +241,16 @@ class Distill(Tuner):
 
 def zero_shot(images: FeatureStore, setting: TunerContext, support: Sequence[int]) -> Tuner:
     """Return a backbone as it is, prompt-ensembled."""
-    from engine.tuning.features import text_features
+    from engine.tuning.features import label_features
 
     spec, backbone = registry.get("zero_shot_ensemble"), images.backbone
-    prompts, cache = [label.prompt for label in setting.labels], images.cache
+    single, ensemble = label_features(backbone, setting.labels, setting.templates, images.cache)
     there = dataclasses.replace(
         setting,
         backbone=backbone,
         support=images.features(support),
-        single=text_features(backbone, prompts, setting.templates[:1], cache),
-        ensemble=text_features(backbone, prompts, setting.templates, cache),
+        single=single,
+        ensemble=ensemble,
     )
     return spec.tuner()(spec.configure(), there).eval()
 

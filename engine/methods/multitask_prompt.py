@@ -255,7 +255,7 @@ def other_tasks(
                 targets += [len(labels)] * len(chosen[label.name])
                 labels.append(label)
                 tasks.append(k)
-    text = text_features(setting.backbone, [x.prompt for x in labels], setting.templates[:1], store.cache)
+    text = text_features(setting.backbone, [x.phrase for x in labels], setting.templates[:1], store.cache)
     joined = dataclasses.replace(
         setting,
         labels=tuple(labels),

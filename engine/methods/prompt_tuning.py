@@ -94,7 +94,7 @@ class TextPrompt(KeepsTexts):
         super().__init__(config, setting)
         backbone = self.backbone
         self.labels = tuple(label.name for label in setting.labels)
-        self.ids = backbone.tokenize([f"{label.prompt}." for label in setting.labels], reserve=reserve)  # (K, T)
+        self.ids = backbone.tokenize([f"{label.phrase}." for label in setting.labels], reserve=reserve)  # (K, T)
         with torch.no_grad():
             class_tokens = backbone.text.embed_tokens(self.ids).clone()
         self.register_buffer("class_tokens", class_tokens, persistent=False)  # (K, T, D)

@@ -16,7 +16,7 @@ from engine.data.episode import templates
 from engine.data.images import ImageFile
 from engine.errors import BadConfig, messages
 from engine.regions.types import Region
-from engine.tuning.features import SHARED, Cache, FeatureStore, Views, text_features
+from engine.tuning.features import SHARED, Cache, FeatureStore, Views, label_features
 from engine.tuning.predict import predict
 from engine.tuning.tuner import Tuner, TunerContext
 from engine.types import Label
@@ -117,9 +117,8 @@ class Scorer:
         cls, backbone: Backbone, labels: Sequence[Label], template_set: str = "general", cache: Cache = SHARED
     ) -> Scorer:
         """Return a scorer that only has the backbone itself."""
-        sentences, prompts = templates(template_set), [label.prompt for label in labels]
-        ensemble = text_features(backbone, prompts, sentences, cache)
-        single = text_features(backbone, prompts, sentences[:1], cache)
+        sentences = templates(template_set)
+        single, ensemble = label_features(backbone, labels, sentences, cache)
         nothing = torch.zeros(0, ensemble.shape[1]), torch.zeros(0, dtype=torch.long)
         return cls(TunerContext(backbone, tuple(labels), sentences, single, ensemble, *nothing))
 

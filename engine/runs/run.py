@@ -20,7 +20,7 @@ from engine.data.images import ImageFile
 from engine.errors import Untraceable
 from engine.metrics import statistics, training
 from engine.tuning import blend, registry
-from engine.tuning.features import SHARED, Cache, FeatureStore, Views, text_features
+from engine.tuning.features import SHARED, Cache, FeatureStore, Views, label_features
 from engine.tuning.loop import fit
 from engine.tuning.outcome import Outcome, Stopped
 from engine.tuning.precision import choose_precision
@@ -128,13 +128,13 @@ class Run:
     def _setting(self, support: Sequence[int]) -> TunerContext:
         episode = self.spec.episode
         sentences = templates(episode.template_set)
-        prompts = [label.prompt for label in episode.labels]
+        single, ensemble = label_features(self.backbone, episode.labels, sentences, self.cache)
         return TunerContext(
             self.backbone,
             episode.labels,
             sentences,
-            single=text_features(self.backbone, prompts, sentences[:1], self.cache),
-            ensemble=text_features(self.backbone, prompts, sentences, self.cache),
+            single,
+            ensemble,
             support=self.store.features(support),
             targets=torch.tensor([episode.targets[i] for i in support], device=self.backbone.device),
             seed=self.spec.seed,
@@ -307,12 +307,9 @@ def zero_shot_scores(
     backbone: Backbone, images: Sequence[ImageFile], labels: Sequence[Label], template_set: str, cache: Cache = SHARED
 ) -> dict[str, Tensor]:
     """Return logits ``(N, K)`` of both baselines, ``zero_shot`` and ``zero_shot_ensemble``."""
-    sentences, prompts = templates(template_set), [label.prompt for label in labels]
+    single, ensemble = label_features(backbone, labels, templates(template_set), cache)
     features = FeatureStore(backbone, images, cache).features()
-    return {
-        "zero_shot": backbone.logits(features, text_features(backbone, prompts, sentences[:1], cache)),
-        "zero_shot_ensemble": backbone.logits(features, text_features(backbone, prompts, sentences, cache)),
-    }
+    return {"zero_shot": backbone.logits(features, single), "zero_shot_ensemble": backbone.logits(features, ensemble)}
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from engine.paths import portable
 from engine.runs.card import adapter_card
 from engine.tuning import registry
 from engine.tuning.adapter_files import CARD, PEFT_CONFIG, RECIPE, SCHEMA, TENSORS, read_recipe
-from engine.tuning.features import text_features
+from engine.tuning.features import label_features
 from engine.tuning.outcome import Outcome
 from engine.tuning.registry import MethodSpec
 from engine.tuning.tuner import Config, Tuner, TunerContext
@@ -162,7 +162,7 @@ def rebuild(
 def rebuild_setting(recipe: Mapping[str, Any], tensors: Mapping[str, Tensor], backbone: Backbone) -> TunerContext:
     """Return the setting that the adapter was trained in; support features where it kept them."""
     labels = tuple(Label(label["name"], label["prompt"]) for label in recipe["labels"])
-    sentences, prompts = tuple(recipe["templates"]), [label.prompt for label in labels]
+    sentences = tuple(recipe["templates"])
     size = backbone.shape.embedding
     support, targets = (
         tensors.get("support", torch.zeros(1, size)),
@@ -173,12 +173,13 @@ def rebuild_setting(recipe: Mapping[str, Any], tensors: Mapping[str, Tensor], ba
         raise BadAdapter(
             "adapter_shape", name="support", found=tuple(support.shape), method=recipe["method"], wanted=f"N x {size}"
         )
+    single, ensemble = label_features(backbone, labels, sentences)
     return TunerContext(
         backbone,
         labels,
         sentences,
-        single=text_features(backbone, prompts, sentences[:1]),
-        ensemble=text_features(backbone, prompts, sentences),
+        single,
+        ensemble,
         support=support.to(backbone.device),
         targets=targets.to(backbone.device),
         seed=recipe["seed"],

@@ -25,6 +25,7 @@ from engine import temporary
 from engine.backbones.base import FEATURES, PATCHES, PIXELS, POOLED, Backbone
 from engine.data.images import ImageFile, read_checked
 from engine.lru import LruStore
+from engine.types import Label
 
 CACHE_BYTES = 1 << 30
 """Most memory for kept rows, over all visitors."""
@@ -312,3 +313,11 @@ def text_features(
         found = backbone.text_features(prompts, templates)
         cache.put(key, found)
     return found
+
+
+def label_features(
+    backbone: Backbone, labels: Sequence[Label], templates: Sequence[str], cache: Cache = SHARED
+) -> tuple[Tensor, Tensor]:
+    """Text features ``(K, P)`` of the first template alone, and of all templates and the labels' descriptions."""
+    single = text_features(backbone, [label.phrase for label in labels], templates[:1], cache)
+    return single, text_features(backbone, [label.prompt for label in labels], templates, cache)

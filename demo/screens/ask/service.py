@@ -77,7 +77,7 @@ def labels_of(workspace: Workspace) -> dict[int, str]:
     if scorer is None or marked.scene is None:
         return {}
     scoring.score(workspace)
-    prompts = {label.name: label.prompt for label in scorer.labels}
+    prompts = {label.name: label.phrase for label in scorer.labels}
     rows = [marked.scores.get((region, marked.view)) for region in marks_of(workspace)]
     return {row.number: prompts[(row.tuned or row.zero_shot).label] for row in rows if row}
 

@@ -19,7 +19,7 @@ from engine.backbones import vocabulary
 from engine.data import episode
 from engine.data.labels import parse_labels
 from engine.errors import LabError
-from engine.types import Label
+from engine.types import Label, descriptions_of
 
 
 class Labels:
@@ -50,8 +50,9 @@ class Labels:
                 choices=template_choices,
                 value="general",
                 label=Key("labels.templates"),
+                info=Key("labels.templates_info"),
                 elem_id="templates",
-                filterable=False,
+                allow_custom_value=True,
                 min_width=140,
             )
             self.shots = page.make(
@@ -97,8 +98,10 @@ class Labels:
     def set_split(self, visit: Visit) -> bool:
         """Take over shots and template set."""
         workspace, shots, chosen = visit.workspace, int(visit[self.shots]), visit[self.templates]
+        chosen = str(chosen or "").strip() or "general"
         if (workspace.shots, workspace.template_set) == (shots, chosen):
             return False
+        episode.templates(chosen)  # raises where the visitor's own are none
         workspace.shots, workspace.template_set = shots, chosen
         workspace.changed()
         return True
@@ -136,7 +139,8 @@ def token_line(workspace: Workspace, labels: tuple[Label, ...], t: Translator) -
         return f'<p class="ctl-hint">{t("labels.count", count=len(labels))}</p>'
     backbone = service.backbone_of(workspace)
     sentence = max(episode.templates(workspace.template_set), key=len)
-    tokens, longest = max((backbone.count_tokens(sentence.replace("{}", x.prompt)), x.name) for x in labels)
+    texts = [(text, x.name) for x in labels for text in (sentence.replace("{}", x.phrase), *descriptions_of(x.prompt))]
+    tokens, longest = max((backbone.count_tokens(text), name) for text, name in texts)
     fields = {"count": len(labels), "label": escape(longest), "tokens": tokens, "limit": backbone.shape.context}
     if tokens > backbone.shape.context:
         return f'<p class="ctl-warning" role="status">{t("labels.too_long", **fields)}</p>'
