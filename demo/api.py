@@ -23,6 +23,8 @@ from engine.errors import BadConfig, LabError, messages
 
 EVERY = 0.5
 """Seconds between two messages of progress."""
+SECONDS = 30.0
+"""What a call is taken to last, where it is decided who comes first."""
 Json = dict[str, Any]
 Report = Callable[[Json], None]
 
@@ -371,7 +373,7 @@ def _on_device(
 
     try:
         with _plainly(files or ()):
-            job = SHARED.submit(run, stop)
+            job = SHARED.submit(run, stop, SECONDS)
             for _ in job.watch(EVERY):
                 yield of_progress(latest[0] if latest else {"stage": "running" if job.started.is_set() else "waiting"})
             if found:

@@ -1,4 +1,8 @@
-"""Work in the background, and the one thread that does all training, in the order in which it was asked for.
+"""Work in the background, and the one thread that does all training, short work before long.
+
+A job's turn is decided by when it was asked for plus the seconds that it is expected to take, the smaller first: a head
+of a second need not wait for a LoRA of five minutes that was asked for just before, and nothing waits for what was
+asked for later than it would have taken itself.
 
 The page only listens: a stopped listener is free at once, even while a long step is still being
 computed, and the next run starts when that step has ended and its memory is back.
@@ -23,10 +27,12 @@ class Job:
     Args:
         work: what to do; each thing that it yields, or hands to :meth:`report`, is progress.
         stop: set it to end the work, which must look at it itself while it runs.
+        seconds: that it is expected to take.
     """
 
-    def __init__(self, work: Callable[[], Iterator[Any]], stop: threading.Event | None = None):
-        self.work, self.stop = work, stop or threading.Event()
+    def __init__(self, work: Callable[[], Iterator[Any]], stop: threading.Event | None = None, seconds: float = 0.0):
+        self.work, self.stop, self.seconds = work, stop or threading.Event(), seconds
+        self.due = time.monotonic() + seconds
         self.latest: Any = None
         """The last progress, None before the first."""
         self.started, self.finished = threading.Event(), threading.Event()
@@ -75,25 +81,45 @@ class Device:
     """The thread and its queue."""
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._waiting: list[Job] = []
+        self._now: tuple[Job, float] | None = None
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
 
-    def submit(self, work: Callable[[], Iterator[Any]], stop: threading.Event) -> Job:
-        """Put work at the end of the queue. ``work`` must look at ``stop`` itself while it runs."""
-        job = Job(work, stop)
-        self._jobs.put(job)
-        with self._lock:
+    def submit(self, work: Callable[[], Iterator[Any]], stop: threading.Event, seconds: float = 0.0) -> Job:
+        """Let work wait for its turn. ``work`` must look at ``stop`` itself while it runs; ``seconds`` is what it is
+        expected to take."""
+        job = Job(work, stop, seconds)
+        with self._changed:
+            self._waiting.append(job)
+            self._changed.notify()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, daemon=True, name="device")
                 self._thread.start()
         return job
 
+    def place(self, job: Job) -> tuple[int, float]:
+        """Return how many jobs come before one that waits, the running one among them, and the seconds that they are
+        expected to take still. What was stopped does not count."""
+        with self._changed:
+            before = [other for other in self._waiting if other.due < job.due and not other.stop.is_set()]
+            left = 0.0
+            if self._now:
+                running, started = self._now
+                left = max(0.0, running.seconds - (time.monotonic() - started))
+            return len(before) + bool(self._now), left + sum(other.seconds for other in before)
+
     def _loop(self) -> None:
         while True:
-            job = self._jobs.get()
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                job = min(self._waiting, key=lambda job: (job.stop.is_set(), job.due))
+                self._waiting.remove(job)
+                self._now = job, time.monotonic()
             self.do(job)
             del job
+            with self._changed:
+                self._now = None
             give_back_memory()
 
     @staticmethod

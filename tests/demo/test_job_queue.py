@@ -41,6 +41,36 @@ def test_jobs_wait_for_each_other():
     assert order == ["slow", "quick"]
 
 
+def test_short_work_comes_before_long_and_long_work_is_not_starved(monkeypatch):
+    device, gate, order, now = Device(), threading.Event(), [], [100.0]
+
+    def work(name):
+        def do():
+            if name == "first":
+                gate.wait(5)
+            order.append(name)
+            return iter(())
+
+        return do
+
+    running = device.submit(work("first"), threading.Event(), 30)
+    assert running.started.wait(5)
+    monkeypatch.setattr("demo.job_queue.time.monotonic", lambda: now[0])
+    long = device.submit(work("long"), threading.Event(), 300)  # due at 400
+    head = device.submit(work("head"), threading.Event(), 1)  # due at 101
+    stopped = threading.Event()
+    gone = device.submit(work("gone"), stopped, 0)
+    stopped.set()
+    now[0] = 350.0
+    late = device.submit(work("late"), threading.Event(), 60)  # due at 410: after the long one, which waits since 100
+    assert device.place(head)[0] == 1 and device.place(long)[0] == 2 and device.place(late)[0] == 3
+    assert device.place(late)[1] >= 301
+    gate.set()
+    monkeypatch.undo()
+    assert all(job.finished.wait(5) for job in (long, head, late, gone))
+    assert order == ["first", "head", "long", "late"]
+
+
 def test_stop_frees_the_listener_before_the_step_ends():
     device, stop, gate = Device(), threading.Event(), threading.Event()
 

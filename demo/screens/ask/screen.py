@@ -14,13 +14,15 @@ from demo.model_download import ANSWERERS, Loading
 from demo.page import Key, Page, Screen, Surroundings, Visit
 from demo.screens.ask import html as pieces
 from demo.screens.ask import service
-from demo.screens.compare.html import hint
+from demo.screens.compare.html import hint, queue_place
 from demo.screens.compare.screen import running
 from demo.screens.regions import service as regions
 from demo.words import Translator
 
 EVERY = 0.3
 """Seconds between two updates of the page while something is answered."""
+SECONDS = 5.0
+"""What an answer usually takes, for its turn among others."""
 EXAMPLES = ("what", "which", "many", "colour", "describe")
 
 
@@ -201,9 +203,10 @@ class Ask(Screen):
         yield {**self._buttons(True), self.page.notice: "", self.status: hint(t("ask.reading"))}
         problem: dict[Any, Any] = {}
         try:
-            job = job_queue.SHARED.submit(partial(work, stop), stop)
+            job = job_queue.SHARED.submit(partial(work, stop), stop, SECONDS)
             for _ in job.watch(EVERY):
-                status = hint(t("ask.reading") if job.started.is_set() else t("go.waiting"))
+                there = job.started.is_set()
+                status = hint(t("ask.reading")) if there else queue_place(job_queue.SHARED.place(job), t)
                 yield {**self.found(visit), self.status: status}
         except Exception as error:
             problem = self.page.explain(error, t.language)

@@ -24,6 +24,8 @@ from engine.types import Progress
 
 EVERY = 0.4
 """Seconds between two updates of the page while something runs."""
+SECONDS = 60.0
+"""What a comparison usually takes, for its turn among others."""
 SHOTS = (1, 2, 4, 8, 16)
 GROUPS = ("recommended", "quick", "head", "text prompt", "visual prompt", "weights", "all")
 WIDTH = """() => {
@@ -309,7 +311,7 @@ class Compare(Screen):
         stop = workspace.stop = threading.Event()
         yield {**self._buttons(True), **moment(None), self.page.notice: ""}
         try:
-            job = job_queue.SHARED.submit(partial(work, stop), stop)
+            job = job_queue.SHARED.submit(partial(work, stop), stop, SECONDS)
             yield from self._watch(job, moment, t)
             workspace.stop = None
             yield {**self._buttons(False), **end()}
@@ -326,7 +328,7 @@ class Compare(Screen):
         """Show progress until the job ends or is stopped. Raises its error."""
         for latest in job.watch(EVERY):
             waiting = not job.started.is_set()
-            yield {self.status: pieces.hint(t("go.waiting"))} if waiting else moment(latest)
+            yield {self.status: pieces.queue_place(job_queue.SHARED.place(job), t)} if waiting else moment(latest)
 
     def _buttons(self, busy: bool) -> dict[Any, Any]:
         state = gr.update(interactive=not busy)

@@ -11,7 +11,7 @@ import gradio as gr
 
 from demo import html, job_queue, labelling
 from demo.page import Key, Page, Screen, Surroundings, Visit
-from demo.screens.compare.html import hint
+from demo.screens.compare.html import hint, queue_place
 from demo.screens.compare.screen import running
 from demo.screens.continual import html as pieces
 from demo.screens.continual import service
@@ -20,6 +20,8 @@ from engine.types import Progress
 
 EVERY = 0.4
 """Seconds between two updates of the page while something is learned."""
+SECONDS = 20.0
+"""What a comparison of strategies usually takes, for its turn among others."""
 
 
 class Continual(Screen):
@@ -205,10 +207,10 @@ class Continual(Screen):
         yield {**self._buttons(True), **self.found(visit), self.page.notice: ""}
         problem: dict[Any, Any] = {}
         try:
-            job = job_queue.SHARED.submit(partial(work, stop), stop)
+            job = job_queue.SHARED.submit(partial(work, stop), stop, SECONDS)
             for latest in job.watch(EVERY):
                 waiting = not job.started.is_set()
-                status = hint(t("go.waiting")) if waiting else self._progress(visit, latest)
+                status = queue_place(job_queue.SHARED.place(job), t) if waiting else self._progress(visit, latest)
                 yield {**self.found(visit), self.status: status}
         except Exception as error:
             problem = self.page.explain(error, t.language)
@@ -223,7 +225,7 @@ class Continual(Screen):
     def _progress(self, visit: Visit, item: Any) -> str:
         t = visit.t
         if not isinstance(item, Progress):
-            return hint(t("go.waiting"))
+            return ""
         learned = service.learned_of(visit.workspace)
         now = learned.now if learned else ""
         words = pieces.name_of(now, t) if now else ""

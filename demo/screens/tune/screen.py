@@ -13,6 +13,7 @@ import gradio as gr
 
 from demo import html, job_queue, labelling, tasks
 from demo.page import HIDDEN, Page, Screen, Surroundings, Visit, notice
+from demo.screens.compare.html import queue_place
 from demo.screens.tune import figures, service
 from demo.screens.tune.actions import After
 from demo.screens.tune.images import Images
@@ -278,7 +279,9 @@ class Tune(Screen):
             self.page.notice: "",
         }
         try:
-            job = job_queue.SHARED.submit(partial(service.tune, workspace, stop), stop)
+            job = job_queue.SHARED.submit(
+                partial(service.tune, workspace, stop), stop, service.expected_seconds(workspace)
+            )
             opened = yield from self._watch(visit, job)
             yield {**self._idle(), **self._outcome(visit, job, opened)}
         except Exception as error:
@@ -311,7 +314,7 @@ class Tune(Screen):
                 continue
             last = now
             if kind == "waiting":
-                yield {results.status: f'<p class="ctl-hint" role="status">{t("go.waiting")}</p>'}
+                yield {results.status: queue_place(job_queue.SHARED.place(job), t)}
             elif latest is not None:
                 update: dict[Any, Any] = {results.status: bar(latest, t)}
                 rest = max(CURVE_EVERY, min(CURVE_SHARE * (now - started), CURVE_RARELY))

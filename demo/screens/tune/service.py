@@ -137,6 +137,19 @@ class UnknownForecast(NamedTuple):
     seconds: None = None
 
 
+UNKNOWN_SECONDS = 60.0
+"""What a run whose time is not known is taken to last, where it is decided who comes first."""
+
+
+def expected_seconds(workspace: Workspace) -> float:
+    """Return how long the chosen run will take, for its turn among others."""
+    try:
+        known = forecast(workspace).seconds
+    except LabError:
+        known = None
+    return UNKNOWN_SECONDS if known is None else known
+
+
 def forecast(workspace: Workspace) -> Forecast | UnknownForecast:
     """What the chosen run will need; where images or labels are missing, for five labels. Raises LabError where the
     run itself is not possible."""
