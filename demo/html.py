@@ -307,6 +307,16 @@ def loading(name: str, done: int, total: int, t: Translate) -> str:
     return bar(min(1.0, done / total), text)
 
 
+def queue_place(place: tuple[int, float], t: Translate) -> str:
+    """Return how many runs come before a visitor's own, and for about how long; of less than a second nothing is
+    said."""
+    before, seconds = place
+    text = t("go.waiting_for", count=max(1, before))
+    if seconds >= 1:
+        text = f"{text} {t('go.waiting_time', time=time_text(seconds, t))}"
+    return f'<p class="ctl-hint" role="status">{text}</p>'
+
+
 def bar(share: float, detail: str) -> str:
     """Return a thin bar, ``share`` 0 to 1, with words below it."""
     return (

@@ -10,11 +10,12 @@ from typing import Any
 import gradio as gr
 
 from demo import html, job_queue
+from demo.html import queue_place
 from demo.model_download import ANSWERERS, Loading
 from demo.page import Key, Page, Screen, Surroundings, Visit
 from demo.screens.ask import html as pieces
 from demo.screens.ask import service
-from demo.screens.compare.html import hint, queue_place
+from demo.screens.compare.html import hint
 from demo.screens.compare.screen import running
 from demo.screens.regions import service as regions
 from demo.words import Translator

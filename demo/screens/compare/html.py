@@ -34,16 +34,6 @@ def hint(text: str) -> str:
     return f'<p class="ctl-hint" role="status">{text}</p>' if text else ""
 
 
-def queue_place(place: tuple[int, float], t: Translate) -> str:
-    """Return how many runs come before a visitor's own, and for about how long; of less than a second nothing is
-    said."""
-    before, seconds = place
-    text = t("go.waiting_for", count=max(1, before))
-    if seconds >= 1:
-        text = f"{text} {t('go.waiting_time', time=time_text(seconds, t))}"
-    return hint(text)
-
-
 def outlook(runs: int, reused: int, seconds: float, complete: bool, t: Translate) -> str:
     """Return what a comparison would take, before it is started."""
     known = t("compare.reused", count=reused) if reused else ""

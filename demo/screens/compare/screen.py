@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from demo import job_queue, labelling
+from demo.html import queue_place
 from demo.page import HIDDEN, Key, Page, Screen, Surroundings, Visit, notice
 from demo.screens.compare import html as pieces
 from demo.screens.compare import service
@@ -328,7 +329,7 @@ class Compare(Screen):
         """Show progress until the job ends or is stopped. Raises its error."""
         for latest in job.watch(EVERY):
             waiting = not job.started.is_set()
-            yield {self.status: pieces.queue_place(job_queue.SHARED.place(job), t)} if waiting else moment(latest)
+            yield {self.status: queue_place(job_queue.SHARED.place(job), t)} if waiting else moment(latest)
 
     def _buttons(self, busy: bool) -> dict[Any, Any]:
         state = gr.update(interactive=not busy)

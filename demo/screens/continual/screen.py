@@ -10,8 +10,9 @@ from typing import Any
 import gradio as gr
 
 from demo import html, job_queue, labelling
+from demo.html import queue_place
 from demo.page import Key, Page, Screen, Surroundings, Visit
-from demo.screens.compare.html import hint, queue_place
+from demo.screens.compare.html import hint
 from demo.screens.compare.screen import running
 from demo.screens.continual import html as pieces
 from demo.screens.continual import service

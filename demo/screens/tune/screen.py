@@ -12,8 +12,8 @@ from typing import Any
 import gradio as gr
 
 from demo import html, job_queue, labelling, tasks
+from demo.html import queue_place
 from demo.page import HIDDEN, Page, Screen, Surroundings, Visit, notice
-from demo.screens.compare.html import queue_place
 from demo.screens.tune import figures, service
 from demo.screens.tune.actions import After
 from demo.screens.tune.images import Images
