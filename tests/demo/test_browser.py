@@ -277,7 +277,7 @@ def test_training_of_one_leaves_the_page_of_another_usable(browser, server):
         first.wait_for_function("/loss/.test(document.querySelector('#status').innerText)")
         start(second, "materials")
         second.click("#tune-button")
-        second.wait_for_function("document.querySelector('#status').innerText.includes('Waiting for another run')")
+        second.wait_for_function("document.querySelector('#status').innerText.includes('Waiting for 1 run')")
         first.click("#tune-stop")
         second.wait_for_selector("#verdict .ctl-verdict")
 
