@@ -25,7 +25,7 @@ from engine.data.images import ImageFile, Problem
 from engine.data.labels import check_labels, parse_labels, plain_name, usual_prompt
 from engine.data.own_images import read_images, read_in_order
 from engine.errors import Note
-from engine.metrics import statistics
+from engine.metrics import sets, statistics
 from engine.runs import store
 from engine.runs.prediction import Prediction, Scores
 from engine.runs.run import Run, score_with, zero_shot_scores
@@ -378,13 +378,16 @@ def _predict(adapter: Adapter | Tuned, images: Sequence[ImageFile]) -> list[Pred
     if not images:
         return []
     ready = adapter.outcome if isinstance(adapter, Tuned) else adapter
-    names = [label.name for label in ready.setting.labels]
+    names, calibrated = [label.name for label in ready.setting.labels], ready.result.sets
 
     def scores(row: Sequence[float]) -> Scores:
         return Scores(names[max(range(len(names)), key=row.__getitem__)], dict(zip(names, row, strict=True)))
 
-    rows = zip(images, *(side.tolist() for side in score_with(ready, images)), strict=True)
-    return [Prediction(image.name, scores(before), scores(after)) for image, before, after in rows]
+    sides = [side.tolist() for side in score_with(ready, images)]
+    return [
+        Prediction(image.name, scores(before), scores(after), tuple(names[k] for k in sets.likely(after, calibrated)))
+        for image, before, after in zip(images, *sides, strict=True)
+    ]
 
 
 def _loaded(backbone: Backbone | str, device: str | None = None) -> Backbone:

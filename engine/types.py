@@ -239,6 +239,9 @@ class RunResult:
     another run must not have seen its test images."""
     notes: tuple[str, ...] = ()
     """Keys of the sentences about the split."""
+    sets: Mapping[str, Any] = field(default_factory=dict)
+    """How sets of labels are made of probabilities, and what they reach, as ``engine.metrics.sets.Calibrated`` writes
+    it; empty where too few images tested."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``tune --json`` prints."""
@@ -268,6 +271,7 @@ class RunResult:
             "trained_on": list(self.trained_on),
             "versions": dict(self.versions),
             "notes": list(self.notes),
+            "sets": dict(self.sets),
         }
 
     @classmethod
@@ -280,6 +284,7 @@ class RunResult:
             method=found["method"],
             preset=found.get("preset", "budget"),
             config=found["config"],
+            sets=found.get("sets") or {},
             chosen=found.get("chosen", {}),
             seed=found["seed"],
             precision=found.get("precision", "fp32"),

@@ -14,7 +14,7 @@ from engine import temporary
 from engine.cli import ask, compare, continual, export, regions
 from engine.cli.common import read_task, settings_of, table
 from engine.errors import LabError, messages, sentence
-from engine.metrics import leaving, training
+from engine.metrics import leaving, sets, training
 from engine.outputs import checked_folder, writing
 from engine.types import Progress, RunResult
 from engine.units import bytes_text
@@ -234,6 +234,7 @@ def tune_table(result: RunResult) -> str:
         f"verdict: {words[verdict.word]} prompt-ensembled zero-shot (p = {verdict.p_value:.3g}, "
         f"gained {verdict.gained:g}, lost {verdict.lost:g})",
         *([f"training: {said}"] if (said := training.sentence(result.training, result.curve, result.config)) else []),
+        *([str(said)] if (said := sets.sentence(result.sets)) else []),
         *([str(kept)] if (kept := leaving.sentence(result.chosen, len(result.labels), result.support)) else []),
         f"trained {cost.trainable_parameters:,} of {cost.total_parameters:,} parameters; "
         f"peak {bytes_text(cost.peak_memory_bytes)} ({cost.memory_kind}); "
@@ -297,8 +298,16 @@ def predict(options: argparse.Namespace) -> tuple[Any, str]:
         for problem in intake.problems:
             print(problem.message, file=sys.stderr)
         found = front_door.predict(adapter, intake.images)
-    sides = [(row.image, row.zero_shot, row.tuned) for row in found]
     lines = [
-        [image, old.label, f"{old.probability:.2f}", new.label, f"{new.probability:.2f}"] for image, old, new in sides
+        [
+            row.image,
+            row.zero_shot.label,
+            f"{row.zero_shot.probability:.2f}",
+            row.tuned.label,
+            f"{row.tuned.probability:.2f}",
+            " or ".join(row.likely),
+        ]
+        for row in found
     ]
-    return {"predictions": [row.to_json() for row in found]}, table(["image", "zero-shot", "p", "tuned", "p"], lines)
+    head = ["image", "zero-shot", "p", "tuned", "p", "right in 9 of 10"]
+    return {"predictions": [row.to_json() for row in found]}, table(head, lines)

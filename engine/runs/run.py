@@ -18,7 +18,7 @@ from engine.costs.forecast import Forecast, check_room, forecast
 from engine.data.episode import templates
 from engine.data.images import ImageFile
 from engine.errors import Untraceable
-from engine.metrics import statistics, training
+from engine.metrics import sets, statistics, training
 from engine.tuning import blend, registry
 from engine.tuning.features import SHARED, Cache, FeatureStore, Views, label_features
 from engine.tuning.loop import fit
@@ -217,6 +217,8 @@ class Run:
             tuned=self.method.family != "baseline",
             seed=self.spec.seed,
         )
+        rows = self.backbone.probabilities(torch.from_numpy(arrays["tuned"][tested])).numpy()
+        found = sets.calibrate(rows, [episode.targets[i] for i in tested])
         cost = Cost(
             self.trainable,
             self.backbone.shape.parameters,
@@ -249,6 +251,7 @@ class Run:
             chosen=dict(tuner.chosen),
             trained_on=tuple(self.store.images[i].digest[:DIGITS] for i in episode.final_support),
             notes=tuple(note.key for note in episode.notes),
+            sets=found.to_json() if found else {},
         )
         return result, arrays
 

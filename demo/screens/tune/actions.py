@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -80,6 +81,7 @@ class After:
             with gr.Column(scale=2, min_width=260):
                 self.kind = kind_radio(page, "new-kind")
                 self.bars = gr.Plot(show_label=False, container=False, elem_id="plot-new")
+                self.likely = gr.HTML("", padding=False, elem_id="new-likely")
 
     def build_first_load(self) -> None:
         """The button that loads an adapter before there are images."""
@@ -111,9 +113,9 @@ class After:
         """Attach the handlers; ``show`` updates ``outputs`` after an adapter was loaded, ``running`` is the event of
         a run, after which the new image is scored again."""
         page, tabs = self.page, [self.results.open_tab, self.results.kind]
-        page.on([self.new.change, self.kind.input], self._try, [self.new, self.kind], [self.bars])
+        page.on([self.new.change, self.kind.input], self._try, [self.new, self.kind], [self.bars, self.likely])
         for event in (page.version.change, running.then):
-            page.on(event, self._again, [self.new, self.kind], [self.bars], clears=False)
+            page.on(event, self._again, [self.new, self.kind], [self.bars, self.likely], clears=False)
         page.on(
             self.mix.input,
             self._mix,
@@ -132,15 +134,18 @@ class After:
 
     def _try(self, visit: Visit) -> dict[Any, Any]:
         if not visit[self.new]:
-            return {self.bars: None}
+            return {self.bars: None, self.likely: ""}
         found, _ = adapters.try_image(visit.workspace, visit[self.new])
-        return {self.bars: figures.bars(found, visit[self.kind], visit.t, visit.dark)}
+        return {
+            self.bars: figures.bars(found, visit[self.kind], visit.t, visit.dark),
+            self.likely: likely_line(found.likely, visit.t),
+        }
 
     def _again(self, visit: Visit) -> dict[Any, Any]:
         try:
             return self._try(visit)
         except LabError:  # told where it belongs; here it only means that there are no scores
-            return {self.bars: None}
+            return {self.bars: None, self.likely: ""}
 
     def _mix(self, visit: Visit) -> dict[Any, Any]:
         adapters.mix(visit.workspace, float(visit[self.mix]))
@@ -150,3 +155,11 @@ class After:
         visible = not visit[self.open_command]
         text = service.command(visit.workspace)
         return {self.command: gr.update(value=text, visible=visible), self.open_command: visible}
+
+
+def likely_line(labels: tuple[str, ...], t: Translator) -> str:
+    """Return the labels among which the right one most likely is; nothing where too few images tested."""
+    if not labels:
+        return ""
+    names = f" {t('after.or')} ".join(f"<b>{escape(label)}</b>" for label in labels)
+    return f'<p class="ctl-hint" role="status">{t("after.likely", labels=names)}</p>'

@@ -27,6 +27,8 @@ class Scores:
     after: np.ndarray | None
     """Logits ``(K,)``."""
     scale: LogitScale
+    likely: tuple[str, ...] = ()
+    """Names of the tuned model's set of labels; empty where there is none."""
 
 
 def tuned_model(workspace: Workspace) -> TunedModel | None:
@@ -50,7 +52,10 @@ def tuned_model(workspace: Workspace) -> TunedModel | None:
 
 def try_image(workspace: Workspace, path: str) -> tuple[Scores, str]:
     """Zero-shot and tuned values of a new image, and its problem's key or an empty text. Raises LabError."""
+    import torch
+
     from engine.data.images import Limits, inspect
+    from engine.metrics import sets
     from engine.tuning import features
     from engine.tuning.predict import predict
 
@@ -69,7 +74,11 @@ def try_image(workspace: Workspace, path: str) -> tuple[Scores, str]:
     before = numpy_of(backbone.logits(store.features(), text))[0]
     shown = workspace.shown
     names = shown.names if shown and len(shown.labels) == len(labels) else [label.name for label in labels]
-    return Scores(names, before, after, backbone.logit_scale), image.name
+    scores = Scores(names, before, after, backbone.logit_scale)
+    if after is None or shown is None or shown.result is None or (kept and kept.mixed is not None):
+        return scores, image.name
+    row = numpy_of(backbone.probabilities(torch.from_numpy(after)))
+    return replace(scores, likely=tuple(names[k] for k in sets.likely(row, shown.result.sets))), image.name
 
 
 def can_mix(workspace: Workspace) -> bool:

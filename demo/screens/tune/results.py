@@ -13,7 +13,7 @@ from demo.page import Key, Page, Visit
 from demo.screens.tune import figures, learned
 from demo.words import Translator
 from demo.workspace import DisplayedResult, Workspace
-from engine.metrics import leaving, training
+from engine.metrics import leaving, sets, training
 from engine.types import SCORES, RunResult
 
 TABS = ("scores", "heat", "confusion", "training", "learned", "map", "errors")
@@ -286,6 +286,7 @@ def training_sentence(result: RunResult | None, t: Translator) -> str:
     notes = (
         training.sentence(result.training, result.curve, result.config),
         leaving.sentence(result.chosen, len(result.labels), result.support),
+        sets.sentence(result.sets),
     )
     return " ".join(t.engine(note.key, dict(note.values)) for note in notes if note)
 

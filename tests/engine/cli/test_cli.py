@@ -164,7 +164,7 @@ def test_forecast_needs_no_weights_of_a_known_backbone(capsys):
         (("--method", "lora", "--labels", "1"), "--labels must be from 2"),
         (("--method", "lora", "--shots", "0"), "--shots must be from 1"),
         (("--method", "lora", "--images", "-3"), "--images must be from 1"),
-        (("--method", "lora", "--batch", "0"), "batch_size"),
+        (("--method", "lora", "--batch", "0"), "--batch must be from 1"),
     ],
 )
 def test_forecast_errors_are_sentences(arguments, words, capsys):
