@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
@@ -173,12 +173,8 @@ def known_extra_backbones(config: Config, backbone: Backbone, sources: NamedSour
 def workload_of(spec: MethodSpec, config: Config, support: int, images: int, cached: int, folds: int) -> Workload:
     """Return steps and images of a run."""
     trainings = folds + 1 if folds > 1 else 1
-    epochs, batch = getattr(config, "epochs", 0), getattr(config, "batch_size", 1)
-    if getattr(config, "optimizer", "") == LBFGS:
-        epochs = min(epochs, lbfgs.USUAL)
-    per_epoch = 1 if spec.tuner().full_batch else max(1, -(-support // batch))
     left_out = blend.folds_of(support) if blend.wanted(config) else 0
-    part = 1 if spec.tuner().full_batch else max(1, -(-support * 4 // (5 * batch)))  # four fifths of the images train
+    whole = spec.tuner().full_batch
     repeats = max(1, round(folds / 5)) if folds > 1 else 0  # each round of up to five folds tests every image once
     return Workload(
         support,
@@ -186,10 +182,20 @@ def workload_of(spec: MethodSpec, config: Config, support: int, images: int, cac
         min(cached, images),
         getattr(config, "views", 1),
         trainings,
-        epochs * per_epoch * trainings,
+        steps_of(config, support, whole) * trainings,
         images * (1 + repeats),
-        left_out * epochs * part * trainings,
+        left_out * steps_of(config, -(-support * 4 // 5), whole) * trainings,  # four fifths of the images train
     )
+
+
+def steps_of(config: Any, support: int, whole: bool) -> int:
+    """Return the steps of one training on so many images, ``whole`` where each step takes all of them; of L-BFGS, which
+    ends by itself, the usual number."""
+    if not hasattr(config, "steps_for"):  # nothing is trained
+        return 0
+    if config.optimizer == LBFGS:
+        return min(config.epochs, lbfgs.USUAL)
+    return config.steps_for(max(1, support), max(1, support if whole else config.batch_size))
 
 
 def memory(

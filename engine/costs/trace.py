@@ -39,7 +39,7 @@ IMAGES = 32
 """Images that are encoded together (``FeatureStore``'s batch)."""
 KEPT = 128
 """Followed steps that are kept."""
-SAME_STEP = ("epochs", "warmup_epochs", "lr", "views", "min_crop")
+SAME_STEP = ("epochs", "steps", "warmup_epochs", "lr", "views", "min_crop")
 """Settings that change nothing in a step."""
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Precision of the step -> dtype of autocast."""
@@ -263,7 +263,7 @@ def trace_pretraining(
     _, row = trace_encode(fakes, stand_in, known, tuner.stage)
     batch = batch_of(tuner, config, images)
     x, there = fakes.empty(batch, *row), [*known, *tuner.parameters(), *tuner.buffers()]
-    return gradient_step(tuner, x, config, there, device)[0], config.epochs * -(-images // batch)
+    return gradient_step(tuner, x, config, there, device)[0], config.steps_for(images, batch)
 
 
 def trace_labels(stand_in: Backbone, known: Sequence[Tensor], prompts: Sequence[str]) -> OpCost:

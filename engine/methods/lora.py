@@ -89,6 +89,7 @@ class LoraConfig(LayerChoice, TowerConfig):
     towers: str = option("both", choices=("both", "vision", "text"), help="which towers")
     last_blocks: int = option(0, 0, 100, help="only the last n blocks of a tower; 0 = all")
     epochs: int = option(20, 1, 20_000, help="passes over the training images")
+    steps: int = option(0, 0, 1_000_000, help="training steps in the place of epochs; 0 = by epochs")
     lr: float = option(1e-3, 1e-8, 10, help="peak learning rate at width 768; grows with the inverse width")
     weight_decay: float = option(1e-2, 0, 10, help="decoupled weight decay")
     views: int = option(2, 1, 64, help="versions of each training image: itself and random crops and flips")
@@ -221,7 +222,8 @@ def count(shape: Any, config: LoraConfig, K: int, N: int) -> int:
 
 
 def clip_lora(shots: int) -> LoraConfig:
-    """CLIP-LoRA's published settings: 500 steps a shot in batches of 32."""
+    """CLIP-LoRA's published settings: 500 steps a shot in batches of 32, however many labels there are (its code's
+    ``n_iters * shots``)."""
     return LoraConfig(
         r=2,
         alpha=1.0,
@@ -231,7 +233,7 @@ def clip_lora(shots: int) -> LoraConfig:
         weight_decay=1e-2,
         views=16,
         min_crop=0.08,
-        epochs=500 * shots,
+        steps=500 * shots,
     )
 
 

@@ -130,7 +130,7 @@ class PeftTableTuner(LinearTuner):
 
     def __init__(self, config: Any, setting: TunerContext):
         batch = min(config.batch_size, len(setting.targets))
-        self.steps = config.epochs * -(-len(setting.targets) // batch)
+        self.steps = config.steps_for(len(setting.targets), batch)
         super().__init__(config, setting)
         if not config.row.by_width:
             self.lr_factor = 1.0

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from engine.errors import Note, messages
-from engine.metrics.statistics import wilson
 from engine.types import Interval
 
 messages(
@@ -66,6 +65,8 @@ def calibrate(probabilities: np.ndarray, targets: Sequence[int], coverage: float
     None where there are too few images: with :func:`least_images` or fewer every set would hold every label. Raises
     ValueError where ``coverage`` is not between 0 and 1.
     """
+    from engine.metrics.statistics import wilson  # late: it brings scipy, which lists and help do without
+
     if not 0 < coverage < 1:
         raise ValueError(f"coverage must be between 0 and 1, not {coverage}")
     rows, goal = shares(probabilities), np.asarray(targets, int)

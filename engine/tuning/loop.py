@@ -30,7 +30,7 @@ def fit(
     count = len(targets)
     batch = count if tuner.full_batch else min(config.batch_size, count)
     per_epoch = -(-count // batch)
-    steps = config.epochs * per_epoch
+    steps = config.steps_for(count, batch)
     optimizer = make_optimizer(list(tuner.trained().values()), config, tuner.lr_factor)
     scheduler = make_scheduler(optimizer, config, per_epoch, steps)
     generator = torch.Generator().manual_seed(seed)

@@ -115,6 +115,11 @@ class TrainConfig(Config):
     views: int = option(1, 1, 64, help="versions of each training image: itself and random crops and flips")
     min_crop: float = option(0.5, 0.05, 1, help="smallest crop of an augmented view, as a share of the area")
 
+    def steps_for(self, images: int, batch: int) -> int:
+        """Return the training steps on so many images: those of ``epochs``, or ``steps`` where a method has that
+        setting and it is above 0."""
+        return getattr(self, "steps", 0) or self.epochs * -(-images // batch)
+
 
 BLEND = option(
     "off",

@@ -287,6 +287,7 @@ def test_narrow_towers_learn_faster(method, factor, pocket, setting):
 def test_published_schedules():
     clip_lora = registry.get("lora").configure("paper", shots=4)
     assert (clip_lora.r, clip_lora.alpha, clip_lora.dropout, clip_lora.lr) == (2, 1.0, 0.25, 2e-4)
+    assert clip_lora.steps_for(4 * 100, 32) == clip_lora.steps_for(4 * 10, 32) == 2000  # whatever the labels
     assert (clip_lora.weight_decay, clip_lora.batch_size, clip_lora.min_crop) == (1e-2, 32, 0.08)
     coop = {shots: registry.get("prompt_tuning").configure("paper", shots=shots).epochs for shots in (1, 2, 4, 8, 16)}
     assert coop == {1: 50, 2: 100, 4: 100, 8: 200, 16: 200}
