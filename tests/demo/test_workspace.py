@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 
 from demo import html, tasks
 from demo.page import Page
-from demo.screens.tune import adapters
+from demo.screens.tune import adapters, takeaway
 from demo.screens.tune import service as tuning
+from demo.screens.tune.actions import likely_line
 from demo.screens.tune.method import Method
 from demo.screens.tune.results import adapter_line
 from demo.words import Translator
@@ -283,3 +285,26 @@ def test_scores_open_on_an_image_that_tuning_fixed_then_one_that_it_broke():
     assert shown.order() == [3, 2, 4, 0, 1]
     before = replace(shown, arrays={key: arrays[key] for key in ("ensemble", "tested")})
     assert before.order() == [0, 1, 2, 3, 4]
+
+
+def test_a_run_is_taken_away_as_files_and_only_the_last_ones_stay(filled):
+    assert adapters.adapter_folder(filled) is None
+    with pytest.raises(BadAdapter):
+        adapters.export_zip(filled, "transformers")
+    run(filled, "gda")
+    assert adapters.adapter_folder(filled).is_dir()
+    for _ in range(2):
+        done, archive = adapters.export_zip(filled, "transformers")
+    with zipfile.ZipFile(archive) as packed:
+        assert set(done.files) == set(packed.namelist()) - {"./"} and "model.safetensors" in done.files
+    assert done.difference < 1e-4
+    assert len(list((filled.folder / "exports").iterdir())) == 1
+    said = takeaway.told(done, archive.stat().st_size, Translator("en"))
+    assert "model.safetensors" in said and "differ by at most" in said
+
+
+def test_a_new_picture_has_the_labels_among_which_it_is(filled):
+    run(filled, "gda")
+    scores, _ = adapters.try_image(filled, filled.images[0].path)
+    assert scores.likely and scores.likely[0] == scores.names[int(scores.after.argmax())]
+    assert "nine" in likely_line(scores.likely, Translator("en")) and likely_line((), Translator("en")) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from engine.data.labels import as_text, parse_labels
 from engine.types import DIGITS, LogitScale
 
 if TYPE_CHECKING:
+    from engine.export.files import Exported
     from engine.tuning.tuner import Tuner
 
 
@@ -155,6 +157,34 @@ def adapter_zip(workspace: Workspace) -> Path | None:
     if kept is None or kept.mixed is None:
         return target if target.exists() else adapter_files.pack(source, target)
     return adapter_files.pack(source, target)
+
+
+def adapter_folder(workspace: Workspace) -> Path | None:
+    """Return where the shown run's adapter lies; None where no run is shown."""
+    shown = workspace.shown
+    record = workspace.record(shown.run) if shown and shown.run else None
+    return record.folder / "adapter" if record else None
+
+
+def export_zip(workspace: Workspace, form: str) -> tuple[Exported, Path]:
+    """Write the shown run's model in a form that other programs read, as one zip; test images measure what it costs.
+    Raises LabError."""
+    from engine.backbones import catalog
+    from engine.errors import BadAdapter
+    from engine.export.write import export
+    from engine.runs import store
+    from engine.tuning import adapter_files
+
+    archive, shown = adapter_zip(workspace), workspace.shown
+    if archive is None or shown is None or shown.result is None:
+        raise BadAdapter("adapter_missing", path="-", file=adapter_files.RECIPE)
+    shutil.rmtree(workspace.folder / "exports", ignore_errors=True)  # the page has a copy of what was made before
+    work = workspace.new_folder("exports")
+    folder = adapter_files.unpack(archive, work / "adapter")
+    adapter = store.load(folder, catalog.load(shown.result.backbone))
+    tested = [image for image, there in zip(shown.images, shown.arrays["tested"], strict=True) if there]
+    done = export(adapter, form, work / form, tested)
+    return done, Path(shutil.make_archive(str(work / f"{archive.stem}-{form}"), "zip", work / form))
 
 
 def load_adapter(workspace: Workspace, path: str) -> None:

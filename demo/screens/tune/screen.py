@@ -20,6 +20,7 @@ from demo.screens.tune.images import Images
 from demo.screens.tune.labels import Labels
 from demo.screens.tune.method import Method
 from demo.screens.tune.results import Results
+from demo.screens.tune.takeaway import Takeaway
 from demo.words import Translator
 from demo.workspace import Workspace
 from engine.types import Progress
@@ -45,7 +46,7 @@ class Tune(Screen):
     def __init__(self, page: Page):
         super().__init__(page)
         self.images, self.labels, self.method, self.results = Images(page), Labels(page), Method(page), Results(page)
-        self.after = After(page, self.results)
+        self.after, self.takeaway = After(page, self.results), Takeaway(page)
 
     def build(self) -> None:
         """Create the components."""
@@ -61,6 +62,7 @@ class Tune(Screen):
                 with gr.Column(elem_id="results", elem_classes=HIDDEN) as self.right:
                     self.results.build()
                     self.after.build()
+                    self.takeaway.build()
 
     def _build_welcome(self) -> None:
         page = self.page
@@ -87,7 +89,7 @@ class Tune(Screen):
     @property
     def parts(self) -> list[Any]:
         """Everything that depends on the workspace, but for the method."""
-        return [*self.left, *self.results.outputs, *self.after.outputs]
+        return [*self.left, *self.results.outputs, *self.after.outputs, *self.takeaway.outputs]
 
     @property
     def shown(self) -> list[Any]:
@@ -114,6 +116,7 @@ class Tune(Screen):
             **self.show_left(visit.workspace, visit.t),
             **self.results.view(visit),
             **self.after.view(visit.workspace, visit.t),
+            **self.takeaway.view(visit.workspace),
         }
 
     def view(self, visit: Visit) -> dict[Any, Any]:
@@ -134,11 +137,13 @@ class Tune(Screen):
             self.method.panel,
             *results.outputs,
             *self.after.outputs,
+            *self.takeaway.outputs,
         ]
         self.scoring = page.on(page.version.change, self._zero_shot, [results.open_tab, results.kind], scored)
         self.running = self.bind_run(self.go.click)
         self.go.click(None, None, None, js=SHOW_OUTCOME, api_visibility="private")
         self.after.bind(self.show, self.parts, self.running)
+        self.takeaway.bind()
         page.on(self.stop.click, self._stop, (), [self.go, self.stop, results.status], queue=False)
 
     def bind_run(self, trigger: Any) -> Any:
@@ -251,6 +256,7 @@ class Tune(Screen):
             self.images.gallery: self.images.draw(workspace, t),
             **self.results.view(visit),
             **self.after.view(workspace, t),
+            **self.takeaway.view(workspace),
         }
         yield self.method.forecast(visit)
 
