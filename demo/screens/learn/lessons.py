@@ -49,6 +49,19 @@ GLOSSARY = (
     "forgetting",
     "pool",
     "lwf",
+    "embedding",
+    "token",
+    "vit",
+    "gradient",
+    "hard prompt",
+    "projection",
+    "distillation",
+    "quantisation",
+    "foundation model",
+    "vlm",
+    "mrope",
+    "set-of-mark",
+    "prediction set",
 )
 
 
