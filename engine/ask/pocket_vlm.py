@@ -92,11 +92,24 @@ class PocketVlm(nn.Module):
         words = self.language.get_input_embeddings()(ids)
         return words if seen is None else torch.cat([self.projector(seen), words], 1)
 
-    def logits_of(self, seen: Tensor | None, ids: Tensor, positions: Tensor) -> Tensor:
-        """Return the logits ``(P, V)`` of the tokens after some positions ``(P, 2)``: row and token of ``ids``."""
-        hidden = self.language.model(inputs_embeds=self.embed(seen, ids)).last_hidden_state
+    def logits_of(self, seen: Tensor | None, ids: Tensor, blocks: Tensor, positions: Tensor) -> Tensor:
+        """Return the logits ``(P, V)`` of the tokens after some positions, where several texts about a picture stand in
+        one row and none of them sees another.
+
+        Args:
+            seen: ``(B, T, S)``, or None for texts alone.
+            ids: ``(B, L)`` tokens.
+            blocks: ``(B, L)`` number of each token's text in its row, from 0; -1 where a row is filled up.
+            positions: ``(P, 2)``, row and token of ``ids``.
+        """
+        given = self.embed(seen, ids)
+        before = given.shape[1] - ids.shape[1]
+        mask, places = apart(blocks, before)
+        hidden = self.language.model(
+            inputs_embeds=given, attention_mask=mask, position_ids=places, use_cache=False
+        ).last_hidden_state
         row, token = positions.unbind(1)
-        return self.language.lm_head(hidden[row, token + hidden.shape[1] - ids.shape[1]])
+        return self.language.lm_head(hidden[row, token + before])
 
     @torch.no_grad()
     def answer(self, seen: Tensor, ids: Tensor, most: int = 40) -> Iterator[int]:
@@ -115,6 +128,25 @@ class PocketVlm(nn.Module):
                 return
             yield token
             given = torch.cat([given, self.embed(None, torch.tensor([[token]], device=given.device))], 1)
+
+
+def apart(blocks: Tensor, before: int) -> tuple[Tensor, Tensor]:
+    """What each token sees, and where it stands, as if its text were alone behind the picture.
+
+    Args:
+        blocks: ``(B, L)`` number of each token's text in its row.
+        before: the picture's tokens, which all texts see.
+
+    Returns:
+        ``(B, 1, T + L, T + L)`` bool, True where the row's token sees the column's, and ``(B, T + L)`` positions.
+    """
+    whole = torch.nn.functional.pad(blocks, (before, 0), value=-2)  # (B, T + L)
+    length = whole.shape[1]
+    same = (whole[:, :, None] == whole[:, None, :]) | (whole[:, None, :] == -2)
+    mask = same & torch.ones(length, length, dtype=torch.bool, device=blocks.device).tril()
+    first = (whole[:, :, None] == whole[:, None, :]).int().argmax(-1)  # where each token's own text begins
+    places = torch.arange(length, device=blocks.device) - first
+    return mask[:, None], torch.where(whole == -2, places, places + before)
 
 
 @torch.no_grad()

@@ -33,16 +33,16 @@ class VlmRecipe(BaseRecipe):
     """Everything that decides the weights besides the model's shape."""
 
     minutes: float = 60.0
-    batch_size: int = 64
+    batch_size: int = 32
     scenes: int = 9000
     """Marked pictures."""
     words_until: float = 0.06
     """Share of training in which the language model learns alone."""
     projection_until: float = 0.12
     """Share of training at which the projection stops learning alone."""
-    captions: float = 0.45
-    names: float = 0.15
-    marks: float = 0.4
+    captions: float = 0.35
+    names: float = 0.1
+    marks: float = 0.55
     """Shares of a batch."""
     muon_lr: float = 3e-3
     adam_lr: float = 1.5e-3
@@ -93,9 +93,10 @@ class VlmTrainer(Training):
         marks = 0.0 if stage == 1 else recipe.marks
         shares = {"captions": recipe.captions, "names": recipe.names, "marks": marks}
         seen, asked = self.corpus.batch(recipe.batch_size, shares)
-        ids, positions, targets = (part.to(self.device) for part in padded(self.tokenizer, asked, stage == 0))
+        parts = padded(self.tokenizer, asked, stage == 0)
+        ids, blocks, positions, targets = (part.to(self.device) for part in parts)
         with self.autocast():
-            logits = self.model.logits_of(None if stage == 0 else seen.to(self.device), ids, positions)
+            logits = self.model.logits_of(None if stage == 0 else seen.to(self.device), ids, blocks, positions)
         return F.cross_entropy(logits.float(), targets), len(asked)
 
     def export(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
-from engine.ask.pocket_vlm import ANSWER, END, PAD, SPECIAL, START, look, text_ids
+from engine.ask.pocket_vlm import END, PAD, SPECIAL, look, text_ids
 from engine.ask.prompts import hint
 from engine.backbones.hf_clip import HFClip
 from engine.data.images import rgb
@@ -37,6 +37,8 @@ from engine.pretrain.vlm_scenes import (
 
 BATCH, SHARD = 16, 1024
 """Pictures that the tower looks at together, and pictures a file."""
+TOGETHER = 5
+"""Questions about one picture that are learnt in one step: the picture's own tokens are read once for all."""
 DESCRIBE = ("describe the picture", "describe the image", "what happens in the picture", "what do you see")
 NAME = ("what is in the picture", "what is this", "what does the picture show", "what is it")
 ALSO = {
@@ -84,16 +86,16 @@ class Corpus:
                 for row in rows:
                     yield f"{row.hint} {row.question} {row.answer}"
 
-    def batch(self, size: int, shares: dict[str, float]) -> tuple[Tensor, list[Asked]]:
-        """Draw ``size`` examples: what is seen ``(size, T, S)``, and what is asked."""
+    def batch(self, size: int, shares: dict[str, float]) -> tuple[Tensor, list[list[Asked]]]:
+        """Draw ``size`` pictures: what is seen ``(size, T, S)``, and up to ``TOGETHER`` questions about each."""
         names, weights = list(shares), np.array(list(shares.values()))
         seen, asked = [], []
         for name in self.rng.choice(names, size, p=weights / weights.sum()):
             pictures, rows = self.parts[str(name)]
             k = int(self.rng.integers(len(rows)))
-            row = rows[k][int(self.rng.integers(len(rows[k])))]
+            order = self.rng.permutation(len(rows[k]))[: TOGETHER if name != "names" else 1]
             seen.append(turned(pictures[k]) if name != "marks" and self.rng.random() < 0.5 else pictures[k])
-            asked.append(self._said_otherwise(row))
+            asked.append([self._said_otherwise(rows[k][int(m)]) for m in order])
         return torch.stack(seen).float(), asked
 
     def _said_otherwise(self, row: Asked) -> Asked:
@@ -201,26 +203,37 @@ def train_tokenizer(texts: Iterator[str], vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-def padded(tokenizer: Tokenizer, asked: Sequence[Asked], whole: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens of questions with their answers.
+def padded(
+    tokenizer: Tokenizer, asked: Sequence[Sequence[Asked]], whole: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Tokens of questions with their answers, those about one picture in one row.
 
     Args:
         whole: whether every token is to be learnt, or the answers' only.
 
     Returns:
-        ``ids (B, L)``, ``positions (P, 2)`` of the tokens before those to be learnt, and ``targets (P,)``.
+        ``ids (B, L)``, ``blocks (B, L)`` which text each token belongs to, ``positions (P, 2)`` of the tokens before
+        those to be learnt, and ``targets (P,)``.
     """
     pad, end = SPECIAL.index(PAD), SPECIAL.index(END)
-    assert SPECIAL.index(START) != SPECIAL.index(ANSWER)
-    rows, positions, targets = [], [], []
-    for k, row in enumerate(asked):
-        before = text_ids(tokenizer, row.question, row.hint)
-        answer = [*tokenizer.encode(row.answer, add_special_tokens=False).ids, end]
-        rows.append([*before, *answer])
-        first = 0 if whole else len(before) - 1
-        for place in range(first, len(rows[-1]) - 1):
-            positions.append((k, place))
-            targets.append(rows[-1][place + 1])
+    rows, blocks, positions, targets = [], [], [], []
+    for k, texts in enumerate(asked):
+        ids: list[int] = []
+        own: list[int] = []
+        for number, row in enumerate(texts):
+            before = text_ids(tokenizer, row.question, row.hint)
+            tokens = [*before, *tokenizer.encode(row.answer, add_special_tokens=False).ids, end]
+            for place in range(0 if whole else len(before) - 1, len(tokens) - 1):
+                positions.append((k, len(ids) + place))
+                targets.append(tokens[place + 1])
+            ids += tokens
+            own += [number] * len(tokens)
+        rows.append(ids)
+        blocks.append(own)
     longest = max(map(len, rows))
-    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
-    return ids, torch.tensor(positions), torch.tensor(targets)
+    return (
+        torch.tensor([row + [pad] * (longest - len(row)) for row in rows]),
+        torch.tensor([row + [-1] * (longest - len(row)) for row in blocks]),
+        torch.tensor(positions),
+        torch.tensor(targets),
+    )

@@ -192,10 +192,10 @@ def test_words_are_learnt_and_the_end_is_said(small, pocket):
     model, tokenizer = small
     seen = look(pocket, pocket.normalise(pocket.load_pixels([photo("red", 224), photo("blue", 224)])))
     asked = [Asked("what is it", "a red cup"), Asked("what is it", "no")]
-    ids, positions, targets = padded(tokenizer, asked, False)
+    parts = padded(tokenizer, [[row] for row in asked], False)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     for _ in range(60):
-        loss = torch.nn.functional.cross_entropy(model.logits_of(seen, ids, positions), targets)
+        loss = torch.nn.functional.cross_entropy(model.logits_of(seen, *parts[:3]), parts[3])
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -211,11 +211,34 @@ def test_only_answers_are_learnt_unless_the_whole_is_asked_for(small):
     _, tokenizer = small
     row = Asked("what is it", "a red cup", "mark 1 is a cup")
     before = text_ids(tokenizer, row.question, row.hint)
-    ids, positions, targets = padded(tokenizer, [row, Asked("what", "no")], False)
+    ids, _, positions, targets = padded(tokenizer, [[row], [Asked("what", "no")]], False)
     own = targets[positions[:, 0] == 0].tolist()
     assert own == ids[0, len(before) : len(before) + len(own)].tolist()
     assert own[-1] == SPECIAL.index("<end>")
-    assert len(padded(tokenizer, [row], True)[2]) == len(before) + len(own) - 1
+    assert len(padded(tokenizer, [[row]], True)[3]) == len(before) + len(own) - 1
+
+
+def test_texts_in_one_row_see_the_picture_and_not_each_other(small, pocket):
+    from engine.pretrain.vlm_data import padded
+    from engine.pretrain.vlm_scenes import Asked
+
+    model, tokenizer = small
+    seen = look(pocket, pocket.normalise(pocket.load_pixels([photo("red", 224)])))
+    texts = [
+        Asked("what is it", "a red cup"),
+        Asked("which mark is the dog", "no", "mark 1 is a cup"),
+        Asked("what", "yes"),
+    ]
+    together = padded(tokenizer, [texts, texts[:1]], False)
+    found = model.logits_of(seen.expand(2, -1, -1), *together[:3])
+    alone = []
+    for row in texts:
+        parts = padded(tokenizer, [[row]], False)
+        alone.append(model.logits_of(seen, *parts[:3]))
+        given = model.embed(seen, parts[0])  # as an answer reads it
+        plain = model.language.lm_head(model.language.model(inputs_embeds=given).last_hidden_state)
+        assert torch.allclose(plain[0, parts[2][:, 1] + seen.shape[1]], alone[-1], atol=1e-4)
+    assert torch.allclose(found, torch.cat([*alone, alone[0]]), atol=1e-4)
 
 
 def test_a_saved_model_says_the_same_and_belongs_to_its_tower(small, pocket, tmp_path):
