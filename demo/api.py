@@ -7,33 +7,28 @@ backbones are looked up as the page does, so that a Space's callers reach no fil
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from demo.job_queue import SHARED
-from engine import temporary
-from engine.errors import BadConfig, LabError, messages
-
-EVERY = 0.5
-"""Seconds between two messages of progress."""
-SECONDS = 30.0
-"""What a call is taken to last, where it is decided who comes first."""
-Json = dict[str, Any]
-Report = Callable[[Json], None]
-
-messages(
-    api_no_task="No photos were sent. Send one zip with a folder a label.",
-    api_no_images="No image was sent. Send image files or a zip.",
-    api_no_adapter="No adapter was sent. Send the zip that tune returned.",
-    api_numbers="{name} {text!r} is not a list of whole numbers by comma, such as 0,1,2.",
+from demo.api_calls import (
+    Json,
+    Report,
+    adapter_of,
+    named,
+    numbers_of,
+    on_device,
+    plainly,
+    problems_of,
+    scorer_of,
+    task_of,
+    zipped,
 )
+from engine import temporary
+from engine.errors import BadConfig
 
 
 def methods() -> Json:
@@ -59,7 +54,7 @@ def forecast(method: str, backbone: str = "pocket", labels: int = 10, shots: int
     """
     from engine.costs.planned import plan
 
-    with _plainly():
+    with plainly():
         return plan(method, backbone, int(labels), int(shots), preset=preset)
 
 
@@ -78,10 +73,10 @@ def zero_shot(task: list[str], labels: str = "", backbone: str = "pocket") -> It
     def work(report: Report, stop: threading.Event) -> Json:
         from engine import front_door
 
-        found = _task(task, labels)
-        return front_door.zero_shot(found, backbone).to_json() | {"left_out": _problems(found)}
+        found = task_of(task, labels)
+        return front_door.zero_shot(found, backbone).to_json() | {"left_out": problems_of(found)}
 
-    yield from _on_device(work)
+    yield from on_device(work)
 
 
 def tune(
@@ -116,7 +111,7 @@ def tune(
             from engine import front_door
             from engine.tuning.adapter_files import pack
 
-            found = _task(task, labels)
+            found = task_of(task, labels)
             tuned = front_door.tune(
                 found,
                 method,
@@ -130,9 +125,9 @@ def tune(
             )
             tuned.save(Path(kept) / "adapter")
             file = pack(Path(kept) / "adapter", Path(kept) / f"{method}.zip")
-            return tuned.result.to_json() | {"left_out": _problems(found)}, str(file)
+            return tuned.result.to_json() | {"left_out": problems_of(found)}, str(file)
 
-        yield from _on_device(work, lambda moment: (moment, None))
+        yield from on_device(work, lambda moment: (moment, None))
 
 
 def predict(adapter: str, images: list[str], backbone: str = "") -> Iterator[Json]:
@@ -155,14 +150,14 @@ def predict(adapter: str, images: list[str], backbone: str = "") -> Iterator[Jso
             raise BadConfig("api_no_images")
         with temporary.folder() as folder:
             intake = read_in_order(images, Path(folder))
-            loaded = front_door.load_adapter(_adapter(adapter), None, backbone or None)
+            loaded = front_door.load_adapter(adapter_of(adapter), None, backbone or None)
             rows = front_door.predict(loaded, intake.images)
         return {
-            "predictions": [row.to_json() | {"image": _named(row.image, images)} for row in rows],
-            "left_out": [_named(problem.message, images) for problem in intake.problems],
+            "predictions": [row.to_json() | {"image": named(row.image, images)} for row in rows],
+            "left_out": [named(problem.message, images) for problem in intake.problems],
         }
 
-    yield from _on_device(work, files=images)
+    yield from on_device(work, files=images)
 
 
 def compare(
@@ -194,21 +189,21 @@ def compare(
         def tell(event: Any) -> None:
             report({"stage": event.kind, "done": event.done, "total": event.total})
 
-        found = _task(task, labels)
+        found = task_of(task, labels)
         with temporary.folder() as folder:
             comparison = front_door.compare(
                 found,
                 methods,
                 backbone,
-                _numbers("shots", shots),
-                _numbers("seeds", seeds),
+                numbers_of("shots", shots),
+                numbers_of("seeds", seeds),
                 results=Results(folder),
                 progress=tell,
                 stop=stop,
             )
-            return comparison.to_json() | {"left_out": _problems(found)}
+            return comparison.to_json() | {"left_out": problems_of(found)}
 
-    yield from _on_device(work)
+    yield from on_device(work)
 
 
 def regions(
@@ -235,7 +230,7 @@ def regions(
         if not image:
             raise BadConfig("api_no_images")
         picture = read_image(image, whole=True)
-        scorer = _scorer(labels, adapter)
+        scorer = scorer_of(labels, adapter)
         scene = catalog.load(catalog.POCKET).set_image(picture)
 
         def tell(done: int, total: int) -> None:
@@ -256,7 +251,7 @@ def regions(
         size = {"width": picture.width, "height": picture.height}
         return {"image": size, "regions": rows}, marks.draw(picture, found, marks.Style()).image
 
-    yield from _on_device(work, lambda moment: (moment, None))
+    yield from on_device(work, lambda moment: (moment, None))
 
 
 def ask(
@@ -287,7 +282,7 @@ def ask(
         if not image:
             raise BadConfig("api_no_images")
         picture = read_image(image, whole=True)
-        scorer, told = _scorer(labels, adapter), dict[int, str]()
+        scorer, told = scorer_of(labels, adapter), dict[int, str]()
         scene = catalog.load(catalog.POCKET).set_image(picture) if mark else None
         found = scene.everything("objects") if scene else ()
         picture = scene.picture if scene else picture
@@ -300,7 +295,7 @@ def ask(
             report({"stage": "ask", "way": moment.way, "text": moment.reply.text})
         return {"answers": said}, asking.pictures_of(picture, found)[MARKED]
 
-    yield from _on_device(work, lambda moment: (moment, None))
+    yield from on_device(work, lambda moment: (moment, None))
 
 
 def export(adapter: str, to: str = "onnx") -> Iterator[tuple[Json, str | None]]:
@@ -319,10 +314,10 @@ def export(adapter: str, to: str = "onnx") -> Iterator[tuple[Json, str | None]]:
             from engine import front_door
 
             folder = Path(kept) / to.strip().replace("/", "_")
-            done = front_door.export_adapter(_adapter(adapter), to.strip(), folder)
-            return done.to_json(), _zipped(folder)
+            done = front_door.export_adapter(adapter_of(adapter), to.strip(), folder)
+            return done.to_json(), zipped(folder)
 
-        yield from _on_device(work, lambda moment: (moment, None))
+        yield from on_device(work, lambda moment: (moment, None))
 
 
 def bind() -> None:
@@ -355,85 +350,3 @@ def bind() -> None:
         for work, inputs, outputs in endpoints:
             told = (work.__doc__ or "").strip()
             gr.Button().click(work, inputs, outputs, api_name=work.__name__, api_description=told, concurrency_limit=4)
-
-
-def _on_device(
-    work: Callable[[Report, threading.Event], Any],
-    of_progress: Callable[[Json], Any] = lambda moment: moment,
-    files: Sequence[str] | None = None,
-) -> Iterator[Any]:
-    """Do ``work(report, stop)`` in the device's queue: yields its progress and at last what it returned. A caller who
-    has gone stops it. Raises gr.Error with the sentence of a LabError, in which the ``files`` that were sent have their
-    own names."""
-    stop, latest, found = threading.Event(), list[Json](), list[Any]()
-
-    def run() -> Iterator[Any]:
-        found.append(work(lambda moment: latest.__setitem__(slice(None), [moment]), stop))
-        return iter(())
-
-    try:
-        with _plainly(files or ()):
-            job = SHARED.submit(run, stop, SECONDS)
-            for _ in job.watch(EVERY):
-                yield of_progress(latest[0] if latest else {"stage": "running" if job.started.is_set() else "waiting"})
-            if found:
-                yield found[0]
-    finally:
-        stop.set()
-
-
-@contextmanager
-def _plainly(files: Sequence[str] = ()) -> Iterator[None]:
-    """A LabError leaves as gradio's error with the same sentence."""
-    try:
-        yield
-    except LabError as error:
-        raise gr.Error(_named(str(error), files), print_exception=False) from error
-
-
-def _named(text: str, files: Sequence[str]) -> str:
-    """Return a text in which sent files have their own names, without the folder where they lie here."""
-    for file in files:
-        text = text.replace(f"{Path(file).parent}{os.sep}", "")
-    return text
-
-
-def _task(files: list[str] | None, labels: str) -> Any:
-    from engine import front_door
-
-    if not files:
-        raise BadConfig("api_no_task")
-    return front_door.read_task(files, labels or None)
-
-
-def _problems(task: Any) -> list[str]:
-    return [*map(str, task.understood), *(problem.message for problem in task.problems)]
-
-
-def _adapter(file: str | None) -> str:
-    if not file:
-        raise BadConfig("api_no_adapter")
-    return file
-
-
-def _numbers(name: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise BadConfig("api_numbers", name=name, text=text) from None
-
-
-def _scorer(labels: str, adapter: str | None) -> Any:
-    from engine import front_door
-    from engine.backbones import catalog
-    from engine.data.labels import parse_labels
-    from engine.regions.scores import Scorer
-
-    if adapter:
-        loaded = front_door.load_adapter(adapter)
-        return Scorer(loaded.setting, loaded.tuner)
-    return Scorer.zero_shot(catalog.load(), parse_labels(labels), "general") if labels.strip() else None
-
-
-def _zipped(folder: Path) -> str:
-    return shutil.make_archive(str(folder), "zip", folder)

@@ -91,6 +91,20 @@ def test_regions_forecast_and_export(client, photos, tuned):
     assert any(name.endswith(".onnx") for name in zipfile.ZipFile(archive).namelist()), done
 
 
+def test_ask_answers_in_each_way_and_shows_the_marks(client, photos, tuned):
+    from gradio_client import handle_file
+    from gradio_client.exceptions import AppError
+
+    asked = {"image": handle_file(photos[1][0]), "question": "What is in mark 1?", "api_name": "/ask"}
+    found, marked = client.predict(adapter=handle_file(tuned[1]), **asked)
+    assert list(found["answers"]) == ["plain", "marked", "labelled"] and marked.endswith(".png")
+    assert found["answers"]["labelled"]["told"].startswith("mark 1 is ")
+    found, _ = client.predict(mark=False, **asked)
+    assert list(found["answers"]) == ["plain"]
+    with pytest.raises(AppError, match="no question"):
+        client.predict(image=handle_file(photos[1][0]), question=" ", api_name="/ask")
+
+
 @pytest.mark.parametrize(
     ("endpoint", "options", "sentence"),
     [
