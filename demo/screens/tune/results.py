@@ -138,6 +138,7 @@ class Results:
         shown = workspace.shown
         result = shown.result if shown else None
         verdict = html.verdict(result, t, training_sentence(result, t)) if shown and shown.run else ""
+        verdict += sets_line(result, t) if verdict else ""
         if shown and shown.tuned and not shown.run:
             verdict = f'<div class="ctl-verdict ctl-baseline"><div>{adapter_line(shown, t)}</div></div>'
         elif shown and not shown.tuned:
@@ -286,9 +287,14 @@ def training_sentence(result: RunResult | None, t: Translator) -> str:
     notes = (
         training.sentence(result.training, result.curve, result.config),
         leaving.sentence(result.chosen, len(result.labels), result.support),
-        sets.sentence(result.sets),
     )
     return " ".join(t.engine(note.key, dict(note.values)) for note in notes if note)
+
+
+def sets_line(result: RunResult | None, t: Translator) -> str:
+    """Return what sets of labels reach, where one label is not sure enough."""
+    note = sets.sentence(result.sets) if result else None
+    return f'<p class="ctl-hint">{t.engine(note.key, dict(note.values))}</p>' if note else ""
 
 
 def adapter_line(shown: DisplayedResult, t: Translator) -> str:
