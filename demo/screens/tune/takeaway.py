@@ -39,28 +39,27 @@ class Takeaway:
         page = self.page
         with page.make(gr.Accordion, label=Key("take.title"), open=False, elem_id="take-box"):
             page.html(lambda t: f'<p class="ctl-hint">{t("take.hint")}</p>')
+            self.form = page.make(
+                gr.Dropdown,
+                choices=lambda t: [(t(f"take.form.{name}"), name) for name in TARGETS],
+                value="transformers",
+                label=Key("take.form"),
+                filterable=False,
+                elem_id="take-form",
+            )
             with gr.Row(elem_classes="ctl-actions"):
-                self.form = page.make(
-                    gr.Dropdown,
-                    choices=lambda t: [(t(f"take.form.{name}"), name) for name in TARGETS],
-                    value="transformers",
-                    label=Key("take.form"),
-                    filterable=False,
-                    min_width=200,
-                    elem_id="take-form",
-                )
                 self.go = page.make(
                     gr.Button, value=Key("take.go"), size="sm", interactive=False, min_width=120, elem_id="take-go"
                 )
+                self.files = page.make(
+                    gr.DownloadButton,
+                    label=Key("take.download"),
+                    size="sm",
+                    interactive=False,
+                    min_width=120,
+                    elem_id="take-download",
+                )
             self.told = gr.HTML("", padding=False, elem_id="take-told")
-            self.files = page.make(
-                gr.DownloadButton,
-                label=Key("take.download"),
-                size="sm",
-                interactive=False,
-                min_width=120,
-                elem_id="take-download",
-            )
 
     @property
     def outputs(self) -> list[Any]:
