@@ -26,6 +26,10 @@ from engine.pretrain.measure_vlm import measure
 from engine.pretrain.training import BaseRecipe, Training, chosen, command_line
 from engine.pretrain.vlm_card import write_card
 from engine.pretrain.vlm_data import Corpus, padded, train_tokenizer
+from engine.pretrain.vlm_scenes import MOST
+
+SHARPNESS = 16.0
+"""What similarities of places and words are multiplied by."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class VlmRecipe(BaseRecipe):
     names: float = 0.1
     marks: float = 0.55
     """Shares of a batch."""
+    places: float = 0.5
+    """Weight of the loss that reads places by words."""
     muon_lr: float = 3e-3
     adam_lr: float = 1.5e-3
     ema: float = 0.998
@@ -72,7 +78,12 @@ class VlmTrainer(Training):
         else:
             config = PocketVlmConfig(backbone=self.backbone.weight_hash)
             self.tokenizer, model = train_tokenizer(self.corpus.texts(), config.vocabulary), PocketVlm(config)
+        self.numbers = [self._ids(str(number + 1))[-1:] for number in range(MOST)]
+        self.names = [self._ids(kind) for kind in self.corpus.kinds]
         self.adopt(model)
+
+    def _ids(self, text: str) -> torch.Tensor:
+        return torch.tensor(self.tokenizer.encode(text, add_special_tokens=False).ids, device=self.device)
 
     def hidden(self, model: Any) -> list[torch.nn.Parameter]:
         """The matrices of the language model's layers."""
@@ -92,12 +103,33 @@ class VlmTrainer(Training):
             p.requires_grad_(stage != 1)
         marks = 0.0 if stage == 1 else recipe.marks
         shares = {"captions": recipe.captions, "names": recipe.names, "marks": marks}
-        seen, asked = self.corpus.batch(recipe.batch_size, shares)
-        parts = padded(self.tokenizer, asked, stage == 0)
+        batch = self.corpus.batch(recipe.batch_size, shares)
+        parts = padded(self.tokenizer, batch.asked, stage == 0)
         ids, blocks, positions, targets = (part.to(self.device) for part in parts)
+        seen = batch.seen.to(self.device)
         with self.autocast():
-            logits = self.model.logits_of(None if stage == 0 else seen.to(self.device), ids, blocks, positions)
-        return F.cross_entropy(logits.float(), targets), len(asked)
+            logits = self.model.logits_of(None if stage == 0 else seen, ids, blocks, positions)
+        loss = F.cross_entropy(logits.float(), targets)
+        if stage:
+            loss = loss + recipe.places * self.place_loss(
+                seen, batch.marks.to(self.device), batch.kinds.to(self.device)
+            )
+        return loss, len(batch.asked)
+
+    def place_loss(self, seen: torch.Tensor, marks: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+        """Loss of reading marks and kinds from the projected places by the language model's own words: a place is to be
+        most like the word of what it shows. Without it the language model has to find out by itself that a number in
+        the question and a number drawn in the picture are the same."""
+        there = marks > 0
+        if not there.any():
+            return seen.new_zeros(())
+        words = self.model.language.get_input_embeddings().weight
+        places = F.normalize(self.model.projector(seen[there]), dim=-1)
+        loss = seen.new_zeros(())
+        for prototypes, wanted in ((self.numbers, marks[there] - 1), (self.names, kinds[there])):
+            mean = torch.stack([words[ids].mean(0) for ids in prototypes])
+            loss = loss + F.cross_entropy(SHARPNESS * places @ F.normalize(mean, dim=-1).T, wanted)
+        return loss
 
     def export(self) -> dict[str, Any]:
         """Write the averaged weights, fp16, and their card; measure them as they load from the folder."""

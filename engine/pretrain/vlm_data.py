@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
-from engine.ask.pocket_vlm import END, PAD, SPECIAL, look, text_ids
+from engine.ask.pocket_vlm import END, PAD, SPECIAL, PocketVlmConfig, look, text_ids
 from engine.ask.prompts import hint
 from engine.backbones.hf_clip import HFClip
 from engine.data.images import rgb
@@ -35,6 +35,7 @@ from engine.pretrain.vlm_scenes import (
     told,
 )
 
+PLACES = PocketVlmConfig.places
 BATCH, SHARD = 16, 1024
 """Pictures that the tower looks at together, and pictures a file."""
 TOGETHER = 5
@@ -59,12 +60,28 @@ class Example:
     asked: Asked
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Pictures with what is asked about them, and what stands at each of their places where that is known."""
+
+    seen: Tensor
+    """``(B, T, S)``."""
+    asked: list[list[Asked]]
+    marks: Tensor
+    """``(B, T)`` number of the mark at each place, 0 where there is none."""
+    kinds: Tensor
+    """``(B, T)`` position of its kind in :attr:`Corpus.kinds`, -1 where there is none."""
+
+
 class Corpus:
     """Pictures as the tower sees them, and examples of three sorts: captions, names, marks."""
 
     def __init__(self, data: Path, work: Path, backbone: HFClip, scenes: int, seed: int = 0):
         self.rng = np.random.default_rng(seed)
         self.parts: dict[str, tuple[Tensor, list[list[Asked]]]] = {}
+        self.kinds: list[str] = []
+        self.places: list[tuple[Tensor, Tensor]] = []
+        """Of each marked picture: marks and kinds at its places."""
         captioned = read_captioned(data)
         backgrounds = [bytes_ for bytes_, _ in captioned]
         things, _ = read_things(data)
@@ -76,7 +93,10 @@ class Corpus:
         ):
             seen = kept(work / name, pictures, backbone)
             if asked is None:
-                asked = [rows for _, rows in draw_scenes(backgrounds, things, scenes, seed, pictures=False)]
+                self.kinds, asked = sorted({thing.kind for thing in things}), []
+                for scene, rows in draw_scenes(backgrounds, things, scenes, seed, pictures=False):
+                    asked.append(rows)
+                    self.places.append(places_of(scene, self.kinds))
             self.parts[name] = (seen, asked)
 
     def texts(self) -> Iterator[str]:
@@ -86,17 +106,20 @@ class Corpus:
                 for row in rows:
                     yield f"{row.hint} {row.question} {row.answer}"
 
-    def batch(self, size: int, shares: dict[str, float]) -> tuple[Tensor, list[list[Asked]]]:
-        """Draw ``size`` pictures: what is seen ``(size, T, S)``, and up to ``TOGETHER`` questions about each."""
+    def batch(self, size: int, shares: dict[str, float]) -> Batch:
+        """Draw ``size`` pictures, with up to ``TOGETHER`` questions about each."""
         names, weights = list(shares), np.array(list(shares.values()))
-        seen, asked = [], []
+        seen, asked, places = [], [], []
         for name in self.rng.choice(names, size, p=weights / weights.sum()):
             pictures, rows = self.parts[str(name)]
             k = int(self.rng.integers(len(rows)))
             order = self.rng.permutation(len(rows[k]))[: TOGETHER if name != "names" else 1]
             seen.append(turned(pictures[k]) if name != "marks" and self.rng.random() < 0.5 else pictures[k])
             asked.append([self._said_otherwise(rows[k][int(m)]) for m in order])
-        return torch.stack(seen).float(), asked
+            nothing = torch.zeros(len(pictures[k]), dtype=torch.long)
+            places.append(self.places[k] if name == "marks" else (nothing, nothing - 1))
+        marks, kinds = (torch.stack(rows) for rows in zip(*places, strict=True))
+        return Batch(torch.stack(seen).float(), asked, marks, kinds)
 
     def _said_otherwise(self, row: Asked) -> Asked:
         for start, others in ALSO.items():
@@ -104,6 +127,19 @@ class Corpus:
                 other = others[int(self.rng.integers(len(others)))]
                 return Asked(other + row.question[len(start) :], row.answer, row.hint)
         return row
+
+
+def places_of(scene: Scene, kinds: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Return the mark at each of a picture's places, 0 for none, and the position of what lies there in ``kinds``, -1
+    for nothing: ``(T,)`` each. A place is a thing's where its middle is in the thing's box."""
+    side = round(PLACES**0.5)
+    middle = (np.arange(side) + 0.5) * SIDE / side
+    marks, found = np.zeros((side, side), int), np.full((side, side), -1)
+    for thing in scene.things:
+        left, top, right, bottom = thing.box
+        inside = ((middle >= top) & (middle < bottom))[:, None] & ((middle >= left) & (middle < right))[None]
+        marks[inside], found[inside] = thing.mark, kinds.index(thing.kind)
+    return torch.from_numpy(marks.ravel()), torch.from_numpy(found.ravel())
 
 
 def turned(seen: Tensor) -> Tensor:

@@ -108,6 +108,20 @@ def test_scenes_are_the_same_without_pictures(data):
     assert any(row.hint for asked in made for row in asked)
 
 
+def test_places_have_the_mark_and_kind_that_lies_there(data):
+    background = Image.new("RGB", (64, 64), (200, 220, 200))
+    things, _ = vlm_scenes.read_things(data)
+    kinds = sorted({thing.kind for thing in things})
+    scene = vlm_scenes.compose(background, things[:3], np.random.default_rng(1))
+    marks, found = vlm_data.places_of(scene, kinds)
+    assert marks.shape == found.shape == (49,)
+    for thing in scene.things:
+        left, top, right, bottom = thing.box
+        middle = int((top + bottom) / 2 / 32) * 7 + int((left + right) / 2 / 32)
+        assert marks[middle] == thing.mark and kinds[int(found[middle])] == thing.kind
+    assert set(marks.tolist()) == {0, 1, 2, 3} and (found[marks == 0] == -1).all()
+
+
 def test_left_and_right_are_exchanged():
     seen = torch.arange(49.0)[:, None]
     assert vlm_data.turned(seen)[:7, 0].tolist() == [6, 5, 4, 3, 2, 1, 0]
