@@ -24,7 +24,7 @@ from demo.screens.regions.screen import Regions
 from demo.screens.runs.screen import Runs
 from demo.screens.tune.screen import Tune
 from demo.words import LANGUAGES, Translator, negotiate_language
-from demo.workspace import Workspaces
+from demo.workspace import FULL, Workspaces
 from engine.errors import LabError
 
 log = logging.getLogger("clip-tuning-lab")
@@ -238,9 +238,12 @@ def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:
 
     def arrive(data: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
         stored = data[kept] if isinstance(data[kept], dict) else {}
-        workspace = page.workspaces.open(stored.get("id"), request.session_hash)
         language = stored.get("language") or negotiate_language(request.headers.get("accept-language"))
         t = Translator(language)
+        try:
+            workspace = page.workspaces.open(stored.get("id"), request.session_hash)
+        except LabError:  # what comes next says so
+            return merged({page.visitor: FULL, page.language: t.language}, page.in_language(t))
         dark = bool(data[probe])
         tasks.translate_sample(workspace, t.language)
         own = {

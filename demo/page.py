@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import gradio as gr
 
 from demo.words import Translator
-from demo.workspace import Workspace, Workspaces
+from demo.workspace import FULL, MOST_VISITORS, Workspace, Workspaces
 from engine.errors import LabError
 
 log = logging.getLogger("clip-tuning-lab")
@@ -141,6 +141,8 @@ class Page:
 
     def _visit(self, data: dict[Any, Any], event: gr.EventData | None) -> Visit:
         workspace = self.workspaces.get(data[self.visitor])
+        if data[self.visitor] == FULL:
+            raise LabError("visitors_full", most=MOST_VISITORS)
         if workspace is None:
             raise _Expired
         return Visit(workspace, Translator(data[self.language]), data[self.dark], data, event)

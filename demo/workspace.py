@@ -22,7 +22,7 @@ import numpy as np
 from demo.model_download import Loading
 from engine import temporary
 from engine.data.images import ImageFile, Problem
-from engine.errors import Note
+from engine.errors import LabError, Note, messages
 from engine.lru import LruStore
 from engine.types import Label, LogitScale, RunResult
 
@@ -30,8 +30,15 @@ if TYPE_CHECKING:
     from engine.tuning.tuner import Tuner, TunerContext
 
 SettingValue = str | int | float | bool
+messages(
+    visitors_full="{most} visitors are at work here, more than this machine can serve. Wait some minutes and reload "
+    "the page; nothing is lost by waiting.",
+)
+
+FULL = "full"
+"""In place of a visitor's id: there was no place."""
 MOST_VISITORS = 200
-"""Workspaces at once; the one unused for longest goes first."""
+"""Workspaces at once; an empty one goes first, then the one unused for longest."""
 MOST_RUNS = 20
 """Runs a visitor; the oldest goes first."""
 MOST_BYTES = 2 << 30
@@ -314,10 +321,12 @@ class Workspaces:
             return found
 
     def open(self, id: object = None, page: str | None = None) -> Workspace:
-        """Return the workspace of an id, or a new one with a new secret id."""
+        """Return the workspace of an id, or a new one with a new secret id. Raises LabError where all places are taken
+        by visitors who are here with work."""
         found = self.get(id)
         self.sweep()  # those that have expired make room before those that are in use
         if found is None:
+            self._make_room()
             secret = secrets.token_urlsafe(24)
             found = Workspace(secret, self.root / secrets.token_hex(12))
             for _, unused in self._known.put(secret, found):
@@ -326,6 +335,21 @@ class Workspaces:
             with self._lock:
                 self._pages[page] = found.id
         return found
+
+    def _make_room(self) -> None:
+        """Where all places are taken, let one workspace go: an empty one before one with work that nobody looks at, of
+        several the one unused for longest; one that is looked at and holds work never goes."""
+        with self._lock:
+            known, here = self._known.items(), set(self._pages.values())
+            if len(known) < self._known.limit:
+                return
+            order = {id: (bool(workspace.images or workspace.runs), id in here) for id, workspace in known}
+            victim = min(order, key=lambda id: order[id] if order[id][0] else (False, False))
+            if order[victim] == (True, True):
+                raise LabError("visitors_full", most=self._known.limit)
+            leaving = self._known.pop(victim)
+        if leaving:
+            _end(leaving)
 
     def left(self, page: str | None) -> None:
         """A page was closed: stop its run; without another page the workspace soon expires."""

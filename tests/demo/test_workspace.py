@@ -21,7 +21,7 @@ from demo.screens.tune.method import Method
 from demo.screens.tune.results import adapter_line
 from demo.words import Translator
 from demo.workspace import GRACE, Workspaces
-from engine.errors import BadAdapter, BadConfig, BadLabels, BadTask
+from engine.errors import BadAdapter, BadConfig, BadLabels, BadTask, LabError
 from tests.tiny import picture
 
 
@@ -73,6 +73,29 @@ def test_expiry_and_the_number_of_visitors(tmp_path):
     assert workspaces.get(first.id) is first
     workspaces.sweep(time.monotonic() + 3601)
     assert workspaces.get(first.id) is None and not third.folder.exists()
+
+
+def test_who_is_here_with_work_never_makes_room_for_arrivals(tmp_path, task_folder):
+    workspaces = Workspaces(tmp_path / "root", hours=1, most=3)
+    archive = shutil.make_archive(str(tmp_path / "task"), "zip", task_folder)
+    here = workspaces.open(page="a")
+    tasks.add_files(here, [archive])
+    left = workspaces.open()
+    tasks.add_files(left, [archive])
+    for _ in range(20):  # empty ones come and go
+        workspaces.open()
+    assert workspaces.get(here.id) is here and workspaces.get(left.id) is left
+    workspaces.get(here.id)
+    busy = workspaces.open(page="b")
+    tasks.add_files(busy, [archive])
+    last = workspaces.open(page="c")  # in the place of the one that nobody looks at
+    assert workspaces.get(left.id) is None and not left.folder.exists()
+    tasks.add_files(last, [archive])
+    with pytest.raises(LabError, match="Wait some minutes"):
+        workspaces.open(page="d")
+    assert workspaces.open(here.id) is here  # who is here comes back
+    workspaces.left("b")
+    assert workspaces.open(page="d").id not in (here.id, last.id)
 
 
 def test_who_has_left_makes_room_before_who_is_here(tmp_path):
