@@ -53,7 +53,7 @@ class Entry:
 
 
 ENTRIES = (
-    Entry(POCKET, "Pocket VLM", 15.2, 0, "Apache-2.0"),
+    Entry(POCKET, "Pocket VLM", 11.4, 0, "Apache-2.0"),
     Entry("smolvlm-256m", "SmolVLM 256M", 256.5, 513, "Apache-2.0", repo="HuggingFaceTB/SmolVLM-256M-Instruct"),
     Entry("smolvlm-500m", "SmolVLM 500M", 507.5, 1015, "Apache-2.0", repo="HuggingFaceTB/SmolVLM-500M-Instruct"),
     Entry(

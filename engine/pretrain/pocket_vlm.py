@@ -52,7 +52,7 @@ class VlmRecipe(BaseRecipe):
     """Weight of the loss that reads places by words."""
     muon_lr: float = 3e-3
     adam_lr: float = 1.5e-3
-    ema: float = 0.998
+    ema: float = 0.99
 
     @classmethod
     def preset(cls, device: str, **changes: Any) -> VlmRecipe:

@@ -62,6 +62,8 @@ The last run's recipe (`training.json` has those of all runs):
 
 ## What it cannot do
 - It does not know the world: it has read some thirty thousand sentences about photographs and a few hundred labels.
+- It names the object under a mark in {marked:.0%} of the cases above: it shows how such a model is asked, and what its
+  answers are worth is measured on the Ask screen.
 - It says what is likely. A wrong answer sounds as sure as a right one; the accuracy above is all there is.
 - It reads marks 1 to 4 as they are drawn here. Other numbers, letters and crowded pictures are beyond it.
 - It does not read text in pictures, does not reason, does not hold a conversation, and reads no Korean.
