@@ -137,17 +137,16 @@ class UnknownForecast(NamedTuple):
     seconds: None = None
 
 
-UNKNOWN_SECONDS = 60.0
-"""What a run whose time is not known is taken to last, where it is decided who comes first."""
+SHORT_SECONDS, LONG_SECONDS = 2.0, 60.0
+"""What a run on kept features, and one through a tower, usually takes."""
+SHORT_FAMILIES = ("head", "baseline")
 
 
 def expected_seconds(workspace: Workspace) -> float:
-    """Return how long the chosen run will take, for its turn among others."""
-    try:
-        known = forecast(workspace).seconds
-    except LabError:
-        known = None
-    return UNKNOWN_SECONDS if known is None else known
+    """Return about how long the chosen run will take, for its turn among others; at once, without a forecast."""
+    from engine.tuning import registry
+
+    return SHORT_SECONDS if registry.get(workspace.method).family in SHORT_FAMILIES else LONG_SECONDS
 
 
 def forecast(workspace: Workspace) -> Forecast | UnknownForecast:
