@@ -56,11 +56,13 @@ from PIL import Image
 
 about = json.load(open("labels.json", encoding="utf8"))
 image, side = Image.open("photo.jpg").convert("RGB"), about["size"]
+method, short = getattr(Image.Resampling, about["interpolation"].upper()), min(image.size)
 if about["resize"] == "shortest":
-    edge = min(image.size)
-    left, top = (image.width - edge) / 2, (image.height - edge) / 2
-    image = image.crop((left, top, left + edge, top + edge))
-image = image.resize((side, side), getattr(Image.Resampling, about["interpolation"].upper()))
+    image = image.resize([side * edge // short for edge in image.size], method)
+    left, top = (round((edge - side) / 2) for edge in image.size)
+    image = image.crop((left, top, left + side, top + side))
+else:
+    image = image.resize((side, side), method)
 pixels = np.asarray(image).transpose(2, 0, 1)[None]
 session = onnxruntime.InferenceSession("{small}")
 tuned, zero_shot = session.run(["tuned", "zero_shot"], {{"pixels": pixels}})

@@ -8,5 +8,6 @@ TARGETS: Mapping[str, str] = {
     "transformers": "hf_folder",
     "open_clip": "open_clip_folder",
     "onnx": "onnx_file",
+    "page": "phone_page",
 }
 """Form -> the module here whose ``write`` makes it."""

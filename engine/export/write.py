@@ -26,7 +26,7 @@ messages(
 )
 
 
-MEASURED = ("onnx",)
+MEASURED = ("onnx", "page")
 """Forms that round numbers, so that their accuracy is measured where there are images."""
 
 
