@@ -28,9 +28,10 @@ LIGHT_BYTES = 15_000_000
 LICENCE = "onnxruntime-web, copyright Microsoft Corporation, MIT licence."
 
 messages(
-    export_page_large="On {backbone} the page would take {size:.0f} MB, and browsers read at most {limit:.0f} MB of it. "
-    "Export to onnx, or tune a smaller backbone.",
-    export_page_heavy="The page takes {size:.0f} MB; an older phone may not open it. A smaller backbone makes it light.",
+    export_page_large="On {backbone} the page would take {size:.0f} MB, and browsers read at most {limit:.0f} MB of "
+    "it. Export to onnx, or tune a smaller backbone.",
+    export_page_heavy="The page takes {size:.0f} MB; an older phone may not open it. A smaller backbone makes it "
+    "light.",
 )
 
 USE = """
