@@ -6,10 +6,9 @@ import pytest
 
 from tests.demo.chromium import start, visitor
 
-SAID = "document.querySelectorAll('#ask-answers .ctl-said').length"
-ENDED = (
-    f"{SAID} === 3 && ![...document.querySelectorAll('#ask-answers .ctl-said')].some((p) => p.innerText.endsWith('…'))"
-)
+ANSWERS = "document.querySelectorAll('#ask-answers .ctl-answer')"
+SAID = f"{ANSWERS}.length"
+ENDED = f"{SAID} === 3 && ![...{ANSWERS}].some((p) => p.innerText.endsWith('…'))"
 
 
 @pytest.mark.timeout(900)
@@ -28,6 +27,7 @@ def test_a_question_is_answered_in_three_ways_and_marks_are_measured(browser, se
         page.wait_for_function("document.querySelector('#ask-question textarea').value.startsWith('What is in mark')")
         page.click("#ask-button")
         page.wait_for_function(ENDED)
+        assert all(answer.bounding_box()["height"] > 20 for answer in page.locator(".ctl-answer").all())
         cards = page.locator("#ask-answers article")
         assert [cards.nth(k).get_attribute("data-way") for k in range(3)] == ["plain", "marked", "labelled"]
         assert "mark 1 is" in page.locator("[data-way=labelled] details").text_content()
@@ -35,7 +35,7 @@ def test_a_question_is_answered_in_three_ways_and_marks_are_measured(browser, se
         page.click("#ask-button")
         page.wait_for_selector("#notice .ctl-notice")
         assert "no question" in page.inner_text("#notice")
-        assert page.locator("#ask-answers .ctl-said").count() == 3  # nothing was lost
+        assert page.locator("#ask-answers .ctl-answer").count() == 3  # nothing was lost
         page.click("#ask-check")
         page.wait_for_function("/20 of 20/.test(document.querySelector('#ask-checked').innerText)")
         assert page.locator("#ask-checked tbody tr").count() == 4

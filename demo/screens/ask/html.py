@@ -40,7 +40,7 @@ def _card(way: str, found: Answered | None, t: Translate) -> str:
     state = t("ask.stopped") if reply.stopped else t("ask.nothing_said") if reply.done and not reply.text else ""
     return (
         f'<article class="ctl-card" data-way="{way}">{title}'
-        f'<p class="ctl-said" lang="en" aria-live="polite">{escape(reply.text)}{"" if reply.done else " …"}</p>'
+        f'<p class="ctl-answer" lang="en" aria-live="polite">{escape(reply.text)}{"" if reply.done else " …"}</p>'
         f"{hint(state)}{told if found.prompt.hint else ''}{hint(cost) if reply.done else ''}</article>"
     )
 

@@ -20,6 +20,8 @@ from demo.screens.compare.screen import running
 from demo.screens.regions import service as regions
 from demo.words import Translator
 
+SHOW_ANSWERS = """() => window.ctlShow("#ask-outcome", "#ask-answers")"""
+"""Puts the answers in view, where they come."""
 EVERY = 0.3
 """Seconds between two updates of the page while something is answered."""
 SECONDS = 5.0
@@ -130,8 +132,10 @@ class Ask(Screen):
         queue: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 16}
         outputs = [*self.outputs, self.stop]
         page.on(self.mark.click, self._mark, (), outputs)
-        page.on(self.go.click, self._ask, [self.question], outputs, **queue)
-        page.on(self.question.submit, self._ask, [self.question], outputs, **queue)
+        for asked in (self.go.click, self.question.submit):
+            answered = page.on(asked, self._ask, [self.question], outputs, **queue)
+            answered.success(None, None, None, js=SHOW_ANSWERS, api_visibility="private")
+        self.go.click(None, None, None, js=SHOW_ANSWERS, api_visibility="private")
         page.on(self.check.click, self._check, (), outputs, **queue)
         page.on(self.stop.click, _halt, (), (), queue=False)
         page.on(self.model.input, self._choose, [self.model], outputs, concurrency_id="download", concurrency_limit=4)
