@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import gradio as gr
 
 from demo import api, html, tasks
 from demo.model_download import Loading, backbone_name
-from demo.page import HIDDEN, Key, Page, Screen, Surroundings, Visit, merged
+from demo.page import HIDDEN, Key, Page, Screen, Surroundings, Visit, merged, notice
 from demo.screens.ask.screen import Ask
 from demo.screens.compare.screen import Compare
 from demo.screens.continual.screen import Continual
@@ -24,7 +24,7 @@ from demo.screens.regions.screen import Regions
 from demo.screens.runs.screen import Runs
 from demo.screens.tune.screen import Tune
 from demo.words import LANGUAGES, Translator, negotiate_language
-from demo.workspace import FULL, Workspaces
+from demo.workspace import FULL, Workspace, Workspaces
 from engine.errors import LabError
 
 log = logging.getLogger("clip-tuning-lab")
@@ -238,14 +238,16 @@ def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:
 
     def arrive(data: dict[Any, Any], request: gr.Request) -> dict[Any, Any]:
         stored = data[kept] if isinstance(data[kept], dict) else {}
-        language = stored.get("language") or negotiate_language(request.headers.get("accept-language"))
-        t = Translator(language)
+        asked = dict(request.query_params)
+        known = stored.get("language") or negotiate_language(request.headers.get("accept-language"))
+        t = Translator(asked["lang"] if asked.get("lang") in LANGUAGES else known)
         try:
             workspace = page.workspaces.open(stored.get("id"), request.session_hash)
         except LabError:  # what comes next says so
             return merged({page.visitor: FULL, page.language: t.language}, page.in_language(t))
         dark = bool(data[probe])
         tasks.translate_sample(workspace, t.language)
+        told = follow_link(workspace, asked, t)
         own = {
             page.visitor: workspace.id,
             page.language: t.language,
@@ -253,6 +255,7 @@ def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:
             header.language: t.language,
             kept: {"id": workspace.id, "language": stored.get("language")},
             header.chip: html.device_chip(cpu_text(t)),
+            page.notice: notice(told) if told else "",
         }
         return merged(own, page.in_language(t), tune.show_left(workspace, t), {page.version: gr.skip()})
 
@@ -267,7 +270,7 @@ def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:
     first = app.load(
         arrive,
         {kept, probe},
-        [page.visitor, page.language, page.dark, header.language, kept, header.chip, *words, *tune.left],
+        [page.visitor, page.language, page.dark, header.language, kept, header.chip, page.notice, *words, *tune.left],
         js=f"(...all) => all.map(x => typeof x === 'object' && x !== null ? x : {IS_DARK})",
         show_progress="hidden",
         api_visibility="private",
@@ -280,6 +283,29 @@ def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:
     app.unload(leave)
     remember = "(code, kept) => ({...(kept || {}), language: code})"
     header.language.input(None, [header.language, kept], [kept], js=remember, api_visibility="private")
+
+
+def follow_link(workspace: Workspace, asked: Mapping[str, str], t: Translator) -> str:
+    """Do what the page's address asks for: ``sample`` loads a sample task where nothing of the visitor's own is in the
+    way, ``method`` chooses a method. Returns what there is to tell: what of it cannot be, and that work was stopped
+    because its page was closed."""
+    told = []
+    if workspace.interrupted:
+        workspace.interrupted = False
+        told.append(t("error.interrupted"))
+    sample, method = asked.get("sample"), asked.get("method")
+    if sample and sample not in tasks.samples():
+        told.append(t("error.no_sample", sample=sample, known=", ".join(tasks.samples())))
+    elif sample and sample != workspace.sample and (workspace.sample or not workspace.images):
+        tasks.load_sample(workspace, sample, t.language)
+    if method and method != workspace.method:
+        from engine.tuning import registry
+
+        try:
+            workspace.method, workspace.preset, workspace.settings = registry.get(method).id, "budget", {}
+        except LabError as error:
+            told.append(t.error(error))
+    return " ".join(told)
 
 
 def css() -> str:

@@ -12,7 +12,8 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
@@ -208,6 +209,8 @@ class Workspace:
     """Position of the image in Scores."""
     shown: DisplayedResult | None = None
     kept: TunedModel | None = None
+    interrupted: bool = False
+    """Whether work was stopped because its page was closed, and nobody has been told so."""
     compared: object = None
     """What the Compare screen shows; read by ``demo.screens.compare.service.compared_of``."""
     continual: object = None
@@ -244,9 +247,25 @@ class Workspace:
             self.shown = None
             return self.version
 
+    @contextmanager
+    def working(self) -> Iterator[threading.Event]:
+        """Yield the stop event of work that begins. The work ends with the block; where the block ends because whoever
+        listened has gone, the visitor is told when the page is opened again."""
+        stop = self.stop = threading.Event()
+        try:
+            yield stop
+        except GeneratorExit:
+            self.interrupted |= not stop.is_set()
+            raise
+        finally:
+            stop.set()
+            if self.stop is stop:
+                self.stop = None
+
     def halt(self) -> None:
-        """Stop whatever is going on for this visitor."""
+        """Stop whatever is going on for this visitor, whose pages are closed."""
         if self.stop:
+            self.interrupted |= not self.stop.is_set()
             self.stop.set()
         if self.loading:
             self.loading.stop.set()

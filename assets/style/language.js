@@ -49,8 +49,8 @@
     try { localStorage.setItem(KEY, code); } catch { /* private mode */ }
     return change(code);
   };
-  let remembered = null;
-  try { remembered = localStorage.getItem(KEY); } catch { /* private mode */ }
+  let remembered = new URLSearchParams(location.search).get("lang");
+  try { remembered ||= localStorage.getItem(KEY); } catch { /* private mode */ }
   if (remembered) {
     const again = () => document.querySelector("#tune-button") ? change(remembered) : setTimeout(again, 100);
     again();

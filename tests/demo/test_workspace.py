@@ -331,3 +331,23 @@ def test_a_new_picture_has_the_labels_among_which_it_is(filled):
     scores, _ = adapters.try_image(filled, filled.images[0].path)
     assert scores.likely and scores.likely[0] == scores.names[int(scores.after.argmax())]
     assert "nine" in likely_line(scores.likely, Translator("en")) and likely_line((), Translator("en")) == ""
+
+
+def test_work_that_nobody_listens_to_any_more_is_told_of_later(tmp_path):
+    workspace = Workspace("id", tmp_path)
+
+    def work():
+        with workspace.working() as stop:
+            yield stop
+
+    running = work()
+    stop = next(running)
+    assert workspace.stop is stop and not stop.is_set()
+    running.close()
+    assert stop.is_set() and workspace.stop is None and workspace.interrupted
+    workspace.interrupted = False
+    running = work()
+    next(running).set()  # the visitor pressed Stop, and left
+    running.close()
+    assert not workspace.interrupted
+    assert [event.is_set() for event in work()] == [False] and not workspace.interrupted

@@ -204,21 +204,17 @@ class Ask(Screen):
         if running(workspace):
             yield {self.status: hint(t("compare.busy"))}
             return
-        stop = workspace.stop = threading.Event()
-        yield {**self._buttons(True), self.page.notice: "", self.status: hint(t("ask.reading"))}
         problem: dict[Any, Any] = {}
         try:
-            job = job_queue.SHARED.submit(partial(work, stop), stop, SECONDS)
-            for _ in job.watch(EVERY):
-                there = job.started.is_set()
-                status = hint(t("ask.reading")) if there else queue_place(job_queue.SHARED.place(job), t)
-                yield {**self.found(visit), self.status: status}
+            with workspace.working() as stop:
+                yield {**self._buttons(True), self.page.notice: "", self.status: hint(t("ask.reading"))}
+                job = job_queue.SHARED.submit(partial(work, stop), stop, SECONDS)
+                for _ in job.watch(EVERY):
+                    there = job.started.is_set()
+                    status = hint(t("ask.reading")) if there else queue_place(job_queue.SHARED.place(job), t)
+                    yield {**self.found(visit), self.status: status}
         except Exception as error:
             problem = self.page.explain(error, t.language)
-        finally:
-            stop.set()  # also where the visitor has gone
-            if workspace.stop is stop:
-                workspace.stop = None
         yield {**self._buttons(False), **self.found(visit), self.status: "", **problem}
 
     def _buttons(self, busy: bool) -> dict[Any, Any]:

@@ -309,19 +309,14 @@ class Compare(Screen):
         if running(workspace):
             yield {self.status: pieces.hint(t("compare.busy"))}
             return
-        stop = workspace.stop = threading.Event()
-        yield {**self._buttons(True), **moment(None), self.page.notice: ""}
         try:
-            job = job_queue.SHARED.submit(partial(work, stop), stop, SECONDS)
-            yield from self._watch(job, moment, t)
-            workspace.stop = None
+            with workspace.working() as stop:
+                yield {**self._buttons(True), **moment(None), self.page.notice: ""}
+                job = job_queue.SHARED.submit(partial(work, stop), stop, SECONDS)
+                yield from self._watch(job, moment, t)
             yield {**self._buttons(False), **end()}
         except Exception as error:
             yield {**self._buttons(False), **self.page.explain(error, t.language)}
-        finally:
-            stop.set()  # also where the visitor has gone
-            if workspace.stop is stop:
-                workspace.stop = None
 
     def _watch(
         self, job: job_queue.Job, moment: Callable[[Any], dict[Any, Any]], t: Translator

@@ -204,21 +204,17 @@ class Continual(Screen):
     def _on_device(self, visit: Visit, work: Callable[[threading.Event], Iterator[Any]]) -> Iterator[dict[Any, Any]]:
         """Do something on the device thread and show what comes; what is done when the visitor stops it stays."""
         workspace, t = visit.workspace, visit.t
-        stop = workspace.stop = threading.Event()
-        yield {**self._buttons(True), **self.found(visit), self.page.notice: ""}
         problem: dict[Any, Any] = {}
         try:
-            job = job_queue.SHARED.submit(partial(work, stop), stop, SECONDS)
-            for latest in job.watch(EVERY):
-                waiting = not job.started.is_set()
-                status = queue_place(job_queue.SHARED.place(job), t) if waiting else self._progress(visit, latest)
-                yield {**self.found(visit), self.status: status}
+            with workspace.working() as stop:
+                yield {**self._buttons(True), **self.found(visit), self.page.notice: ""}
+                job = job_queue.SHARED.submit(partial(work, stop), stop, SECONDS)
+                for latest in job.watch(EVERY):
+                    waiting = not job.started.is_set()
+                    status = queue_place(job_queue.SHARED.place(job), t) if waiting else self._progress(visit, latest)
+                    yield {**self.found(visit), self.status: status}
         except Exception as error:
             problem = self.page.explain(error, t.language)
-        finally:
-            stop.set()  # also where the visitor has gone
-            if workspace.stop is stop:
-                workspace.stop = None
         if learned := service.learned_of(workspace):
             learned.now = ""
         yield {**self._buttons(False), **self.found(visit), **problem}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
@@ -276,26 +275,21 @@ class Tune(Screen):
             yield {self.page.notice: notice(t(lacks[0], **lacks[1]))}
             return
         self._set_seed(visit)
-        stop = workspace.stop = threading.Event()
-        yield {
-            self.go: gr.update(interactive=False),
-            self.stop: gr.update(interactive=True),
-            results.tabs: gr.skip(),
-            results.status: bar(Progress("features", 0, 0), t),
-            self.page.notice: "",
-        }
         try:
-            job = job_queue.SHARED.submit(
-                partial(service.tune, workspace, stop), stop, service.expected_seconds(workspace)
-            )
-            opened = yield from self._watch(visit, job)
+            with workspace.working() as stop:
+                yield {
+                    self.go: gr.update(interactive=False),
+                    self.stop: gr.update(interactive=True),
+                    results.tabs: gr.skip(),
+                    results.status: bar(Progress("features", 0, 0), t),
+                    self.page.notice: "",
+                }
+                work = partial(service.tune, workspace, stop)
+                job = job_queue.SHARED.submit(work, stop, service.expected_seconds(workspace))
+                opened = yield from self._watch(visit, job)
             yield {**self._idle(), **self._outcome(visit, job, opened)}
         except Exception as error:
             yield {**self._idle(), **self.page.explain(error, t.language)}
-        finally:
-            stop.set()  # also where the visitor has gone
-            if workspace.stop is stop:
-                workspace.stop = None
 
     def _watch(self, visit: Visit, job: job_queue.Job) -> Generator[dict[Any, Any], None, bool]:
         """Show progress until the job ends; returns whether it ended well. Raises its error."""
