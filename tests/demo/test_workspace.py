@@ -20,7 +20,7 @@ from demo.screens.tune.actions import likely_line
 from demo.screens.tune.method import Method
 from demo.screens.tune.results import adapter_line
 from demo.words import Translator
-from demo.workspace import GRACE, Workspaces
+from demo.workspace import GRACE, Workspace, Workspaces
 from engine.errors import BadAdapter, BadConfig, BadLabels, BadTask, LabError
 from tests.tiny import picture
 
