@@ -205,6 +205,7 @@ def clear(workspace: Workspace) -> None:
     with workspace.lock:
         workspace.images, workspace.problems, workspace.understood, workspace.labels_text = (), (), (), ""
         workspace.sample, workspace.score_image, workspace.kept = None, 0, None
+        workspace.loaded, workspace.put_aside = None, False
         workspace.guessed = frozenset()
         workspace.changed()
         workspace.stale = False

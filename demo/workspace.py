@@ -28,6 +28,7 @@ from engine.lru import LruStore
 from engine.types import Label, LogitScale, RunResult
 
 if TYPE_CHECKING:
+    from engine.runs.store import Adapter
     from engine.tuning.tuner import Tuner, TunerContext
 
 SettingValue = str | int | float | bool
@@ -209,6 +210,10 @@ class Workspace:
     """Position of the image in Scores."""
     shown: DisplayedResult | None = None
     kept: TunedModel | None = None
+    loaded: Adapter | None = None
+    """The adapter from disk whose scores are shown for as long as it fits."""
+    put_aside: bool = False
+    """Whether it no longer fitted the labels or the backbone."""
     interrupted: bool = False
     """Whether work was stopped because its page was closed, and nobody has been told so."""
     compared: object = None
@@ -243,7 +248,7 @@ class Workspace:
         """Note that what is shown no longer belongs to the inputs; returns the new version."""
         with self.lock:
             self.version += 1
-            self.stale = self.stale or bool(self.shown and self.shown.tuned)
+            self.stale = self.stale or bool(self.shown and self.shown.run)
             self.shown = None
             return self.version
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
+import numpy as np
 import pytest
 
 from demo import html, tasks
@@ -18,7 +19,7 @@ from demo.screens.tune import adapters, takeaway
 from demo.screens.tune import service as tuning
 from demo.screens.tune.actions import likely_line
 from demo.screens.tune.method import Method
-from demo.screens.tune.results import adapter_line
+from demo.screens.tune.results import adapter_line, changed_lines
 from demo.words import Translator
 from demo.workspace import GRACE, Workspace, Workspaces
 from engine.errors import BadAdapter, BadConfig, BadLabels, BadTask, LabError
@@ -187,6 +188,30 @@ def test_an_adapter_saved_and_loaded_gives_the_same_scores(filled, tmp_path):
     picture((200, 20, 20), 7).save(new)
     found, _ = adapters.try_image(filled, str(new))
     assert found.after.shape == (3,)
+
+
+def test_a_loaded_adapter_stays_when_photos_are_added_and_its_figures_are_theirs(filled, tmp_path):
+    run(filled, "linear_probe", epochs=20)
+    saved = tmp_path / "adapter.zip"
+    shutil.copy(adapters.adapter_zip(filled), saved)
+    adapters.load_adapter(filled, str(saved))
+    first = filled.shown.result
+    assert first.verdict.tested == int(filled.shown.arrays["tested"].sum())
+    wanted = filled.shown.arrays["tuned"].argmax(1) == np.asarray(filled.shown.targets)
+    assert first.accuracy["tuned"] == wanted[filled.shown.arrays["tested"]].mean()
+    picture((200, 20, 20), 7).save(tmp_path / "more.png")
+    tasks.add_files(filled, [str(tmp_path / "more.png")], "red")
+    assert filled.shown is None and not filled.stale
+    for _ in tuning.zero_shot(filled):
+        pass
+    assert adapters.score_again(filled)
+    assert filled.shown.tuned and len(filled.shown.images) == 37
+    assert filled.shown.result.verdict.tested == first.verdict.tested + 1
+    tasks.set_labels(filled, "red, green, blue, violet")
+    for _ in tuning.zero_shot(filled):
+        pass
+    assert not adapters.score_again(filled) and not filled.shown.tuned and filled.loaded is None
+    assert changed_lines(filled, Translator("en"))[0].startswith("The loaded adapter was made for other labels")
 
 
 def test_a_bad_adapter_changes_nothing(filled, tmp_path):

@@ -13,10 +13,13 @@ from demo.screens.tune.service import backbone_of, numpy_of
 from demo.workspace import DisplayedResult, TunedModel, Workspace
 from engine.data import episode
 from engine.data.labels import as_text, parse_labels
+from engine.errors import LabError
 from engine.types import DIGITS, LogitScale
 
 if TYPE_CHECKING:
+    from engine.data.images import ImageFile
     from engine.export.files import Exported
+    from engine.runs.store import Adapter
     from engine.tuning.tuner import Tuner
 
 
@@ -188,21 +191,66 @@ def export_zip(workspace: Workspace, form: str) -> tuple[Exported, Path]:
 
 
 def load_adapter(workspace: Workspace, path: str) -> None:
-    """Show a saved adapter's predictions on the current images. Raises LabError; then nothing changes."""
+    """Show a saved adapter's predictions on the current images, and on those to come. Raises LabError; then nothing
+    changes."""
     import engine
+
+    adapter = engine.load_adapter(path, backbone=backbone_of(workspace))
+    shown = score(adapter, workspace.images)
+    with workspace.lock:
+        if not workspace.labels_text:
+            workspace.labels_text = as_text(adapter.labels)
+        workspace.changed()
+        workspace.loaded, workspace.put_aside = adapter, False
+        _show(workspace, adapter, shown)
+
+
+def score_again(workspace: Workspace) -> bool:
+    """Show the loaded adapter on images that have changed. One that no longer fits the labels or the backbone is put
+    aside. Returns whether it is shown."""
+    adapter, version = workspace.loaded, workspace.version
+    if adapter is None or (workspace.shown and workspace.shown.tuned):
+        return False
+    if not _fits(workspace, adapter):
+        workspace.loaded, workspace.put_aside = None, True
+        return False
+    shown = score(adapter, workspace.images)
+    with workspace.lock:
+        if workspace.version != version:
+            return False  # whatever changed comes here by itself
+        _show(workspace, adapter, shown)
+    return True
+
+
+def _fits(workspace: Workspace, adapter: Adapter) -> bool:
+    """Whether the adapter's labels and backbone are those of the workspace."""
+    try:
+        labels = parse_labels(workspace.labels_text)
+    except LabError:
+        return False
+    same = {label.name for label in labels} == {label.name for label in adapter.labels}
+    return same and backbone_of(workspace).weight_hash == adapter.setting.backbone.weight_hash
+
+
+def _show(workspace: Workspace, adapter: Adapter, shown: DisplayedResult) -> None:
+    workspace.kept, workspace.stale = TunedModel(None, adapter.tuner, adapter.setting), False
+    workspace.shown = shown
+
+
+def score(adapter: Adapter, images: tuple[ImageFile, ...]) -> DisplayedResult:
+    """Return an adapter's scores on images. Its figures are those of the labelled images that did not train it; where
+    there is none, those of its own run."""
+    from engine.metrics import statistics
     from engine.tuning import features
     from engine.tuning.predict import describe
 
-    adapter = engine.load_adapter(path, backbone=backbone_of(workspace))
-    labels, setting = adapter.labels, adapter.setting
-    images = workspace.images
+    labels, setting, result = adapter.labels, adapter.setting, adapter.result
     rows = features.FeatureStore(setting.backbone, images)
     index = {label.name: k for k, label in enumerate(labels)}
-    targets = tuple(index.get(image.label or "", -1) for image in images)
-    learned = set(adapter.result.trained_on)
-    fresh = [image.digest[:DIGITS] not in learned for image in images]
-    tested = np.asarray([t >= 0 and new for t, new in zip(targets, fresh, strict=True)], bool)
-    arrays = {"tested": tested, "text_before": numpy_of(setting.ensemble), "text_after": _text(adapter.tuner)}
+    targets = np.asarray([index.get(image.label or "", -1) for image in images], int)
+    learned = set(result.trained_on)
+    fresh = np.asarray([image.digest[:DIGITS] not in learned for image in images], bool)
+    tested = (targets >= 0) & fresh
     if images:
         logits, moved = describe(adapter.tuner, rows, range(len(rows)))
         scored = {
@@ -213,12 +261,20 @@ def load_adapter(workspace: Workspace, path: str) -> None:
         }
     else:
         scored = dict.fromkeys(("ensemble", "tuned"), setting.ensemble.new_zeros(0, len(labels)))
+    arrays = {"tested": tested, "text_before": numpy_of(setting.ensemble), "text_after": _text(adapter.tuner)}
     arrays |= {name: numpy_of(tensor) for name, tensor in scored.items()}
-    with workspace.lock:
-        if not workspace.labels_text:
-            workspace.labels_text = as_text(labels)
-        workspace.changed()
-        workspace.kept, workspace.stale = TunedModel(None, adapter.tuner, setting), False
-        workspace.shown = DisplayedResult(
-            labels, images, targets, arrays, setting.backbone.logit_scale, result=adapter.result
+    if tested.any():
+        right = {key: (arrays[key].argmax(1) == targets)[tested].astype(float) for key in ("ensemble", "tuned")}
+        rates = {
+            name: statistics.accuracy(right[key])
+            for name, key in (("zero_shot_ensemble", "ensemble"), ("tuned", "tuned"))
+        }
+        result = replace(
+            result,
+            accuracy={name: rate.value for name, rate in rates.items()},
+            interval95={name: (rate.low, rate.high) for name, rate in rates.items()},
+            verdict=statistics.give_verdict(right["ensemble"], right["tuned"]),
+            folds=1,
         )
+    scale = setting.backbone.logit_scale
+    return DisplayedResult(labels, images, tuple(targets.tolist()), arrays, scale, result=result)

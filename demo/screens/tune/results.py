@@ -141,11 +141,12 @@ class Results:
         verdict += sets_line(result, t) if verdict else ""
         if shown and shown.tuned and not shown.run:
             verdict = f'<div class="ctl-verdict ctl-baseline"><div>{adapter_line(shown, t)}</div></div>'
+            verdict += html.verdict(result, t) if shown.arrays["tested"].any() else ""
         elif shown and not shown.tuned:
             lacks = labelling.missing(workspace)
             sentences = [t(lacks[0], **lacks[1])] if lacks else []
             sentences += [t.engine(n.key, dict(n.values)) for n in shown.notes if n.key in UNTESTED]
-            verdict = html.notes(([t("note.stale")] if workspace.stale else []) + sentences, t)
+            verdict = html.notes([*changed_lines(workspace, t), *sentences], t)
         elif not shown and workspace.images and (lacks := labelling.missing(workspace)):
             verdict = f'<div class="ctl-empty" role="status">{t(lacks[0], **lacks[1])}</div>'
         wrong = 0 if shown is None else sum(map(len, shown.wrong()))
@@ -297,16 +298,21 @@ def sets_line(result: RunResult | None, t: Translator) -> str:
     return f'<p class="ctl-hint">{t.engine(note.key, dict(note.values))}</p>' if note else ""
 
 
+def changed_lines(workspace: Workspace, t: Translator) -> list[str]:
+    """Return why zero-shot is shown where a tuned model was."""
+    return [t(key) for key, there in (("note.stale", workspace.stale), ("note.aside", workspace.put_aside)) if there]
+
+
 def adapter_line(shown: DisplayedResult, t: Translator) -> str:
     """Return what a loaded adapter is."""
     assert shown.result is not None
     line = t("adapter.loaded", count=len(shown.labels), method=t.name(shown.result.method))
     if not shown.images:
-        return line
+        return f"{line} {t('adapter.own')}"
     tested, goal = shown.arrays["tested"], np.asarray(shown.targets)
     known = int((goal >= 0).sum()) - int(tested.sum())
     if not tested.any():
-        return line + " " + t("adapter.all_known" if known else "adapter.no_labels")
+        return f"{line} {t('adapter.all_known' if known else 'adapter.no_labels')} {t('adapter.own')}"
     right = {key: int((shown.arrays[key].argmax(1) == goal)[tested].sum()) for key in ("ensemble", "tuned")}
     own = t("adapter.here", zero_shot=right["ensemble"], tuned=right["tuned"], total=int(tested.sum()))
     return f"{line} {own} {t('adapter.known', count=known)}" if known else f"{line} {own}"

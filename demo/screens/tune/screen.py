@@ -13,7 +13,7 @@ import gradio as gr
 from demo import html, job_queue, labelling, tasks
 from demo.html import queue_place
 from demo.page import HIDDEN, Page, Screen, Surroundings, Visit, notice
-from demo.screens.tune import figures, service
+from demo.screens.tune import adapters, figures, service
 from demo.screens.tune.actions import After
 from demo.screens.tune.images import Images
 from demo.screens.tune.labels import Labels
@@ -249,6 +249,7 @@ class Tune(Screen):
             if time.monotonic() - last > EVERY:
                 last = time.monotonic()
                 yield {self.results.status: bar(moment, t)}
+        adapters.score_again(workspace)
         yield {
             self.results.status: "" if not self._running(workspace) else gr.skip(),
             self.labels.reading: self.labels.read(workspace, t),

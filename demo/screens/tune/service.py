@@ -205,6 +205,7 @@ def tune(workspace: Workspace, stop: threading.Event) -> Iterator[Progress | Run
     with workspace.lock:
         workspace.runs.append(record)
         if workspace.version == version:
+            workspace.loaded, workspace.put_aside = None, False
             workspace.kept, workspace.stale = TunedModel(record.id, outcome.tuner, outcome.setting), False
             workspace.shown = show_record(record)
             workspace.score_image = workspace.shown.order()[0]
@@ -248,6 +249,7 @@ def reopen(workspace: Workspace, id: str) -> None:
         workspace.problems, workspace.understood, workspace.score_image = (), (), 0
         workspace.changed()
         workspace.shown, workspace.stale = shown, False
+        workspace.loaded, workspace.put_aside = None, False
 
 
 def on_disk(workspace: Workspace) -> tuple[str, str]:
