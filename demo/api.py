@@ -139,7 +139,9 @@ def predict(adapter: str, images: list[str], backbone: str = "") -> Iterator[Jso
         backbone: where the adapter's backbone is found now; empty: as it was when it was saved.
 
     Returns:
-        {"predictions": [{"image", "zero_shot", "tuned"}]}: each side has its label and the probability of every label.
+        {"predictions": [{"image", "zero_shot", "tuned", "likely", "unlike"}]}: each side has its label and the
+        probability of every label; likely are the labels among which the right one is in nine of ten; unlike says
+        whether the photo is unlike the training photos of every label (null where the adapter cannot tell).
     """
 
     def work(report: Report, stop: threading.Event) -> Json:

@@ -28,6 +28,7 @@ from engine.lru import LruStore
 from engine.types import Label, LogitScale, RunResult
 
 if TYPE_CHECKING:
+    from engine.metrics.novelty import Novelty
     from engine.runs.store import Adapter
     from engine.tuning.tuner import Tuner, TunerContext
 
@@ -127,6 +128,8 @@ class TunedModel:
     run: str | None
     tuner: Tuner
     setting: TunerContext
+    novelty: Novelty | None = None
+    """Tells pictures that are unlike every label, where enough images trained."""
     share: float = 1.0
     """WiSE-FT share of ``mixed``."""
     mixed: Tuner | None = None

@@ -28,7 +28,7 @@ from engine.errors import Note
 from engine.metrics import sets, statistics
 from engine.runs import store
 from engine.runs.prediction import Prediction, Scores
-from engine.runs.run import Run, score_with, zero_shot_scores
+from engine.runs.run import Run, score_with, strange, zero_shot_scores
 from engine.runs.store import Adapter
 from engine.tuning import adapter_files
 from engine.tuning.outcome import Outcome
@@ -239,7 +239,7 @@ def tune(
     model = _loaded(backbone)
     built = split(task, shots, seed, template_set)
     spec = RunSpec(model.id, method, built, preset, tuple(settings.items()), seed, precision)
-    for item in Run(spec, task.images, model, stop).run():
+    for item in Run(spec, task.images, model, stop, tells_strange=True).run():
         if not isinstance(item, Progress):
             return Tuned(item)
         if progress:
@@ -384,9 +384,16 @@ def _predict(adapter: Adapter | Tuned, images: Sequence[ImageFile]) -> list[Pred
         return Scores(names[max(range(len(names)), key=row.__getitem__)], dict(zip(names, row, strict=True)))
 
     sides = [side.tolist() for side in score_with(ready, images)]
+    unlike: Sequence[bool | None] = strange(ready, images) or [None] * len(images)
     return [
-        Prediction(image.name, scores(before), scores(after), tuple(names[k] for k in sets.likely(after, calibrated)))
-        for image, before, after in zip(images, *sides, strict=True)
+        Prediction(
+            image.name,
+            scores(before),
+            scores(after),
+            tuple(names[k] for k in sets.likely(after, calibrated)),
+            other,
+        )
+        for image, before, after, other in zip(images, *sides, unlike, strict=True)
     ]
 
 

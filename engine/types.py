@@ -242,6 +242,9 @@ class RunResult:
     sets: Mapping[str, Any] = field(default_factory=dict)
     """How sets of labels are made of probabilities, and what they reach, as ``engine.metrics.sets.Calibrated`` writes
     it; empty where too few images tested."""
+    novelty: Mapping[str, float] = field(default_factory=dict)
+    """How pictures that are unlike every label are told, as :func:`engine.metrics.novelty.calibrate` writes it; empty
+    where too few images trained, or nobody asked."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``tune --json`` prints."""
@@ -272,6 +275,7 @@ class RunResult:
             "versions": dict(self.versions),
             "notes": list(self.notes),
             "sets": dict(self.sets),
+            "novelty": dict(self.novelty),
         }
 
     @classmethod
@@ -285,6 +289,7 @@ class RunResult:
             preset=found.get("preset", "budget"),
             config=found["config"],
             sets=found.get("sets") or {},
+            novelty=dict(found.get("novelty") or {}),
             chosen=found.get("chosen", {}),
             seed=found["seed"],
             precision=found.get("precision", "fp32"),

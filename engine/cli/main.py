@@ -14,7 +14,7 @@ from engine import temporary
 from engine.cli import ask, compare, continual, export, regions
 from engine.cli.common import read_task, settings_of, table
 from engine.errors import LabError, messages, sentence
-from engine.metrics import leaving, sets, training
+from engine.metrics import leaving, novelty, sets, training
 from engine.outputs import checked_folder, writing
 from engine.types import Progress, RunResult
 from engine.units import bytes_text
@@ -235,6 +235,7 @@ def tune_table(result: RunResult) -> str:
         f"gained {verdict.gained:g}, lost {verdict.lost:g})",
         *([f"training: {said}"] if (said := training.sentence(result.training, result.curve, result.config)) else []),
         *([str(said)] if (said := sets.sentence(result.sets)) else []),
+        *([str(said)] if (said := novelty.sentence(result.novelty)) else []),
         *([str(kept)] if (kept := leaving.sentence(result.chosen, len(result.labels), result.support)) else []),
         f"trained {cost.trainable_parameters:,} of {cost.total_parameters:,} parameters; "
         f"peak {bytes_text(cost.peak_memory_bytes)} ({cost.memory_kind}); "
@@ -306,8 +307,9 @@ def predict(options: argparse.Namespace) -> tuple[Any, str]:
             row.tuned.label,
             f"{row.tuned.probability:.2f}",
             " or ".join(row.likely),
+            {None: "-", True: "maybe", False: "no"}[row.unlike],
         ]
         for row in found
     ]
-    head = ["image", "zero-shot", "p", "tuned", "p", "right in 9 of 10"]
+    head = ["image", "zero-shot", "p", "tuned", "p", "right in 9 of 10", "none of these"]
     return {"predictions": [row.to_json() for row in found]}, table(head, lines)

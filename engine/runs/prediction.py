@@ -34,6 +34,9 @@ class Prediction:
     likely: tuple[str, ...] = ()
     """The tuned model's labels, likeliest first, among which the right one is in nine of ten images like those that
     tested it; empty where too few tested it."""
+    unlike: bool | None = None
+    """Whether the picture is unlike the photos of every label, so that none of them may be right; None where the
+    adapter cannot tell."""
 
     @property
     def label(self) -> str:

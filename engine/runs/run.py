@@ -18,7 +18,7 @@ from engine.costs.forecast import Forecast, check_room, forecast
 from engine.data.episode import templates
 from engine.data.images import ImageFile
 from engine.errors import Untraceable
-from engine.metrics import sets, statistics, training
+from engine.metrics import novelty, sets, statistics, training
 from engine.tuning import blend, registry
 from engine.tuning.features import SHARED, Cache, FeatureStore, Views, label_features
 from engine.tuning.loop import fit
@@ -44,8 +44,12 @@ class Run:
         stop: threading.Event | None = None,
         cache: Cache = SHARED,
         sources: NamedSources | None = None,
+        tells_strange: bool = False,
     ):
+        """``tells_strange``: whether the outcome can tell pictures that are unlike every label, which takes up to a
+        second for hundreds of training images."""
         self.sources = sources or NamedSources()
+        self.tells_strange = tells_strange
         self.spec, self.backbone, self.stop = spec, backbone, stop or threading.Event()
         self.method = registry.get(spec.method)
         self.config = self.method.configure(spec.preset, dict(spec.settings), spec.episode.shots)
@@ -84,7 +88,12 @@ class Run:
                 logits, moved = describe(tuner, self.store, range(len(self.store)))
             tuned = [rows or [row] for rows, row in zip(out_of_fold, logits, strict=True)]
         result, arrays = self._outcome(tuner, setting, tuned, moved, meter, expected)
-        yield Outcome(result, arrays, tuner, setting, self.spec)
+        strange = None
+        if self.tells_strange and (found := novelty.calibrate(*setting.support_arrays())):
+            strange, figures = found
+            result = replace(result, novelty=figures)
+            arrays["unlike"] = strange.unlike(arrays["image_before"])
+        yield Outcome(result, arrays, tuner, setting, self.spec, strange)
 
     def _expected(self) -> Forecast | None:
         """The forecast, None where it is unknown. Raises OutOfMemory where the run does not fit here."""
@@ -321,3 +330,12 @@ def score_with(adapter: Adapter | Outcome, images: Sequence[ImageFile]) -> tuple
     store, backbone = FeatureStore(adapter.setting.backbone, images), adapter.setting.backbone
     before = backbone.probabilities(backbone.logits(store.features(), adapter.setting.ensemble))
     return before, backbone.probabilities(predict(adapter.tuner, store, range(len(store))))
+
+
+@torch.no_grad()
+def strange(adapter: Adapter | Outcome, images: Sequence[ImageFile]) -> list[bool] | None:
+    """Return which images are unlike every label; None where the adapter cannot tell."""
+    if adapter.novelty is None:
+        return None
+    features = FeatureStore(adapter.setting.backbone, images).features()
+    return adapter.novelty.unlike(features.float().cpu().numpy()).tolist()

@@ -19,6 +19,8 @@ from torch import Tensor
 from engine.backbones import catalog
 from engine.backbones.base import Backbone
 from engine.errors import BackboneUnavailable, BadAdapter, LabError, messages
+from engine.metrics import novelty
+from engine.metrics.novelty import Novelty
 from engine.outputs import filling
 from engine.paths import portable
 from engine.runs.card import adapter_card
@@ -29,6 +31,9 @@ from engine.tuning.outcome import Outcome
 from engine.tuning.registry import MethodSpec
 from engine.tuning.tuner import Config, Tuner, TunerContext
 from engine.types import Label, RunResult
+
+SEEN, SEEN_CLASSES = "seen.features", "seen.classes"
+"""Names of the tensors that tell strange pictures, where the method itself does not keep its training features."""
 
 messages(
     adapter_where="The adapter belongs to the backbone {id} (weights {hash}), which was not found here. Say where it "
@@ -55,6 +60,8 @@ class Adapter:
     """Of the run that it comes from."""
     tuner: Tuner
     setting: TunerContext
+    novelty: Novelty | None = None
+    """Tells pictures that are unlike every label; None where the run could not."""
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -79,6 +86,9 @@ def _write(tuner: Tuner, setting: TunerContext, result: RunResult, folder: Path)
     if tuner.keeps_support:
         tensors["support"] = setting.support.cpu().contiguous()
         tensors["targets"] = setting.targets.cpu()
+    elif result.novelty:
+        tensors[SEEN] = setting.support.cpu().half().contiguous()
+        tensors[SEEN_CLASSES] = setting.targets.cpu()
     save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
     recipe = {
         "schema": SCHEMA,
@@ -128,8 +138,23 @@ def load(folder: str | Path, backbone: Backbone, name: str = "") -> Adapter:
     except (LabError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise BadAdapter("adapter_json", file=RECIPE, reason=error) from error
     setting = rebuild_setting(recipe, tensors, backbone)
-    own = {name: tensor for name, tensor in tensors.items() if name not in ("support", "targets")}
-    return Adapter(recipe, result, rebuild(spec, config, setting, own, recipe["chosen"]), setting)
+    strange = _novelty(tensors, setting, result)
+    beside = ("support", "targets", SEEN, SEEN_CLASSES)
+    own = {name: tensor for name, tensor in tensors.items() if name not in beside}
+    return Adapter(recipe, result, rebuild(spec, config, setting, own, recipe["chosen"]), setting, strange)
+
+
+def _novelty(tensors: Mapping[str, Tensor], setting: TunerContext, result: RunResult) -> Novelty | None:
+    """What tells strange pictures, from the features that the adapter holds. Raises BadAdapter."""
+    seen, classes = tensors.get(SEEN), tensors.get(SEEN_CLASSES)
+    if seen is None or classes is None:
+        kept = "support" in tensors
+        return novelty.rebuild(*setting.support_arrays(), result.novelty) if kept else None
+    size = setting.support.shape[1]
+    if seen.ndim != 2 or seen.shape[1] != size or classes.shape != seen.shape[:1] or classes.is_floating_point():
+        values = {"found": tuple(seen.shape), "method": result.method, "wanted": f"N x {size}"}
+        raise BadAdapter("adapter_shape", name=SEEN, **values)
+    return novelty.rebuild(seen.float().numpy(), classes.numpy(), result.novelty)
 
 
 def backbone_of(recipe: Mapping[str, Any], device: str | None = None) -> Backbone:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.metrics.novelty import Novelty
 from engine.tuning.tuner import Tuner, TunerContext
 from engine.types import RunResult, RunSpec
 
@@ -30,3 +31,6 @@ class Outcome:
     setting: TunerContext
     spec: RunSpec
     """What was run, with the split."""
+    novelty: Novelty | None = None
+    """Tells pictures that are unlike every label, where that was asked for and enough images trained; ``arrays`` then
+    has ``unlike``, ``(N,)`` bool."""

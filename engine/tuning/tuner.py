@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -184,6 +185,10 @@ class TunerContext:
     def generator(self) -> torch.Generator:
         """Return a fresh CPU generator of the run's seed, for initial values."""
         return torch.Generator().manual_seed(self.seed)
+
+    def support_arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return :attr:`support` ``(N, P)`` and :attr:`targets` ``(N,)`` as arrays."""
+        return self.support.detach().float().cpu().numpy(), self.targets.cpu().numpy()
 
 
 class Tuner(nn.Module):

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import engine
@@ -210,3 +212,18 @@ def test_compare_ranks_within_limits(task, tiny, tmp_path):
 
 def test_a_backbone_goes_by_its_name_too(task, pocket):
     assert load_backbone("pocket", "cpu").id == "pocket" == zero_shot(task).backbone
+
+
+def test_pictures_of_something_else_are_told(task_folder, tiny, tmp_path):
+    task = read_task(task_folder)
+    tuned = tune(task, "linear_probe", tiny, shots=6)
+    figures = tuned.result.novelty
+    assert figures["images"] == len(tuned.result.trained_on) and 0 <= figures["noticed"] <= 1
+    tuned.save(tmp_path / "adapter")
+    loaded = load_adapter(tmp_path / "adapter", backbone=tiny)
+    sides = [[row.unlike for row in predict(ready, task)] for ready in (tuned, loaded)]
+    assert sides[0] == sides[1] and sum(sides[0]) <= 4
+    loaded.novelty = replace(loaded.novelty, threshold=-1e9)
+    assert all(row.unlike for row in predict(loaded, task))
+    without = tune(task, "linear_probe", tiny, shots=1)
+    assert without.result.novelty == {} and {row.unlike for row in predict(without, task)} == {None}

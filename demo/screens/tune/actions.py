@@ -138,7 +138,7 @@ class After:
         found, _ = adapters.try_image(visit.workspace, visit[self.new])
         return {
             self.bars: figures.bars(found, visit[self.kind], visit.t, visit.dark),
-            self.likely: likely_line(found.likely, visit.t),
+            self.likely: likely_line(found.likely, visit.t) + unlike_line(found.unlike, visit.t),
         }
 
     def _again(self, visit: Visit) -> dict[Any, Any]:
@@ -163,3 +163,8 @@ def likely_line(labels: tuple[str, ...], t: Translator) -> str:
         return ""
     names = f" {t('after.or')} ".join(f"<b>{escape(label)}</b>" for label in labels)
     return f'<p class="ctl-hint" role="status">{t("after.likely", labels=names)}</p>'
+
+
+def unlike_line(unlike: bool | None, t: Translator) -> str:
+    """Return that a picture is unlike every label, where it is."""
+    return f'<p class="ctl-hint" role="status"><b>{t("scores.unlike")}</b></p>' if unlike else ""

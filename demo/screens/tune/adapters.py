@@ -34,6 +34,8 @@ class Scores:
     scale: LogitScale
     likely: tuple[str, ...] = ()
     """Names of the tuned model's set of labels; empty where there is none."""
+    unlike: bool | None = None
+    """Whether the picture is unlike every label; None where that is not known."""
 
 
 def tuned_model(workspace: Workspace) -> TunedModel | None:
@@ -51,7 +53,7 @@ def tuned_model(workspace: Workspace) -> TunedModel | None:
         if record is None:
             return None
         adapter = store.load(record.folder / "adapter", catalog.load(record.result.backbone))
-        workspace.kept = TunedModel(record.id, adapter.tuner, adapter.setting)
+        workspace.kept = TunedModel(record.id, adapter.tuner, adapter.setting, adapter.novelty)
         return workspace.kept
 
 
@@ -83,7 +85,9 @@ def try_image(workspace: Workspace, path: str) -> tuple[Scores, str]:
     if after is None or shown is None or shown.result is None or (kept and kept.mixed is not None):
         return scores, image.name
     row = numpy_of(backbone.probabilities(torch.from_numpy(after)))
-    return replace(scores, likely=tuple(names[k] for k in sets.likely(row, shown.result.sets))), image.name
+    likely = tuple(names[k] for k in sets.likely(row, shown.result.sets))
+    unlike = bool(kept.novelty.unlike(numpy_of(store.features()))[0]) if kept and kept.novelty else None
+    return replace(scores, likely=likely, unlike=unlike), image.name
 
 
 def can_mix(workspace: Workspace) -> bool:
@@ -233,7 +237,7 @@ def _fits(workspace: Workspace, adapter: Adapter) -> bool:
 
 
 def _show(workspace: Workspace, adapter: Adapter, shown: DisplayedResult) -> None:
-    workspace.kept, workspace.stale = TunedModel(None, adapter.tuner, adapter.setting), False
+    workspace.kept, workspace.stale = TunedModel(None, adapter.tuner, adapter.setting, adapter.novelty), False
     workspace.shown = shown
 
 
@@ -263,6 +267,8 @@ def score(adapter: Adapter, images: tuple[ImageFile, ...]) -> DisplayedResult:
         scored = dict.fromkeys(("ensemble", "tuned"), setting.ensemble.new_zeros(0, len(labels)))
     arrays = {"tested": tested, "text_before": numpy_of(setting.ensemble), "text_after": _text(adapter.tuner)}
     arrays |= {name: numpy_of(tensor) for name, tensor in scored.items()}
+    if adapter.novelty and images:
+        arrays["unlike"] = adapter.novelty.unlike(arrays["image_before"])
     if tested.any():
         right = {key: (arrays[key].argmax(1) == targets)[tested].astype(float) for key in ("ensemble", "tuned")}
         rates = {

@@ -135,6 +135,7 @@ def picture(workspace: Workspace, shown: DisplayedResult, index: int, kind: str,
     role = t("scores.test_image") if shown.arrays["tested"][index] else t("scores.training_image") if truth >= 0 else ""
     uri = tasks.thumb_uri(workspace, image, 320)
     keys = ["scores.margin_hint"] if kind == "margin" else ["scores.sigmoid"] if shown.scale.bias is not None else []
+    keys += ["scores.unlike"] if "unlike" in shown.arrays and shown.arrays["unlike"][index] else []
     hint = "".join(f'<p class="ctl-hint">{escape(t(key))}</p>' for key in keys)
     return (
         f'<figure class="ctl-picture"><img src="{uri}" alt="{escape(image.name)}"><figcaption><dl>{lines}</dl>'

@@ -13,7 +13,7 @@ from demo.page import Key, Page, Visit
 from demo.screens.tune import figures, learned
 from demo.words import Translator
 from demo.workspace import DisplayedResult, Workspace
-from engine.metrics import leaving, sets, training
+from engine.metrics import leaving, novelty, sets, training
 from engine.types import SCORES, RunResult
 
 TABS = ("scores", "heat", "confusion", "training", "learned", "map", "errors")
@@ -293,9 +293,9 @@ def training_sentence(result: RunResult | None, t: Translator) -> str:
 
 
 def sets_line(result: RunResult | None, t: Translator) -> str:
-    """Return what sets of labels reach, where one label is not sure enough."""
-    note = sets.sentence(result.sets) if result else None
-    return f'<p class="ctl-hint">{t.engine(note.key, dict(note.values))}</p>' if note else ""
+    """Return what sets of labels reach, where one label is not sure enough, and how strange pictures stand out."""
+    notes = (sets.sentence(result.sets), novelty.sentence(result.novelty)) if result else ()
+    return "".join(f'<p class="ctl-hint">{t.engine(note.key, dict(note.values))}</p>' for note in notes if note)
 
 
 def changed_lines(workspace: Workspace, t: Translator) -> list[str]:

@@ -192,7 +192,7 @@ def tune(workspace: Workspace, stop: threading.Event) -> Iterator[Progress | Run
     spec = RunSpec(backbone.id, inputs.method, built, inputs.preset, settings, inputs.seed)
     outcome, known = None, sources.named(workspace)
     try:
-        for item in Run(spec, inputs.images, backbone, stop, sources=known).run():
+        for item in Run(spec, inputs.images, backbone, stop, sources=known, tells_strange=True).run():
             if isinstance(item, Progress):
                 yield item
             else:
@@ -206,7 +206,10 @@ def tune(workspace: Workspace, stop: threading.Event) -> Iterator[Progress | Run
         workspace.runs.append(record)
         if workspace.version == version:
             workspace.loaded, workspace.put_aside = None, False
-            workspace.kept, workspace.stale = TunedModel(record.id, outcome.tuner, outcome.setting), False
+            workspace.kept, workspace.stale = (
+                TunedModel(record.id, outcome.tuner, outcome.setting, outcome.novelty),
+                False,
+            )
             workspace.shown = show_record(record)
             workspace.score_image = workspace.shown.order()[0]
         workspace.tidy()
