@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from demo.page import Key, Screen, Surroundings, Visit
-from demo.screens.learn import lessons
+from demo.screens.learn import lessons, step
 from demo.screens.tune.method import method_choices
 from demo.screens.tune.screen import Tune
 
@@ -34,6 +34,7 @@ class Learn(Screen):
                 gr.Button, value=Key("learn.try"), size="sm", scale=0, min_width=200, elem_id="learn-use"
             )
         self.lesson = gr.HTML("", padding=False, elem_id="lesson")
+        page.html(step.lesson, elem_id="gradient-step")
         page.html(lessons.glossary, elem_id="glossary")
 
     @property
