@@ -54,7 +54,7 @@ def lesson(t: Translate) -> str:
     first = descent(GOOD)
     worked = t("step.worked", weight=first[0].weight, rate=GOOD, grad=f"{first[0].gradient:g}", new=first[1].weight)
     return (
-        f'<section class="ctl-step"><h2>{t("step.title")}</h2><article class="ctl-lesson"><div><ol>{points}</ol></div>'
+        f'<section class="ctl-gradient"><h2>{t("step.title")}</h2><article class="ctl-lesson"><div><ol>{points}</ol></div>'
         f'<figure class="ctl-figure"><figcaption>{t("step.picture", given=GIVEN, wanted=WANTED)}</figcaption>'
         f'{picture(t)}<table class="ctl-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
         f'<p class="ctl-detail">{worked}</p></figure></article></section>'
