@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -41,6 +42,8 @@ FONTS = [
 ]
 SCREENS: tuple[type[Screen], ...] = (Tune, Compare, Continual, Regions, Ask, Learn, Runs)
 """Left to right; the page opens on the first."""
+CLOSING = 3.0
+"""Seconds that the end of a closed page is waited for."""
 IS_DARK = "document.body.classList.contains('dark')"
 
 
@@ -265,6 +268,8 @@ def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:
         workspace, t = visit.workspace, visit.t
         menus = {**header.view(workspace.backbone, t), **tune.method.view(workspace, t, forecast=False)}
         yield {**menus, page.version: workspace.version}
+        if was_stopped(workspace):
+            yield {page.notice: notice(t("error.interrupted"))}
         yield tune.method.forecast(visit)
 
     first = app.load(
@@ -275,7 +280,8 @@ def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
-    page.on(first.then, ready, (), [header.chip, header.backbone, *tune.method.outputs, page.version], clears=False)
+    outputs = [header.chip, header.backbone, *tune.method.outputs, page.version]
+    page.on(first.then, ready, (), outputs, clears=False)
 
     def leave(request: gr.Request) -> None:
         page.workspaces.left(request.session_hash)
@@ -285,14 +291,20 @@ def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:
     header.language.input(None, [header.language, kept], [kept], js=remember, api_visibility="private")
 
 
+def was_stopped(workspace: Workspace) -> bool:
+    """Return, once, whether work was stopped because its page was closed. Of a page that is loaded again the old one
+    may be gone a moment after the new one is there."""
+    deadline = time.monotonic() + CLOSING
+    while workspace.stop and not workspace.interrupted and time.monotonic() < deadline:
+        time.sleep(0.1)
+    told, workspace.interrupted = workspace.interrupted, False
+    return told
+
+
 def follow_link(workspace: Workspace, asked: Mapping[str, str], t: Translator) -> str:
     """Do what the page's address asks for: ``sample`` loads a sample task where nothing of the visitor's own is in the
-    way, ``method`` chooses a method. Returns what there is to tell: what of it cannot be, and that work was stopped
-    because its page was closed."""
+    way, ``method`` chooses a method. Returns what of it cannot be."""
     told = []
-    if workspace.interrupted:
-        workspace.interrupted = False
-        told.append(t("error.interrupted"))
     sample, method = asked.get("sample"), asked.get("method")
     if sample and sample not in tasks.samples():
         told.append(t("error.no_sample", sample=sample, known=", ".join(tasks.samples())))
@@ -315,7 +327,9 @@ def css() -> str:
 
 def head() -> str:
     """Return the page's own scripts, inline: nothing is fetched from elsewhere."""
-    return "".join(f"<script>{path.read_text(encoding='utf8')}</script>" for path in sorted(STYLE.glob("*.js")))
+    names = f"window.ctlScreens = {json.dumps([screen.name for screen in SCREENS])};"
+    scripts = [names, *(path.read_text(encoding="utf8") for path in sorted(STYLE.glob("*.js")))]
+    return "".join(f"<script>{script}</script>" for script in scripts)
 
 
 def theme() -> gr.themes.Base:

@@ -8,9 +8,10 @@
   const wanted = () => new URLSearchParams(location.search).get("tab") || FIRST;
   const open = () => named(panels().find((panel) => getComputedStyle(panel).display !== "none") || {id: ""});
 
-  /* The buttons by name; those in the tabs' menu of a narrow window have no ids, but keep the order. */
+  /* The buttons by name; those in the tabs' menu of a narrow window have no ids, but keep the order of ctlScreens, which
+   * the server tells. */
   function buttons() {
-    const found = new Map(), rest = panels().map(named);
+    const found = new Map(), rest = [...window.ctlScreens];
     for (const button of document.querySelectorAll("#screens > .tab-wrapper .tab-container [role=tab]")) {
       found.set(named(button), button);
       rest.splice(rest.indexOf(named(button)), 1);

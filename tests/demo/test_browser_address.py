@@ -35,6 +35,8 @@ def test_a_link_opens_a_screen_a_sample_a_method_and_a_language(browser, server)
         opened(page, "compare")
         page.wait_for_url("**/?tab=compare")
         assert page.locator("html").get_attribute("lang") == "ko"
+        page.goto(f"{server}?tab=runs")  # in the tabs' menu, whose buttons have no ids
+        opened(page, "runs")
         page.click("#screen-tune-button")
         page.wait_for_selector("#cards .ctl-before")
         page.wait_for_function("document.querySelector('#method input').value.includes('GDA')")

@@ -54,7 +54,8 @@ def lesson(t: Translate) -> str:
     first = descent(GOOD)
     worked = t("step.worked", weight=first[0].weight, rate=GOOD, grad=f"{first[0].gradient:g}", new=first[1].weight)
     return (
-        f'<section class="ctl-gradient"><h2>{t("step.title")}</h2><article class="ctl-lesson"><div><ol>{points}</ol></div>'
+        f'<section class="ctl-gradient"><h2>{t("step.title")}</h2>'
+        f'<article class="ctl-lesson"><div><ol>{points}</ol></div>'
         f'<figure class="ctl-figure"><figcaption>{t("step.picture", given=GIVEN, wanted=WANTED)}</figcaption>'
         f'{picture(t)}<table class="ctl-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
         f'<p class="ctl-detail">{worked}</p></figure></article></section>'
@@ -74,8 +75,8 @@ def picture(t: Translate) -> str:
         f'<polyline class="ctl-valley" points="{valley}"/>{ways}'
         f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">{t("step.axis")}</text>'
         f'<text x="4" y="14">{t("step.loss")}</text></svg>'
-        f'<ul class="ctl-legend"><li><span class="ctl-dot ctl-good-way" aria-hidden="true">●</span>'
-        f'{t("step.good", rate=GOOD)}</li><li><span class="ctl-dot ctl-high-way" aria-hidden="true">■</span>'
+        f'<ul class="ctl-legend"><li><span class="ctl-good-way" aria-hidden="true">●</span>'
+        f'{t("step.good", rate=GOOD)}</li><li><span class="ctl-high-way" aria-hidden="true">■</span>'
         f"{t('step.high', rate=HIGH)}</li></ul>"
     )
 
