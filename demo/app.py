@@ -42,7 +42,7 @@ FONTS = [
 ]
 SCREENS: tuple[type[Screen], ...] = (Tune, Compare, Continual, Regions, Ask, Learn, Runs)
 """Left to right; the page opens on the first."""
-CLOSING = 3.0
+CLOSING = 20.0
 """Seconds that the end of a closed page is waited for."""
 IS_DARK = "document.body.classList.contains('dark')"
 
@@ -268,9 +268,9 @@ def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:
         workspace, t = visit.workspace, visit.t
         menus = {**header.view(workspace.backbone, t), **tune.method.view(workspace, t, forecast=False)}
         yield {**menus, page.version: workspace.version}
+        yield tune.method.forecast(visit)
         if was_stopped(workspace):
             yield {page.notice: notice(t("error.interrupted"))}
-        yield tune.method.forecast(visit)
 
     first = app.load(
         arrive,
