@@ -266,10 +266,11 @@ def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:
         """Fill the menus as soon as the engine is there, then the forecast as soon as the backbone is; the version
         starts zero-shot where images are there."""
         workspace, t = visit.workspace, visit.t
+        found = workspace.stop
         menus = {**header.view(workspace.backbone, t), **tune.method.view(workspace, t, forecast=False)}
         yield {**menus, page.version: workspace.version}
         yield tune.method.forecast(visit)
-        if was_stopped(workspace):
+        if was_stopped(workspace, found):
             yield {page.notice: notice(t("error.interrupted"))}
 
     first = app.load(
@@ -291,12 +292,17 @@ def _bind_load(app: gr.Blocks, page: Page, header: Header, tune: Tune) -> None:
     header.language.input(None, [header.language, kept], [kept], js=remember, api_visibility="private")
 
 
-def was_stopped(workspace: Workspace) -> bool:
-    """Return, once, whether work was stopped because its page was closed. Of a page that is loaded again the old one
-    may be gone a moment after the new one is there."""
+def was_stopped(workspace: Workspace, found: threading.Event | None) -> bool:
+    """Return, once, whether work was stopped because its page was closed.
+
+    ``found`` stops the work that was going on when the page was opened, if there was any: of a page that is loaded
+    again the old one may be gone a moment after the new one is there.
+    """
     deadline = time.monotonic() + CLOSING
-    while workspace.stop and not workspace.interrupted and time.monotonic() < deadline:
+    while found and workspace.stop is found and not workspace.interrupted and time.monotonic() < deadline:
         time.sleep(0.1)
+    if workspace.stop and workspace.stop is not found:
+        return False  # other work has begun since
     told, workspace.interrupted = workspace.interrupted, False
     return told
 
