@@ -333,7 +333,8 @@ def css() -> str:
 
 def head() -> str:
     """Return the page's own scripts, inline: nothing is fetched from elsewhere."""
-    names = f"window.ctlScreens = {json.dumps([screen.name for screen in SCREENS])};"
+    known = {"ctlScreens": [screen.name for screen in SCREENS], "ctlLanguages": list(LANGUAGES)}
+    names = f"Object.assign(window, {json.dumps(known)});"
     scripts = [names, *(path.read_text(encoding="utf8") for path in sorted(STYLE.glob("*.js")))]
     return "".join(f"<script>{script}</script>" for script in scripts)
 

@@ -50,6 +50,7 @@
     return change(code);
   };
   let remembered = new URLSearchParams(location.search).get("lang");
+  if (!window.ctlLanguages.includes(remembered)) remembered = null;
   try { remembered ||= localStorage.getItem(KEY); } catch { /* private mode */ }
   if (remembered) {
     const again = () => document.querySelector("#tune-button") ? change(remembered) : setTimeout(again, 100);

@@ -34,8 +34,8 @@ MOST_MEASURED = 400
 
 messages(
     export_package="The package {package} is missing, which this form needs. Install it with: pip install {package}",
-    export_onnx="{method} on {backbone} cannot be written as ONNX ({reason}). Export to transformers, open_clip or "
-    "peft instead.",
+    export_onnx="{method} on {backbone} cannot be written as ONNX ({reason}). Export to transformers or open_clip "
+    "instead.",
     export_unmeasured="How much accuracy int8 costs was not measured: that takes labelled images that did not train "
     "(--task on the command line).",
     export_lost="int8 takes {before:.1f} MB to {after:.1f} MB; of {count} images that did not train {full:.1%} are "

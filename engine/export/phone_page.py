@@ -7,6 +7,7 @@ import gzip
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
 PAGE = "index.html"
 PARTS = Path(__file__).parent / "phone"
 MOST_BYTES = 250_000_000
-"""Of a page: browsers read no text beyond 512 MB, and phones have less memory than that."""
+"""Of a page. Chromium holds no text beyond 512 MB, and the page needs several times its size in memory."""
 LIGHT_BYTES = 15_000_000
-"""What any phone opens at once."""
+"""Beyond it the export says that the page is heavy."""
 LICENCE = "onnxruntime-web, copyright Microsoft Corporation, MIT licence."
 
 messages(
-    export_page_large="On {backbone} the page would take {size:.0f} MB, and browsers read at most {limit:.0f} MB of "
-    "it. Export to onnx, or tune a smaller backbone.",
+    export_page_large="On {backbone} the page would take {size:.0f} MB, and it may have at most {limit:.0f} MB. "
+    "Export to onnx, or tune a smaller backbone.",
     export_page_heavy="The page takes {size:.0f} MB; an older phone may not open it. A smaller backbone makes it "
     "light.",
 )
@@ -103,7 +104,7 @@ def page(about: Mapping[str, Any], script: bytes, binary: bytes, model: bytes) -
 
     template = jinja2.Template((PARTS / "page.html").read_text("utf8"), autoescape=False)
     return template.render(
-        title=jinja2.utils.markupsafe.escape(", ".join(about["labels"])),
+        title=escape(", ".join(about["labels"])),
         style=(PARTS / "page.css").read_text("utf8"),
         script=(PARTS / "page.js").read_text("utf8"),
         about=safe_json(about),

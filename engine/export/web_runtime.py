@@ -74,7 +74,7 @@ def fetch(folder: Path) -> None:
             done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=SECONDS, check=False)
             archives = list(Path(work).glob("*.tgz"))
             if done.returncode or not archives:
-                raise OSError((done.stderr or done.stdout).strip().splitlines()[-1:] or "npm")
+                raise OSError((done.stderr.strip() or "npm").splitlines()[-1])
             with tarfile.open(archives[0]) as packed, filling(folder) as fresh:
                 for name in DIGESTS:
                     member = packed.extractfile(f"package/dist/{name}")

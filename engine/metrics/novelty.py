@@ -31,6 +31,7 @@ ALARMS = 0.05
 LEAST = 10
 """Photos left out below which there is no threshold."""
 FOLDS = 16
+"""In which photos are left out: up to so many of a label, each photo alone."""
 MOST_LEFT_OUT = 10
 """Labels that are left out in turn to see whether their photos stand out."""
 
@@ -41,8 +42,8 @@ class Gaussians:
 
     means: np.ndarray
     """``(M, P)``."""
-    precision: np.ndarray
-    """Inverse covariance ``(P, P)``."""
+    root: np.ndarray
+    """Of the inverse covariance ``(P, P)``, which is ``root @ root.T``."""
 
     @classmethod
     def fit(cls, features: np.ndarray, targets: np.ndarray) -> Gaussians:
@@ -53,12 +54,13 @@ class Gaussians:
         count, size = features.shape
         scatter = centred.T @ centred
         trace = max(float(np.trace(scatter)) / max(1, count - 1), 1e-9)
-        return cls(means, size * np.linalg.inv(scatter + trace * np.eye(size)))
+        return cls(means, np.linalg.cholesky(size * np.linalg.inv(scatter + trace * np.eye(size))))
 
     def nearest(self, features: np.ndarray) -> np.ndarray:
         """Return the squared distance ``(n,)`` of features ``(n, P)`` from the nearest mean."""
-        gaps = features[:, None] - self.means[None]
-        return np.einsum("nmp,nmp->nm", gaps @ self.precision, gaps).min(1)
+        from scipy.spatial.distance import cdist  # late: lists and help do without scipy
+
+        return cdist(features @ self.root, self.means @ self.root, "sqeuclidean").min(1)
 
 
 @dataclass(frozen=True, eq=False)

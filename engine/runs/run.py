@@ -86,14 +86,13 @@ class Run:
             yield Progress("evaluate", 0, len(self.store))
             with self.watch.part("evaluate"):
                 logits, moved = describe(tuner, self.store, range(len(self.store)))
+                found = novelty.calibrate(*setting.support_arrays()) if self.tells_strange else None
             tuned = [rows or [row] for rows, row in zip(out_of_fold, logits, strict=True)]
         result, arrays = self._outcome(tuner, setting, tuned, moved, meter, expected)
-        strange = None
-        if self.tells_strange and (found := novelty.calibrate(*setting.support_arrays())):
-            strange, figures = found
-            result = replace(result, novelty=figures)
-            arrays["unlike"] = strange.unlike(arrays["image_before"])
-        yield Outcome(result, arrays, tuner, setting, self.spec, strange)
+        tells, figures = found or (None, {})
+        if tells:
+            arrays["unlike"] = tells.unlike(arrays["image_before"])
+        yield Outcome(replace(result, novelty=figures), arrays, tuner, setting, self.spec, tells)
 
     def _expected(self) -> Forecast | None:
         """The forecast, None where it is unknown. Raises OutOfMemory where the run does not fit here."""

@@ -18,7 +18,9 @@ STEPS = 3
 WIDTH, HEIGHT, EDGE = 400, 210, 26
 """Units of the picture."""
 LOW, TOP = -0.9, 14.0
-"""Smallest weight and largest loss of the picture; the largest weight lies as far on the other side of the best."""
+"""Smallest weight and largest loss of the picture."""
+FAR = 2 * WANTED / GIVEN - LOW
+"""Largest weight of the picture, as far from the best as the smallest."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,15 @@ def descent(rate: float, steps: int = STEPS) -> list[Step]:
 def lesson(t: Translate) -> str:
     """Return the section: what the calls do, the picture, and its numbers."""
     points = "".join(f"<li>{t(f'step.{name}')}</li>" for name in ("forward", "backward", "step", "memory"))
+    good = descent(GOOD)
     rows = "".join(
         f'<tr><th scope="row">{k}</th><td>{one.weight:.2f}</td><td>{one.said:.2f}</td><td>{one.loss:.2f}</td>'
-        f"<td>{one.gradient:+.1f}</td></tr>".replace("-", "−")
-        for k, one in enumerate(descent(GOOD))
+        f"<td>{_signed(one.gradient, '+.1f')}</td></tr>"
+        for k, one in enumerate(good)
     )
     head = "".join(f'<th scope="col">{t(f"step.column.{name}")}</th>' for name in ("k", "w", "says", "loss", "grad"))
-    first = descent(GOOD)
-    worked = t("step.worked", weight=first[0].weight, rate=GOOD, grad=f"{first[0].gradient:g}", new=first[1].weight)
+    slope = _signed(good[0].gradient, "g")
+    worked = t("step.worked", weight=good[0].weight, rate=GOOD, grad=slope, new=good[1].weight)
     return (
         f'<section class="ctl-gradient"><h2>{t("step.title")}</h2>'
         f'<article class="ctl-lesson"><div><ol>{points}</ol></div>'
@@ -62,10 +65,14 @@ def lesson(t: Translate) -> str:
     )
 
 
+def _signed(value: float, form: str) -> str:
+    """A number with a minus sign, not a hyphen."""
+    return f"{value:{form}}".replace("-", "−")
+
+
 def picture(t: Translate) -> str:
     """Return the valley of the loss with the steps of both learning rates."""
-    far = 2 * WANTED / GIVEN - LOW
-    weights = [LOW + (far - LOW) * k / 80 for k in range(81)]
+    weights = [LOW + (FAR - LOW) * k / 80 for k in range(81)]
     valley = " ".join(f"{x:.1f},{y:.1f}" for x, y in (_at(w, (w * GIVEN - WANTED) ** 2) for w in weights) if y >= 0)
     ways = _way(descent(HIGH, 2), "high") + _way(descent(GOOD), "good")
     axis = HEIGHT - EDGE
@@ -83,8 +90,7 @@ def picture(t: Translate) -> str:
 
 def _at(weight: float, loss: float) -> tuple[float, float]:
     """Where a weight and its loss stand in the picture."""
-    far = 2 * WANTED / GIVEN - LOW
-    return WIDTH * (weight - LOW) / (far - LOW), (HEIGHT - EDGE) * (1 - loss / TOP)
+    return WIDTH * (weight - LOW) / (FAR - LOW), (HEIGHT - EDGE) * (1 - loss / TOP)
 
 
 def _way(steps: Sequence[Step], name: str) -> str:

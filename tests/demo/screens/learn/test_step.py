@@ -34,4 +34,4 @@ def test_everything_stands_inside_the_picture(language):
     page = step.lesson(Translator(language))
     for x, y in re.findall(r'c?x="([\d.-]+)" c?y="([\d.-]+)"', page):
         assert 0 <= float(x) <= step.WIDTH and 0 <= float(y) <= step.HEIGHT
-    assert "0.5 − 0.05 × (-8) = 0.9" in page or "0.5 − 0.05 × (−8) = 0.9" in page
+    assert "0.5 − 0.05 × (−8) = 0.9" in page and "<td>−4.8</td>" in page
